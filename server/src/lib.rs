@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The Tern server as a library: the binary `tern`, the load generator and the tests run it.
+//!
+//! Modules depend downwards only; see ARCHITECTURE.md, section 4.
+
+pub mod auth;
+pub mod clock;
+pub mod events;
+pub mod hub;
+pub mod registry;
+pub mod store;
+pub mod transport;

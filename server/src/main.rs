@@ -1,1 +1,3 @@
+//! The `tern` binary.
+
 fn main() {}

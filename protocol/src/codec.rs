@@ -1,0 +1,247 @@
+//! The binary codec: varint length · varint type · flags · [varint request id] · postcard body.
+
+use bytes::{Buf, BytesMut};
+
+use crate::code::Code;
+use crate::frame::Frame;
+use crate::limits::FRAME_BYTES_MAX;
+
+/// A receiver that does not know the type must refuse the frame instead of skipping it.
+const FLAG_CRITICAL: u8 = 1;
+/// A request id follows the flags.
+const FLAG_REQUEST: u8 = 2;
+/// A varint of 32 bits has at most this many bytes.
+const VARINT32_BYTES_MAX: usize = 5;
+/// A varint of 64 bits has at most this many bytes.
+const VARINT64_BYTES_MAX: usize = 10;
+
+/// A frame with the request it belongs to: a client numbers its requests as it likes, the
+/// answers carry the number back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Number of the request, if the client wants answers to carry one.
+    pub request: Option<u64>,
+    /// The frame.
+    pub frame: Frame,
+}
+
+impl<F: Into<Frame>> From<F> for Envelope {
+    fn from(frame: F) -> Self {
+        Self { request: None, frame: frame.into() }
+    }
+}
+
+/// What the decoder found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A frame of this version.
+    Frame(Envelope),
+    /// A frame of a type this version does not know, not critical: skipped.
+    Skipped(u32),
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The frame is longer than allowed; the reader cannot go on.
+    #[error("frame of {0} bytes, at most {FRAME_BYTES_MAX} are allowed")]
+    TooLarge(u64),
+    /// The length is not a varint of 32 bits; the reader cannot go on.
+    #[error("the frame length is not a varint of at most 5 bytes")]
+    BadLength,
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame")]
+    Truncated,
+    /// The header of a frame is broken; the next frame can be read.
+    #[error("the frame header is malformed: {0}")]
+    Header(&'static str),
+    /// A frame of unknown type is marked critical; the next frame can be read.
+    #[error("unknown frame type {number} is marked critical")]
+    UnknownCritical {
+        /// The type.
+        number: u32,
+        /// The request, to answer it.
+        request: Option<u64>,
+    },
+    /// The body is broken; the next frame can be read.
+    #[error("malformed {name}: {detail}")]
+    Body {
+        /// Which frame.
+        name: &'static str,
+        /// What is wrong with it.
+        detail: String,
+        /// The request, to answer it.
+        request: Option<u64>,
+    },
+    /// A JSON text is not a frame; the next can be read.
+    #[error("{0}")]
+    Json(String),
+}
+
+impl DecodeError {
+    /// After this the byte stream cannot be read any further.
+    pub fn fatal(&self) -> bool {
+        matches!(self, Self::TooLarge(_) | Self::BadLength | Self::Truncated)
+    }
+
+    /// The code to answer with.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::TooLarge(_) => Code::FRAME_TOO_LARGE,
+            Self::UnknownCritical { .. } => Code::UNKNOWN_CRITICAL,
+            _ => Code::MALFORMED,
+        }
+    }
+
+    /// The request the broken frame belongs to, where it could be read.
+    pub fn request(&self) -> Option<u64> {
+        match self {
+            Self::UnknownCritical { request, .. } | Self::Body { request, .. } => *request,
+            _ => None,
+        }
+    }
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+enum Varint {
+    /// Value and bytes used.
+    Read(u64, usize),
+    /// More bytes are needed.
+    Short,
+    /// Longer than allowed, or a value of more bits.
+    Bad,
+}
+
+fn read_varint(bytes: &[u8], bytes_max: usize, value_max: u64) -> Varint {
+    let mut value = 0u64;
+    for (index, byte) in bytes.iter().take(bytes_max).enumerate() {
+        let part = u64::from(byte & 0x7f);
+        let shift = 7 * index as u32;
+        if shift == 63 && part > 1 {
+            return Varint::Bad;
+        }
+        value |= part << shift;
+        if byte & 0x80 == 0 {
+            return if value > value_max { Varint::Bad } else { Varint::Read(value, index + 1) };
+        }
+    }
+    if bytes.len() >= bytes_max { Varint::Bad } else { Varint::Short }
+}
+
+/// Appends the binary form of a frame. All frames of this version are sent as critical, except
+/// those that may be lost anyway (typing).
+pub fn encode_into(out: &mut Vec<u8>, envelope: &Envelope) {
+    let frame = &envelope.frame;
+    let optional = matches!(frame, Frame::Typing(_) | Frame::UserTyping(_));
+    let mut head = Vec::with_capacity(128);
+    put_varint(&mut head, u64::from(frame.number()));
+    let critical = if optional { 0 } else { FLAG_CRITICAL };
+    head.push(critical | if envelope.request.is_some() { FLAG_REQUEST } else { 0 });
+    if let Some(request) = envelope.request {
+        put_varint(&mut head, request);
+    }
+    let payload = frame.encode_body(head).expect("wire types serialise without failing");
+    debug_assert!(payload.len() <= FRAME_BYTES_MAX, "{} of {} bytes", frame.name(), payload.len());
+    out.reserve(payload.len() + VARINT32_BYTES_MAX);
+    put_varint(out, payload.len() as u64);
+    out.extend_from_slice(&payload);
+}
+
+/// The binary form of a frame.
+pub fn encode(envelope: &Envelope) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_into(&mut out, envelope);
+    out
+}
+
+/// Cuts a byte stream into frames. Feed it with [`Decoder::extend`], then call [`Decoder::next`]
+/// until it says `None`.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: BytesMut,
+}
+
+impl Decoder {
+    /// Adds bytes from the stream.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes that wait for the rest of their frame; at most one frame if `next` is called to the end.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The stream has ended: an error if it ended inside a frame.
+    pub fn finish(&self) -> Result<(), DecodeError> {
+        if self.buffer.is_empty() { Ok(()) } else { Err(DecodeError::Truncated) }
+    }
+
+    /// The next frame, `None` if more bytes are needed. After an error that is not
+    /// [fatal](DecodeError::fatal) the next call goes on with the next frame.
+    #[allow(clippy::should_implement_trait)] // `None` means "not yet", not the end
+    pub fn next(&mut self) -> Result<Option<Incoming>, DecodeError> {
+        let (length, used) = match read_varint(&self.buffer, VARINT32_BYTES_MAX, u64::from(u32::MAX)) {
+            Varint::Read(length, used) => (length, used),
+            Varint::Short => return Ok(None),
+            Varint::Bad => return Err(DecodeError::BadLength),
+        };
+        if length > FRAME_BYTES_MAX as u64 {
+            return Err(DecodeError::TooLarge(length));
+        }
+        let length = length as usize;
+        if self.buffer.len() < used + length {
+            return Ok(None);
+        }
+        self.buffer.advance(used);
+        let payload = self.buffer.split_to(length);
+        if self.buffer.is_empty() {
+            // An idle connection keeps no buffer.
+            self.buffer = BytesMut::new();
+        }
+        decode_payload(&payload).map(Some)
+    }
+}
+
+fn decode_payload(payload: &[u8]) -> Result<Incoming, DecodeError> {
+    let Varint::Read(number, used) = read_varint(payload, VARINT32_BYTES_MAX, u64::from(u32::MAX)) else {
+        return Err(DecodeError::Header("the type is not a varint of at most 5 bytes"));
+    };
+    let number = number as u32;
+    let (flags, mut rest) =
+        payload[used..].split_first().ok_or(DecodeError::Header("the flags are missing"))?;
+    if flags & !(FLAG_CRITICAL | FLAG_REQUEST) != 0 {
+        return Err(DecodeError::Header("a reserved flag is set"));
+    }
+    let request = if flags & FLAG_REQUEST == 0 {
+        None
+    } else {
+        let Varint::Read(request, used) = read_varint(rest, VARINT64_BYTES_MAX, u64::MAX) else {
+            return Err(DecodeError::Header("the request id is not a varint of at most 10 bytes"));
+        };
+        rest = &rest[used..];
+        Some(request)
+    };
+    match Frame::decode_body(number, rest) {
+        None if flags & FLAG_CRITICAL != 0 => Err(DecodeError::UnknownCritical { number, request }),
+        None => Ok(Incoming::Skipped(number)),
+        Some(Ok((frame, 0))) => Ok(Incoming::Frame(Envelope { request, frame })),
+        Some(Ok((frame, extra))) => Err(DecodeError::Body {
+            name: frame.name(),
+            detail: format!("{extra} bytes too many"),
+            request,
+        }),
+        Some(Err(error)) => Err(DecodeError::Body { name: name_of(number), detail: error.to_string(), request }),
+    }
+}
+
+fn name_of(number: u32) -> &'static str {
+    Frame::TABLE.iter().find(|row| row.0 == number).map_or("frame", |row| row.1)
+}

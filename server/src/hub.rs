@@ -1,0 +1,1 @@
+//! Placeholder: the sessions of this process and their outboxes.

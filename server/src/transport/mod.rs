@@ -1,0 +1,1 @@
+//! Native QUIC and WebSocket become one [`Link`] here, before any policy.
