@@ -6,6 +6,8 @@ pub mod auth;
 pub mod clock;
 pub mod events;
 pub mod hub;
+pub mod presence;
 pub mod registry;
+pub mod session;
 pub mod store;
 pub mod transport;

@@ -1,0 +1,3 @@
+//! Sessions: what happens between Hello and Close.
+
+pub mod quota;
