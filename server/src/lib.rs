@@ -4,8 +4,11 @@
 
 pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod drain;
 pub mod events;
 pub mod hub;
+pub mod ops;
 pub mod presence;
 pub mod registry;
 pub mod session;

@@ -84,13 +84,6 @@ impl Default for QuotaConfig {
     }
 }
 
-impl QuotaConfig {
-    /// The defaults of `tern dev`: connections from this machine are not limited.
-    pub fn dev() -> Self {
-        Self { loopback_exempt: true, ..Self::default() }
-    }
-}
-
 /// May it be done now?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
