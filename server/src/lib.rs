@@ -4,8 +4,13 @@
 
 pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod drain;
 pub mod events;
 pub mod hub;
+pub mod ops;
+pub mod presence;
 pub mod registry;
+pub mod session;
 pub mod store;
 pub mod transport;
