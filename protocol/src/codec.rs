@@ -33,6 +33,7 @@ impl<F: Into<Frame>> From<F> for Envelope {
 
 /// What the decoder found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // nearly all of them are frames: a box would be paid for each
 pub enum Incoming {
     /// A frame of this version.
     Frame(Envelope),
