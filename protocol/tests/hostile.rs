@@ -156,17 +156,18 @@ fn fresh() -> TempId {
 
 #[test]
 fn the_fuzz_corpora_hold() {
-    let corpora: [(&str, fn(&[u8])); 2] =
-        [("decode_binary", checks::decode_binary), ("decode_json", checks::decode_json)];
-    for (target, check) in corpora {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        let mut replayed = 0;
-        for file in std::fs::read_dir(&folder).expect("the corpus is part of the crate") {
-            check(&std::fs::read(file.expect("a readable entry").path()).expect("a readable file"));
-            replayed += 1;
-        }
-        assert!(replayed >= 10, "{target}: only {replayed} inputs");
+    replay("decode_binary", checks::decode_binary);
+    replay("decode_json", checks::decode_json);
+}
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut replayed = 0;
+    for file in std::fs::read_dir(&folder).expect("the corpus is part of the crate") {
+        check(&std::fs::read(file.expect("a readable entry").path()).expect("a readable file"));
+        replayed += 1;
     }
+    assert!(replayed >= 10, "{target}: only {replayed} inputs");
 }
 
 proptest! {
