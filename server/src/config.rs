@@ -7,10 +7,18 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::auth::AuthConfig;
+use crate::conversation::ConversationConfig;
 use crate::drain::DrainConfig;
+use crate::events::file::FileConfig;
+use crate::hub::OutboxConfig;
+use crate::node::config::{ListenConfig, NodeConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
 use crate::presence::PresenceConfig;
+use crate::push::PushConfig;
+use crate::session::SessionConfig;
 use crate::session::quota::QuotaConfig;
+use crate::store::embedded::EmbeddedConfig;
+use crate::transport::TransportConfig;
 
 /// What every environment variable of the configuration starts with.
 pub const ENV_PREFIX: &str = "TERN__";
@@ -32,18 +40,38 @@ spread_ms = 0
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Which node this is.
+    pub node: NodeConfig,
+    /// Where it listens.
+    pub listen: ListenConfig,
+    /// Its certificate.
+    pub tls: TlsFiles,
     /// Who may come in.
     pub auth: AuthConfig,
-    /// How the node goes away.
-    pub drain: DrainConfig,
-    /// What is logged.
-    pub log: LogConfig,
-    /// The port for operators.
-    pub ops: OpsConfig,
-    /// Who sees whom.
-    pub presence: PresenceConfig,
+    /// The links of clients.
+    pub transport: TransportConfig,
+    /// How sessions are treated.
+    pub session: SessionConfig,
+    /// What may wait to be sent to one session.
+    pub outbox: OutboxConfig,
     /// How often something may be done.
     pub quota: QuotaConfig,
+    /// How conversations work.
+    pub conversation: ConversationConfig,
+    /// Who sees whom.
+    pub presence: PresenceConfig,
+    /// When push events leave.
+    pub push: PushConfig,
+    /// The message store.
+    pub store: EmbeddedConfig,
+    /// Where events go.
+    pub events: FileConfig,
+    /// The port for operators.
+    pub ops: OpsConfig,
+    /// What is logged.
+    pub log: LogConfig,
+    /// How the node goes away.
+    pub drain: DrainConfig,
 }
 
 /// Why there is no configuration. The text says where, what was expected and what may be meant.
@@ -76,6 +104,20 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The settings of the message store; without a directory of its own it is in the data directory.
+    pub fn store_config(&self) -> EmbeddedConfig {
+        let mut store = self.store.clone();
+        store.dir.get_or_insert_with(|| self.node.data_dir.join("store"));
+        store
+    }
+
+    /// The settings of the event files; without a directory of their own they are in the data directory.
+    pub fn events_config(&self) -> FileConfig {
+        let mut events = self.events.clone();
+        events.dir.get_or_insert_with(|| self.node.data_dir.join("events"));
+        events
+    }
+
     /// Loads a file (or only the defaults) under the variables of `env`; those that do not start with
     /// [`ENV_PREFIX`] are not looked at.
     pub fn load(

@@ -31,7 +31,7 @@ const MAILBOX: usize = 512;
 const SHARDS: usize = 16;
 
 /// How conversations work.
-#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConversationConfig {
     /// An actor without work for this long ends, in seconds.

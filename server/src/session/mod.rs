@@ -37,7 +37,7 @@ pub use refused::Refused;
 use quota::{Quota, QuotaConfig};
 
 /// How sessions are treated.
-#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
     /// Sessions of one user; one more closes the oldest.
