@@ -308,7 +308,7 @@ impl Actor {
             Unsettled::TimedOut => "the message store did not answer in time",
             Unsettled::Contended => "the conversation is being written by others",
         };
-        for submission in self.waiting.drain(..) {
+        for submission in std::mem::take(&mut self.waiting) {
             let outcome = Err(Refusal::Unavailable(why));
             self.count(&outcome, submission.arrived);
             submission.reply.send(outcome);
