@@ -1,0 +1,3 @@
+//! The sessions of this process and their outboxes.
+
+pub mod outbox;
