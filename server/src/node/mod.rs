@@ -93,7 +93,7 @@ impl Node {
         let readiness = Readiness::default();
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
-        let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
+        let store = Arc::new(EmbeddedStore::open(config.store_config())?);
         let events = FileEvents::open(config.events_config())?;
 
         let hub = Hub::default();

@@ -267,7 +267,7 @@ impl Worker {
     }
 
     /// The answer and later changes come through the notice.
-    async fn watch(&mut self, request: Option<u64>, users: Vec<UserId>) -> Result<(), Refused> {
+    async fn watch(&self, request: Option<u64>, users: Vec<UserId>) -> Result<(), Refused> {
         let session = Arc::clone(&self.session);
         let notify = Arc::new(move |notice| {
             let (request, users) = match notice {
@@ -286,7 +286,7 @@ impl Worker {
         })
     }
 
-    async fn send(&mut self, request: Option<u64>, frame: Frame) -> Result<(), Gone> {
+    async fn send(&self, request: Option<u64>, frame: Frame) -> Result<(), Gone> {
         let outgoing = Outgoing::new(Envelope { request, frame });
         self.session.outbox.push_backlog(&outgoing).await.map_err(|_| Gone)
     }

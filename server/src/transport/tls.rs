@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -76,6 +77,14 @@ impl Identity {
             }
             Err(_) => Err(TlsError::Mismatch),
         }
+    }
+}
+
+impl Identity {
+    /// SHA-256 of the leaf certificate in hex, as clients that pin it want it.
+    pub fn sha256_hex(&self) -> String {
+        let leaf = self.0.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
+        data_encoding::HEXLOWER.encode(&Sha256::digest(leaf))
     }
 }
 
