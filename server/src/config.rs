@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use crate::auth::AuthConfig;
 use crate::conversation::ConversationConfig;
 use crate::drain::DrainConfig;
-use crate::events::file::FileConfig;
+use crate::events::file::FileEventsConfig;
 use crate::hub::OutboxConfig;
 use crate::node::config::{ListenConfig, NodeConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
@@ -65,7 +65,7 @@ pub struct Config {
     /// The message store.
     pub store: EmbeddedConfig,
     /// Where events go.
-    pub events: FileConfig,
+    pub events: FileEventsConfig,
     /// The port for operators.
     pub ops: OpsConfig,
     /// What is logged.
@@ -112,7 +112,7 @@ impl Config {
     }
 
     /// The settings of the event files; a relative directory is in the data directory.
-    pub fn events_config(&self) -> FileConfig {
+    pub fn events_config(&self) -> FileEventsConfig {
         let mut events = self.events.clone();
         events.dir = self.node.data_dir.join(&events.dir);
         events

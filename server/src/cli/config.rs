@@ -10,7 +10,9 @@ use super::{Failure, Io, Outcome, preflight};
 use crate::auth::{AuthConfig, Authenticator};
 use crate::config::Config;
 use crate::drain::DrainConfig;
+use crate::node::config::{ListenConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
+use crate::transport::tls::Identity;
 
 /// Look at a configuration
 #[derive(Debug, Args)]
@@ -41,7 +43,11 @@ impl ConfigArgs {
 
 /// Every section in turn; all of them are checked, whatever the others come to.
 fn check(config: &Config, report: &mut Report<'_>) -> std::io::Result<()> {
+    check_node(config, report)?;
+    check_listen(&config.listen, report)?;
+    check_tls(&config.tls, report)?;
     check_auth(&config.auth, report)?;
+    check_transport(config, report)?;
     check_ops(&config.ops, report)?;
     check_log(&config.log, report)?;
     check_drain(&config.drain, report)
@@ -78,6 +84,46 @@ impl Report<'_> {
             (0, count) => Err(Failure::Preflight(format!("not ready on this machine: {count}"))),
             (count, _) => Err(Failure::Config(format!("wrong in the configuration: {count}"))),
         }
+    }
+}
+
+fn check_node(config: &Config, report: &mut Report<'_>) -> std::io::Result<()> {
+    for (key, dir) in [("store.dir", config.store_config().dir), ("events.dir", config.events_config().dir)] {
+        match preflight::writable_directory(&dir) {
+            Ok(()) => report.good("node", format!("{key}: {}", dir.display()))?,
+            Err(error) => report.not_ready("node", format!("{key} = {}: {error}", dir.display()))?,
+        }
+    }
+    Ok(())
+}
+
+fn check_listen(listen: &ListenConfig, report: &mut Report<'_>) -> std::io::Result<()> {
+    let ports = [("listen.client", "UDP", Some(listen.client)), ("listen.client", "TCP", Some(listen.client))];
+    for (key, protocol, address) in ports.into_iter().chain([("listen.http", "TCP", listen.http)]) {
+        let Some(address) = address else { continue };
+        let free = if protocol == "UDP" { preflight::udp_port(address) } else { preflight::tcp_port(address) };
+        match free {
+            Ok(()) => report.good("listen", format!("listens on {address} ({protocol})"))?,
+            Err(error) => report.not_ready("listen", format!("{key} = {address} ({protocol}): {error}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn check_tls(tls: &TlsFiles, report: &mut Report<'_>) -> std::io::Result<()> {
+    let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) else {
+        return report.wrong("tls", "set tls.cert_file and tls.key_file: every transport is encrypted");
+    };
+    match Identity::from_pem_files(cert, key) {
+        Ok(_) => report.good("tls", format!("presents {}", cert.display())),
+        Err(error) => report.wrong("tls", error),
+    }
+}
+
+fn check_transport(config: &Config, report: &mut Report<'_>) -> std::io::Result<()> {
+    match config.transport.check() {
+        Ok(()) => report.good("transport", format!("keepalive {} s", config.transport.keepalive_s)),
+        Err(error) => report.wrong("transport", error),
     }
 }
 

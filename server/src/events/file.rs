@@ -33,7 +33,7 @@ pub struct FileEventsConfig {
 
 impl Default for FileEventsConfig {
     fn default() -> Self {
-        Self { dir: "tern-data/events".into(), file_bytes_max: 64 * 1024 * 1024, files_max: 8 }
+        Self { dir: "events".into(), file_bytes_max: 64 * 1024 * 1024, files_max: 8 }
     }
 }
 

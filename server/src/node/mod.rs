@@ -20,7 +20,7 @@ use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
 use crate::drain::Shutdown;
-use crate::events::file::FileEvents;
+use crate::events::file::{FileEvents, FileEventsError};
 use crate::http::{Connect, HistoryApi};
 use crate::hub::{Hub, Outgoing};
 use crate::ops::metrics::{Exporter, Metrics};
@@ -49,8 +49,8 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The directory for events.
-    #[error("events: {0}")]
-    Events(#[from] std::io::Error),
+    #[error(transparent)]
+    Events(#[from] FileEventsError),
     /// Keys for tokens.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
@@ -93,7 +93,7 @@ impl Node {
         let readiness = Readiness::default();
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
-        let store = Arc::new(EmbeddedStore::open(config.store_config())?);
+        let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
         let events = FileEvents::open(config.events_config())?;
 
         let hub = Hub::default();

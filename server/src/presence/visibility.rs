@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::future::try_join_all;
 use tern_protocol::{ConversationId, UserId};
 
-use crate::store::{Conversation, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Most conversations of a user that are read to find shared groups: the most recently active ones.
 pub const CONVERSATIONS_READ_MAX: usize = 256;

@@ -12,10 +12,10 @@ use std::time::Instant;
 use fjall::{OwnedWriteBatch, PersistMode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::ops::metrics::{Metrics, record};
 use super::batch::{Batch, Op, Reply};
 use super::disk::Disk;
 use super::intents::IntentFloor;
-use super::metrics::CommitMetrics;
 use super::tripwire::Tripwire;
 use super::{keys, values};
 use crate::store::{GROUP_BYTES_MAX, StoreError};
@@ -88,6 +88,7 @@ pub(super) struct Committer {
     pub(super) intents: Arc<IntentFloor>,
     pub(super) tripwire: Tripwire,
     pub(super) hooks: Hooks,
+    pub(super) metrics: Metrics,
 }
 
 /// Durability can no longer be promised; the reason has been reported.
@@ -108,10 +109,9 @@ impl Committer {
     }
 
     fn run(mut self, mut queue: mpsc::Receiver<Message>) {
-        let metrics = CommitMetrics::new();
         let mut closers = Vec::new();
         while let Some(first) = queue.blocking_recv() {
-            if self.round(first, &mut queue, &mut closers, &metrics).is_err() {
+            if self.round(first, &mut queue, &mut closers).is_err() {
                 self.tripwire.close();
                 return;
             }
@@ -125,7 +125,6 @@ impl Committer {
         first: Message,
         queue: &mut mpsc::Receiver<Message>,
         closers: &mut Vec<oneshot::Sender<()>>,
-        metrics: &CommitMetrics,
     ) -> Result<(), Broken> {
         let disk = self.disk.clone();
         let mut batch = Batch::new(&disk);
@@ -150,11 +149,11 @@ impl Committer {
             let is_full = batch.len() >= BATCH_OPS_MAX || bytes >= BATCH_BYTES_MAX;
             next = if is_full { None } else { queue.try_recv().ok() };
         }
-        metrics.ops(batch.len());
-        self.commit(batch, metrics)
+        self.metrics.store.commit_entries.record(batch.len() as f64);
+        self.commit(batch)
     }
 
-    fn commit(&mut self, batch: Batch<'_>, metrics: &CommitMetrics) -> Result<(), Broken> {
+    fn commit(&mut self, batch: Batch<'_>) -> Result<(), Broken> {
         let decided = batch.decide();
         if !decided.writes.is_empty() {
             let started = Instant::now();
@@ -172,7 +171,7 @@ impl Committer {
             if let Err(error) = (self.hooks.commit)(write) {
                 return Err(self.broken(&format!("a commit failed: {error}")));
             }
-            metrics.commit(started.elapsed());
+            record(&self.metrics.store.commit_seconds, started.elapsed());
             self.commits = number;
             self.tripwire.note(number);
         }

@@ -10,7 +10,6 @@ mod disk;
 mod intents;
 mod journals;
 mod keys;
-mod metrics;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -37,6 +36,7 @@ use self::directory::Directory;
 use self::disk::Disk;
 use self::intents::IntentFloor;
 use self::tripwire::Tripwire;
+use crate::ops::metrics::Metrics;
 use super::{
     AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit,
     Store, StoreError, User, Users,
@@ -53,7 +53,7 @@ const INLINE_READS_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmbeddedConfig {
-    /// Data directory; made if absent.
+    /// Directory of the store, made if absent; a relative one is in the node's data directory.
     pub dir: PathBuf,
     /// Memory for blocks read from disk, in MiB.
     pub cache_mib: u32,
@@ -61,7 +61,7 @@ pub struct EmbeddedConfig {
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self { dir: "tern-data".into(), cache_mib: 64 }
+        Self { dir: "store".into(), cache_mib: 64 }
     }
 }
 
@@ -84,7 +84,7 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the store in `config.dir`, or makes it. Blocks while it checks and reads the journals:
     /// up to some seconds after a crash. Refuses to open if anything acknowledged is missing.
-    pub fn open(config: EmbeddedConfig) -> Result<Self, OpenError> {
+    pub fn open(config: EmbeddedConfig, metrics: Metrics) -> Result<Self, OpenError> {
         let fatal = |reason: &str| {
             tracing::error!(
                 reason,
@@ -92,17 +92,17 @@ impl EmbeddedStore {
             );
             std::process::exit(EXIT_BROKEN);
         };
-        Self::open_with(config, Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) })
+        Self::open_with(config, Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) }, metrics)
     }
 
-    fn open_with(config: EmbeddedConfig, hooks: Hooks) -> Result<Self, OpenError> {
+    fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
         let open::Opened { directory, store_id, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
         let intents = Arc::new(IntentFloor::default());
-        let committer = Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks };
+        let committer = Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks, metrics };
         let (queue, thread) = committer.start().map_err(io)?;
         Ok(Self {
             store_id,

@@ -22,7 +22,7 @@ struct OnDisk {
 impl OnDisk {
     fn new(is_orderly: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(EmbeddedStore::open(config(dir.path())).unwrap());
+        let store = Arc::new(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
         Self { dir, is_orderly, store: Some(store) }
     }
 }
@@ -39,7 +39,7 @@ impl Fixture for OnDisk {
             store.close().await;
         }
         drop(Arc::into_inner(store).expect("nobody else holds it"));
-        self.store = Some(Arc::new(EmbeddedStore::open(config(self.dir.path())).unwrap()));
+        self.store = Some(Arc::new(EmbeddedStore::open(config(self.dir.path()), Metrics::none()).unwrap()));
     }
 }
 
