@@ -1,1 +1,0 @@
-//! Placeholder: the sessions of this process and their outboxes.
