@@ -1,1 +1,4 @@
+mod irc;
+mod oracle;
+mod plan;
 fn main() {}
