@@ -104,17 +104,17 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The settings of the message store; without a directory of its own it is in the data directory.
+    /// The settings of the message store; a relative directory is in the data directory.
     pub fn store_config(&self) -> EmbeddedConfig {
         let mut store = self.store.clone();
-        store.dir.get_or_insert_with(|| self.node.data_dir.join("store"));
+        store.dir = self.node.data_dir.join(&store.dir);
         store
     }
 
-    /// The settings of the event files; without a directory of their own they are in the data directory.
+    /// The settings of the event files; a relative directory is in the data directory.
     pub fn events_config(&self) -> FileConfig {
         let mut events = self.events.clone();
-        events.dir.get_or_insert_with(|| self.node.data_dir.join("events"));
+        events.dir = self.node.data_dir.join(&events.dir);
         events
     }
 

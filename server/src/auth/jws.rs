@@ -27,18 +27,18 @@ pub enum JwsError {
 
 /// The parts of a token, not yet decoded.
 #[derive(Clone, Copy)]
-pub struct Parts<'a> {
+pub(super) struct Parts<'a> {
     /// `header.claims`: what is signed.
-    pub signed: &'a str,
+    pub(super) signed: &'a str,
     /// The signature, base64url.
-    pub signature: &'a str,
+    pub(super) signature: &'a str,
     header: &'a str,
     claims: &'a str,
 }
 
 impl<'a> Parts<'a> {
     /// Cuts a token at its dots.
-    pub fn split(token: &'a str) -> Result<Self, JwsError> {
+    pub(super) fn split(token: &'a str) -> Result<Self, JwsError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(JwsError::Parts)?;
         let (header, claims) = signed.split_once('.').ok_or(JwsError::Parts)?;
         if claims.contains('.') {
@@ -48,12 +48,12 @@ impl<'a> Parts<'a> {
     }
 
     /// The header.
-    pub fn header(&self) -> Result<Object, JwsError> {
+    pub(super) fn header(&self) -> Result<Object, JwsError> {
         object("header", self.header)
     }
 
     /// The claims, which only a verified signature makes true.
-    pub fn claims(&self) -> Result<Object, JwsError> {
+    pub(super) fn claims(&self) -> Result<Object, JwsError> {
         object("payload", self.claims)
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tern_protocol::{Code, NAME_BYTES_MAX, TOKEN_BYTES_MAX, UserId};
 
 mod config;
+mod inspect;
 mod jws;
 mod key;
 mod mint;
@@ -13,10 +14,12 @@ mod mint;
 mod tests;
 
 pub use config::{Algorithm, AuthConfig, AuthConfigError, KEYS_MAX, KeyConfig};
-pub use jws::{JwsError, Object, Parts};
+pub use inspect::{Inspection, inspect};
+pub use jws::{JwsError, Object};
 pub use key::{SECRET_BYTES_MIN, ensure_secret_file};
 pub use mint::{Mint, MintError, SigningKey};
 
+use jws::Parts;
 use key::VerifyingKey;
 
 /// Clocks of issuer and server may differ by this much: `exp` and `nbf` are stretched by it.
@@ -110,15 +113,7 @@ impl Authenticator {
 
     fn verify_signature(&self, parts: &Parts<'_>) -> Result<(), AuthError> {
         let header = parts.header()?;
-        check_header(&header)?;
-        let algorithm = header.get("alg").and_then(Value::as_str);
-        let algorithm =
-            algorithm.and_then(Algorithm::from_name).ok_or(AuthError::Header("alg is not allowed"))?;
-        let kid = match header.get("kid") {
-            None => None,
-            Some(Value::String(kid)) => Some(kid.as_str()),
-            Some(_) => return Err(AuthError::Header("kid is not a string")),
-        };
+        let (algorithm, kid) = check_header(&header)?;
         let mut fitting = self.fitting(kid, algorithm).peekable();
         if fitting.peek().is_none() {
             return Err(AuthError::NoKey);
@@ -141,23 +136,14 @@ impl Authenticator {
     }
 
     fn check_claims(&self, claims: &Object, now: Duration) -> Result<Claims, AuthError> {
-        let expires = seconds(claims, "exp")?.ok_or(missing("exp"))?;
-        seconds(claims, "iat")?;
-        if now >= expires.saturating_add(LEEWAY) {
-            return Err(AuthError::Expired { ago_s: (now - expires).as_secs() });
-        }
-        if seconds(claims, "nbf")?.is_some_and(|start| start > now + LEEWAY) {
-            return Err(refused("nbf", "is in the future"));
-        }
-        if self.lifetime_max.is_some_and(|max| expires > now + max + LEEWAY) {
+        let expires = check_times(claims, now)?;
+        if self.lifetime_max.is_some_and(|max| expires > (now + LEEWAY).saturating_add(max)) {
             return Err(refused("exp", "is further away than auth.lifetime_s_max"));
         }
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
-        let user = text(claims, "sub")?.ok_or(missing("sub"))?;
-        let user = UserId::new(user).map_err(|_| refused("sub", "is not a valid user id"))?;
         let expires_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
-        Ok(Claims { user, name: name(claims)?, expires_ms })
+        Ok(Claims { user: subject(claims)?, name: name(claims)?, expires_ms })
     }
 
     fn check_issuer(&self, claims: &Object) -> Result<(), AuthError> {
@@ -187,21 +173,43 @@ impl Authenticator {
     }
 }
 
-/// Fields of a header that would let the token bring its own key or rules.
-fn check_header(header: &Object) -> Result<(), AuthError> {
+/// The header's `alg` and `kid`. Refuses fields that would let a token bring its own key or rules.
+fn check_header(header: &Object) -> Result<(Algorithm, Option<&str>), AuthError> {
     if header.contains_key("crit") {
         return Err(AuthError::Header("crit names extensions, and none is understood here"));
     }
     if ["jwk", "jku", "x5c", "x5u"].iter().any(|field| header.contains_key(*field)) {
         return Err(AuthError::Header("a token cannot bring its own key (jwk, jku, x5c, x5u)"));
     }
-    match header.get("typ") {
-        None => Ok(()),
-        Some(Value::String(typ)) if ["jwt", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known)) => {
-            Ok(())
-        }
-        Some(_) => Err(AuthError::Header("typ is not JWT")),
+    let is_token = |typ: &str| ["jwt", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known));
+    if !header.get("typ").is_none_or(|typ| typ.as_str().is_some_and(is_token)) {
+        return Err(AuthError::Header("typ is not JWT"));
     }
+    let kid = match header.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.as_str()),
+        Some(_) => return Err(AuthError::Header("kid is not a string")),
+    };
+    let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::from_name);
+    Ok((algorithm.ok_or(AuthError::Header("alg is not HS256, ES256, EdDSA or RS256"))?, kid))
+}
+
+/// `exp` (since 1970), if the token is good now.
+fn check_times(claims: &Object, now: Duration) -> Result<Duration, AuthError> {
+    let expires = seconds(claims, "exp")?.ok_or(missing("exp"))?;
+    seconds(claims, "iat")?;
+    if now >= expires.saturating_add(LEEWAY) {
+        return Err(AuthError::Expired { ago_s: (now - expires).as_secs() });
+    }
+    if seconds(claims, "nbf")?.is_some_and(|start| start > now + LEEWAY) {
+        return Err(refused("nbf", "is in the future"));
+    }
+    Ok(expires)
+}
+
+fn subject(claims: &Object) -> Result<UserId, AuthError> {
+    let user = text(claims, "sub")?.ok_or(missing("sub"))?;
+    UserId::new(user).map_err(|_| refused("sub", "is not a valid user id"))
 }
 
 fn missing(claim: &'static str) -> AuthError {

@@ -35,7 +35,7 @@ impl StoreCommand {
             bail!("restore a backup if there is one; to go on without what is missing, add --accept-loss");
         }
         let recovered = recover_accept_loss(&data_dir.join("store"))?;
-        println!("{recovered}");
+        println!("{recovered:?}");
         Ok(ExitCode::SUCCESS)
     }
 }

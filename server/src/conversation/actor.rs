@@ -215,7 +215,7 @@ impl Actor {
                         recipient_unknown: unknown,
                     })
                 }
-                Verdict::Duplicate(marker) => self.again(marker.seq).await,
+                Verdict::Duplicate(marker) => self.again(marker.seq, submission.origin).await,
                 Verdict::SameAs(first) => again_in_batch(outcomes[*first].as_ref()),
                 Verdict::Refuse(refusal) => Err(refusal.clone()),
             });
@@ -269,7 +269,7 @@ impl Actor {
 
     /// A change that was committed earlier. Its first attempt may have died before anybody was told,
     /// so the marks, the push intent and the fan-out are done again before the ack.
-    async fn again(&self, seq: u64) -> Outcome {
+    async fn again(&self, seq: u64, origin: u64) -> Outcome {
         self.context.metrics.messages.dedupe_hits.increment(1);
         let unavailable = |_| Refusal::Unavailable("the store does not answer");
         self.context.store.redo(self.id, &[seq]).await.map_err(unavailable)?;
@@ -291,7 +291,7 @@ impl Actor {
                 .filter(|member| member.first_seq <= seq)
                 .map(|member| member.user.clone())
                 .collect();
-            let fresh = Fresh { entry, origin: None, arrived: None };
+            let fresh = Fresh { entry, origin: Some(origin), arrived: None };
             self.context.delivery.fan_out(self.id, std::iter::once(fresh), &users);
         }
         Ok(committed)
@@ -308,7 +308,7 @@ impl Actor {
             Unsettled::TimedOut => "the message store did not answer in time",
             Unsettled::Contended => "the conversation is being written by others",
         };
-        for submission in self.waiting.drain(..) {
+        for submission in std::mem::take(&mut self.waiting) {
             let outcome = Err(Refusal::Unavailable(why));
             self.count(&outcome, submission.arrived);
             submission.reply.send(outcome);

@@ -159,11 +159,11 @@ pub type Outcome = Result<Committed, Refusal>;
 
 /// Takes the answer to one submission, exactly once: dropped unanswered (its task died) it
 /// answers that the outcome is not known, which makes the client retry.
-pub struct Reply(Option<Box<dyn FnOnce(Outcome) + Send>>);
+pub struct Reply(Option<Box<dyn FnOnce(Outcome) + Send + Sync>>);
 
 impl Reply {
     /// Calls `answer` with the outcome.
-    pub fn new(answer: impl FnOnce(Outcome) + Send + 'static) -> Self {
+    pub fn new(answer: impl FnOnce(Outcome) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(answer)))
     }
 

@@ -1,5 +1,6 @@
 //! Reading logs: who may see what, pages of history, lists of conversations, catching up.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -144,16 +145,16 @@ impl History {
         self.read(id, from..=to, Order::Ascending, limit).await
     }
 
-    /// The user's conversations with what each lacks after `cursor`, most recently changed first;
+    /// The user's conversations with what each lacks after its cursor, most recently changed first;
     /// only those that changed. A cursor above the head is in the second list.
     pub async fn changed(
         &self,
         user: &UserId,
-        cursor: impl Fn(ConversationId) -> Option<u64> + Send,
+        cursors: &HashMap<ConversationId, u64>,
     ) -> Result<(Vec<(InboxRow, Missing)>, Vec<Ahead>), StoreError> {
         let (mut changed, mut ahead) = (Vec::new(), Vec::new());
         for row in self.store.inbox(user).await? {
-            let known = cursor(row.conversation);
+            let known = cursors.get(&row.conversation).copied();
             let last = row.until_seq.unwrap_or(row.last_seq);
             if known == Some(last) || (known.is_none() && row.until_seq.is_some()) {
                 continue;
@@ -178,18 +179,15 @@ impl History {
 
     /// A page of the user's conversations, those they are still in, after `cursor`.
     pub async fn list(&self, user: &UserId, cursor: Option<&ListCursor>, limit: usize) -> Result<SummaryPage, StoreError> {
-        let rows = self.store.inbox(user).await?;
-        let mut rest = rows
-            .into_iter()
-            .filter(|row| row.until_seq.is_none())
-            .skip_while(|row| cursor.is_some_and(|cursor| !cursor.precedes(row)));
-        let mut conversations = Vec::new();
-        let mut last = None;
-        for row in rest.by_ref().take(limit) {
-            last = Some(ListCursor::at(&row));
-            conversations.extend(self.summary(user, &row).await?);
+        let mut rows = self.store.inbox(user).await?;
+        rows.retain(|row| row.until_seq.is_none() && cursor.is_none_or(|cursor| cursor.precedes(row)));
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|last| ListCursor::at(last).to_string());
+        let mut conversations = Vec::with_capacity(rows.len());
+        for row in &rows {
+            conversations.extend(self.summary(user, row).await?);
         }
-        let next = rest.next().and(last).map(|last| last.to_string());
         Ok(SummaryPage { conversations, next })
     }
 

@@ -275,16 +275,15 @@ impl<'a> Work<'a> {
         if leaving.is_empty() {
             return Err(Refusal::Invalid("users is empty".into()));
         }
-        let seq = state.head + 1;
-        self.depart(&leaving, seq);
-        Ok(self.push(submission, EntryBody::Removed { users: leaving }))
+        let index = self.push(submission, EntryBody::Removed { users: leaving.clone() });
+        self.depart(&leaving);
+        Ok(index)
     }
 
     fn leave(&mut self, submission: &Submission) -> Result<usize, Refusal> {
         self.group_role(submission, Role::Member, "")?;
-        let seq = self.state_mut().head + 1;
-        self.depart(std::slice::from_ref(&submission.sender), seq);
         let index = self.push(submission, EntryBody::Left { user: submission.sender.clone() });
+        self.depart(std::slice::from_ref(&submission.sender));
         if let Some(user) = self.promote() {
             let body = EntryBody::RoleChanged { user, role: Role::Owner };
             self.push_entry(submission, body, None, [0; 16]);
@@ -337,15 +336,14 @@ impl<'a> Work<'a> {
         if role < least { Err(Refusal::Forbidden(why)) } else { Ok(role) }
     }
 
-    fn depart(&mut self, users: &[UserId], until_seq: u64) {
-        // Who goes still hears of it: set recipients before the member list shrinks.
-        self.set_recipients();
+    /// Takes members out, after the entry that says so: they are still to hear of it.
+    fn depart(&mut self, users: &[UserId]) {
         let state = self.state.as_mut().expect("a member leaves only a conversation that exists");
         for member in state.members.iter().filter(|member| users.contains(&member.user)) {
             self.departures.push(Departure {
                 user: member.user.clone(),
                 first_seq: member.first_seq,
-                until_seq,
+                until_seq: state.head,
             });
         }
         state.members.retain(|member| !users.contains(&member.user));
@@ -354,7 +352,7 @@ impl<'a> Work<'a> {
 
     fn set_recipients(&mut self) {
         let from = self.entries.len();
-        if !self.members_changed || self.recipients.last().is_some_and(|last| last.from == from) {
+        if !self.members_changed {
             return;
         }
         let users = self.state.iter().flat_map(|state| &state.members).map(|member| member.user.clone());

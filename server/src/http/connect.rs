@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Version};
 use hyper_util::rt::TokioIo;
 
@@ -31,28 +31,31 @@ pub(super) async fn connect(
     State(connect): State<Connect>,
     Extension(remote): Extension<SocketAddr>,
     mut request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, Response> {
     if request.version() > Version::HTTP_11 {
         let detail = "WebSocket is spoken over HTTP/1.1 here; offer http/1.1 in ALPN";
-        return Err(Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", detail));
+        let problem = Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", detail);
+        return Err(problem.into_response());
     }
     let negotiated =
-        websocket::negotiate(request.uri(), request.headers(), &connect.config).map_err(|error| problem(&error))?;
+        websocket::negotiate(request.uri(), request.headers(), &connect.config).map_err(|error| refuse(&error))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let Connect { gateway, config, shutdown } = connect;
-    let format = negotiated.format;
+    let (format, headers) = (negotiated.format, negotiated.response_headers());
     shutdown.clone().spawn(async move {
         // The peer may hang up before the answer has left.
         let Ok(upgraded) = upgrade.await else { return };
-        let link = websocket::from_upgraded(TokioIo::new(upgraded), format, remote, &config).await;
+        let link = websocket::from_upgraded(TokioIo::new(upgraded), format, &config, remote).await;
         gateway.serve(link).await;
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *response.headers_mut() = negotiated.headers;
+    *response.headers_mut() = headers;
     Ok(response)
 }
 
-fn problem(error: &UpgradeError) -> Problem {
-    Problem::new(error.status(), error.code(), error.to_string())
+fn refuse(error: &UpgradeError) -> Response {
+    let mut response = Problem::new(error.status(), "no_websocket", error.to_string()).into_response();
+    response.headers_mut().extend(error.headers());
+    response
 }

@@ -10,7 +10,7 @@ use tern_protocol::UserId;
 use super::{Node, StartError, Tokens};
 use crate::auth::{Algorithm, AuthConfigError, KeyConfig, Mint, MintError, SigningKey, ensure_secret_file};
 use crate::config::{Config, ConfigError};
-use crate::transport::tls::TlsIdentity;
+use crate::transport::tls::{Identity, TlsError};
 
 /// How long the tokens of a development node last.
 pub const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -39,6 +39,9 @@ pub enum DevError {
     /// The certificate.
     #[error(transparent)]
     Cert(#[from] CertError),
+    /// What TLS says of the certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The secret.
     #[error(transparent)]
     Secret(#[from] AuthConfigError),
@@ -68,6 +71,7 @@ pub async fn start(
     let secret_file = dir.join("jwt-secret");
     ensure_secret_file(&secret_file)?;
     let cert = DevCert::load_or_create(&dir.join("certs"))?;
+    let identity = Identity::from_der(vec![cert.cert], &cert.key)?;
     let mut config = Config::dev(env)?;
     config.node.data_dir = dir.clone();
     config.listen.client = loopback(options.port);
@@ -76,12 +80,12 @@ pub async fn start(
     if config.auth.keys.is_empty() {
         config.auth.keys.push(KeyConfig {
             kid: None,
-            algorithm: Algorithm::Hs256,
+            algorithm: Algorithm::HS256,
             public_key_file: None,
             secret_file: Some(secret_file.clone()),
         });
     }
-    let mut node = Node::start(config, TlsIdentity::from(cert)).await?;
+    let mut node = Node::start(config, identity).await?;
     let key = SigningKey::from_secret_file(&secret_file)?;
     let token = |name: &str| {
         let user = UserId::new(name).expect("a short name is a user id");

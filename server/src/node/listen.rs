@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use tern_protocol::Code;
 
 use crate::config::Config;
 use crate::drain::Shutdown;
@@ -130,7 +131,7 @@ async fn accept_quic(listener: QuicListener, gateway: Gateway, shutdown: Shutdow
     }
     // The socket must outlive the sessions on it.
     shutdown.stopped().await;
-    listener.close().await;
+    listener.close(Code::SHUTDOWN, "this node stops");
 }
 
 async fn accept_tcp(listener: TcpListener, router: Router, shutdown: Shutdown) {

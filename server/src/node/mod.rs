@@ -35,7 +35,6 @@ use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
 use crate::transport::tls::{Certificate, Identity, TlsError};
-use crate::transport::websocket::UpgradePolicy;
 use listen::{Listeners, ListenError};
 
 /// GoAway frames sent between two pauses of [`GO_AWAY_PAUSE`].
@@ -50,13 +49,8 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The directory for events.
-    #[error("{path}: {source}", path = path.display())]
-    Events {
-        /// Which directory.
-        path: std::path::PathBuf,
-        /// What went wrong.
-        source: std::io::Error,
-    },
+    #[error("events: {0}")]
+    Events(#[from] std::io::Error),
     /// Keys for tokens.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
@@ -99,10 +93,8 @@ impl Node {
         let readiness = Readiness::default();
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
-        let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
-        let events_dir = config.events_config();
-        let events = FileEvents::open(events_dir.clone())
-            .map_err(|source| StartError::Events { path: events_dir.dir, source })?;
+        let store = Arc::new(EmbeddedStore::open(config.store_config())?);
+        let events = FileEvents::open(config.events_config())?;
 
         let hub = Hub::default();
         let shared: Arc<dyn Store> = store.clone();
@@ -137,7 +129,11 @@ impl Node {
         let cert_sha256 = identity.sha256_hex();
         let listeners = Listeners::bind(&config, &Certificate::new(identity))?;
         let ready = ready_of(&listeners, cert_sha256, &ops, &*store);
-        let connect = Connect::new(gateway.clone(), UpgradePolicy::from(&config.transport), &config, &shutdown);
+        let connect = Connect {
+            gateway: gateway.clone(),
+            config: Arc::new(config.transport.clone()),
+            shutdown: shutdown.clone(),
+        };
         listeners.serve(gateway, crate::http::router(connect, HistoryApi { auth, history }), &shutdown);
         accepting.ready();
         // A check lives as long as its port, which is as long as the node.
@@ -159,6 +155,11 @@ impl Node {
     /// Where it is.
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// How long a drain may take.
+    pub fn drain_deadline(&self) -> Duration {
+        self.config.drain.deadline()
     }
 
     /// To begin the drain from outside.

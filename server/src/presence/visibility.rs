@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::future::try_join_all;
 use tern_protocol::{ConversationId, UserId};
 
 use crate::store::{Conversation, Store, StoreError};
@@ -29,15 +29,17 @@ async fn without_pair<'a>(
     me: &UserId,
     users: HashSet<&'a UserId>,
 ) -> Result<HashSet<&'a UserId>, StoreError> {
-    stream::iter(users)
-        .map(|user| async move {
-            let pair = store.conversation(ConversationId::pair(me, user)).await?;
-            Ok((user, pair.is_some_and(|pair| pair.member(me).is_some() && pair.member(user).is_some())))
-        })
-        .buffer_unordered(READS_AT_ONCE)
-        .try_filter_map(|(user, found)| async move { Ok((!found).then_some(user)) })
-        .try_collect()
-        .await
+    let asked: Vec<&UserId> = users.iter().copied().collect();
+    let mut without = users;
+    for some in asked.chunks(READS_AT_ONCE) {
+        let reads = some.iter().map(|user| store.conversation(ConversationId::pair(me, user)));
+        for (user, pair) in some.iter().zip(try_join_all(reads).await?) {
+            if pair.is_some_and(|pair| pair.member(me).is_some() && pair.member(user).is_some()) {
+                without.remove(user);
+            }
+        }
+    }
+    Ok(without)
 }
 
 /// Takes everybody out of `hidden` who is in a group with `me`.
@@ -47,15 +49,21 @@ async fn remove_group_members(
     hidden: &mut HashSet<&UserId>,
 ) -> Result<(), StoreError> {
     let rows = store.inbox(me).await?;
-    let current = rows.into_iter().filter(|row| row.until_seq.is_none()).take(CONVERSATIONS_READ_MAX);
-    let mut groups =
-        stream::iter(current).map(|row| store.conversation(row.conversation)).buffer_unordered(READS_AT_ONCE);
-    while !hidden.is_empty()
-        && let Some(group) = groups.next().await
-    {
-        let shared = |group: &Conversation| group.member(me).is_some();
-        for member in group?.filter(shared).into_iter().flat_map(|group| group.members) {
-            hidden.remove(&member.user);
+    let current: Vec<ConversationId> = rows
+        .iter()
+        .filter(|row| row.until_seq.is_none())
+        .take(CONVERSATIONS_READ_MAX)
+        .map(|row| row.conversation)
+        .collect();
+    for some in current.chunks(READS_AT_ONCE) {
+        if hidden.is_empty() {
+            break;
+        }
+        let groups = try_join_all(some.iter().map(|id| store.conversation(*id))).await?;
+        for group in groups.into_iter().flatten().filter(|group| group.member(me).is_some()) {
+            for member in &group.members {
+                hidden.remove(&member.user);
+            }
         }
     }
     Ok(())

@@ -123,7 +123,7 @@ impl Active {
             return Step::Close(close_for(Code::HEARTBEAT_TIMEOUT, "nothing was heard for dead_after_s"));
         }
         let stalled = Duration::from_secs(self.gateway.parts.config.stalled_s);
-        if self.session.outbox.stalled_for(now).is_some_and(|since| since >= stalled) {
+        if self.session.outbox.stalled_for(now.into()).is_some_and(|since| since >= stalled) {
             return Step::Close(close_for(Code::SLOW_CONSUMER, "the client does not read what it is sent"));
         }
         if now >= self.expires {

@@ -194,7 +194,7 @@ impl Worker {
         let history = self.gateway.parts.history.clone();
         let cursors: HashMap<ConversationId, u64> =
             cursors.into_iter().map(|position| (position.conversation, position.seq)).collect();
-        let (changed, ahead) = history.changed(&user, |id| cursors.get(&id).copied()).await?;
+        let (changed, ahead) = history.changed(&user, &cursors).await?;
         for ahead in ahead {
             let detail =
                 format!("cursor {} of {} is above its head {}", ahead.cursor, ahead.conversation, ahead.head);

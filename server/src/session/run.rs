@@ -11,7 +11,8 @@ use super::Inner;
 use super::active::{Active, Step};
 use super::hello;
 use crate::hub::Outbox;
-use crate::transport::{Link, LinkReader, LinkWriter};
+use crate::ops::metrics::TransportLabel;
+use crate::transport::{Link, LinkReader, LinkWriter, Transport};
 
 /// Time for the last frames to leave once a session is closed.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -20,7 +21,10 @@ const FLUSH: Duration = Duration::from_secs(2);
 pub(super) async fn serve(gateway: Arc<Inner>, number: u64, link: Link) {
     let info = link.info().clone();
     let outbox = Outbox::new(info.format, gateway.parts.outbox.clone());
-    let _open = gateway.parts.metrics.connections.opened(info.transport.into());
+    let _open = gateway.parts.metrics.connections.opened(match info.transport {
+        Transport::Quic => TransportLabel::Quic,
+        Transport::WebSocket => TransportLabel::WebSocket,
+    });
     let (mut reader, mut writer) = link.split();
     let greeted = {
         let mut write = pin!(writer.drive(&outbox));

@@ -103,8 +103,8 @@ pub(super) fn json_entry(conversation: ConversationId, entry: &Entry) -> Value {
 fn clock(time_ms: u64) -> String {
     let zone = TimeZone::system();
     let Ok(time) = Timestamp::from_millisecond(time_ms as i64) else { return "--:--".into() };
-    let time = time.to_zoned(zone.clone());
-    if time.date() == Timestamp::now().to_zoned(zone).date() {
+    let time = time.to_zoned_datetime(zone.clone());
+    if time.date() == Timestamp::now().to_zoned_datetime(zone).date() {
         time.strftime("%H:%M").to_string()
     } else {
         time.strftime("%Y-%m-%d %H:%M").to_string()

@@ -1,0 +1,115 @@
+//! How links end, and what to tell the peer about it.
+
+use std::io;
+
+use tern_protocol::{CLOSE_REASON_BYTES_MAX, Close, Code, DecodeError};
+
+use super::address::Refused;
+
+/// Why a link has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The peer closed it.
+    #[error("closed by the peer ({}): {reason:?}", code.map_or_else(|| "no code".to_owned(), |code| code.to_string()))]
+    Closed {
+        /// Its code, if the transport carried one.
+        code: Option<Code>,
+        /// Its reason, at most 120 bytes without control characters.
+        reason: String,
+    },
+    /// The connection is gone without a word.
+    #[error("the connection was reset")]
+    Reset,
+    /// Nothing was heard from the peer for `dead_after`.
+    #[error("nothing was heard from the peer")]
+    IdleTimeout,
+    /// The system or the transport protocol failed.
+    #[error("input or output failed: {0}")]
+    Io(#[from] io::Error),
+    /// The bytes cannot be read any further.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The peer broke a rule of the transport.
+    #[error("{rule}")]
+    Violation {
+        /// The code to tell it.
+        code: Code,
+        /// The code of the WebSocket close frame (RFC 6455, section 7.4.1).
+        websocket: u16,
+        /// Which rule.
+        rule: &'static str,
+    },
+}
+
+impl LinkError {
+    /// What the peer should still be told, `None` if it cannot hear it. Give it to
+    /// `Outbox::close` and drive the writer to its end.
+    pub fn reply(&self) -> Option<Close> {
+        let code = match self {
+            Self::Closed { .. } | Self::Reset | Self::Io(_) => return None,
+            Self::IdleTimeout => Code::HEARTBEAT_TIMEOUT,
+            Self::Decode(error) => error.code(),
+            Self::Violation { code, .. } => *code,
+        };
+        Some(Close { code, reason: clean_reason(&self.to_string()), retry_after_ms: None, target: None })
+    }
+
+    /// The code of the WebSocket close frame, where it is not the code of the reply.
+    pub(super) fn websocket_code(&self) -> Option<u16> {
+        match self {
+            Self::Violation { websocket, .. } => Some(*websocket),
+            Self::Decode(DecodeError::TooLarge(_)) => Some(1009),
+            _ => None,
+        }
+    }
+}
+
+/// Why a connection did not become a link.
+#[derive(Debug, thiserror::Error)]
+pub enum EstablishError {
+    /// The handshake took longer than `handshake_timeout_ms`.
+    #[error("the handshake took too long")]
+    HandshakeTimeout,
+    /// The handshake failed.
+    #[error("the handshake failed: {0}")]
+    Handshake(String),
+    /// No control stream was opened within `hello_timeout_ms`.
+    #[error("no control stream was opened in time")]
+    NoControlStream,
+    /// The address has too many connections.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The link ended before it began.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// A reason fit for logs and close frames: at most 120 bytes, no control characters.
+pub(super) fn clean_reason(text: &str) -> String {
+    let mut reason: String = text.chars().filter(|char| !char.is_control()).collect();
+    reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
+    reason
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_cut_at_a_character_and_carry_no_control_characters() {
+        assert_eq!(clean_reason("a\r\nb\x1b[31m"), "ab[31m");
+        let long = clean_reason(&"ü".repeat(100));
+        assert_eq!(long.len(), 120);
+        let odd = clean_reason(&format!("x{}", "ü".repeat(100)));
+        assert_eq!(odd.len(), 119);
+    }
+
+    #[test]
+    fn a_peer_that_can_still_hear_is_told_why() {
+        let told = |error: LinkError| error.reply().map(|close| close.code);
+        assert_eq!(told(LinkError::Reset), None);
+        assert_eq!(told(LinkError::IdleTimeout), Some(Code::HEARTBEAT_TIMEOUT));
+        assert_eq!(told(DecodeError::TooLarge(1 << 30).into()), Some(Code::FRAME_TOO_LARGE));
+        assert_eq!(told(DecodeError::Truncated.into()), Some(Code::MALFORMED));
+    }
+}

@@ -1,0 +1,365 @@
+//! Writing a QUIC link: which stream each lane of the outbox goes to, and never waiting for one
+//! of them while another could go on.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use quinn::{Connection, SendDatagramError, SendStream, WriteError};
+use smallvec::SmallVec;
+use tern_protocol::{Close, Code, ConversationId, Envelope, StreamKind};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::super::error::clean_reason;
+use super::super::{LinkError, TransportConfig};
+use super::{link_error, var_int};
+use crate::hub::outbox::{Batch, Lane, Outbox, TakeLimit};
+
+/// How much goes to one stream at a time. Small, because what a blocked stream holds still counts
+/// against the outbox.
+const TAKE: TakeLimit = TakeLimit { frames: 16, bytes: 16 * 1024 };
+/// A conversation stream that was used within this time is not closed to make room for another:
+/// with more busy conversations than streams, the later ones share the inbox stream instead.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Stream priorities: quinn sends the higher ones first.
+const PRIORITY_CONTROL: i32 = 2;
+const PRIORITY_ENTRIES: i32 = 1;
+const PRIORITY_BACKLOG: i32 = 0;
+
+/// The writing half of a QUIC link.
+#[derive(Debug)]
+pub struct QuicWriter {
+    connection: Connection,
+    control: Slot,
+    inbox: Option<Slot>,
+    backlog: Option<Slot>,
+    /// At most `streams_max`.
+    conversations: Vec<(ConversationId, Slot)>,
+    streams_max: usize,
+    idle: Duration,
+    close_flush: Duration,
+    /// Writes that wait for their stream: at most one for each stream.
+    blocked: FuturesUnordered<Write>,
+    /// When to look for idle streams next, while there are any streams.
+    sweep: Option<Pin<Box<Sleep>>>,
+}
+
+type Write = Pin<Box<dyn Future<Output = Written> + Send>>;
+
+/// A stream and what is still to be written before its first frame. The stream is away while a
+/// write waits.
+#[derive(Debug)]
+struct Slot {
+    stream: Option<SendStream>,
+    header: Option<Bytes>,
+    used: Instant,
+}
+
+impl Slot {
+    fn new(stream: SendStream, priority: i32, header: Option<Bytes>, now: Instant) -> Self {
+        let _ = stream.set_priority(priority);
+        Self { stream: Some(stream), header, used: now }
+    }
+
+    fn free(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    fn idle_since(&self, since: Instant) -> bool {
+        self.free() && self.used <= since
+    }
+}
+
+/// Where a batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Control,
+    Datagram,
+    Conversation(ConversationId),
+    Inbox,
+    Backlog,
+}
+
+/// A write that is over.
+struct Written {
+    route: Route,
+    stream: SendStream,
+    batch: Batch,
+    result: Result<(), WriteError>,
+}
+
+impl QuicWriter {
+    pub(super) fn new(connection: Connection, control: SendStream, config: &TransportConfig) -> Self {
+        Self {
+            connection,
+            control: Slot::new(control, PRIORITY_CONTROL, None, Instant::now()),
+            inbox: None,
+            backlog: None,
+            conversations: Vec::new(),
+            streams_max: config.quic_conversation_streams_max,
+            idle: config.quic_stream_idle(),
+            close_flush: config.close_flush(),
+            blocked: FuturesUnordered::new(),
+            sweep: None,
+        }
+    }
+
+    /// See [`LinkWriter::drive`](crate::transport::LinkWriter::drive).
+    pub(in crate::transport) async fn drive(&mut self, outbox: &Outbox) -> Result<(), LinkError> {
+        loop {
+            if let Some(close) = outbox.closing() {
+                return self.finish(close, outbox).await;
+            }
+            self.fill(outbox)?;
+            tokio::select! {
+                Some(written) = self.blocked.next() => self.settle(written, outbox)?,
+                () = outbox.work() => {}
+                () = elapsed(&mut self.sweep) => self.finish_idle(Instant::now()),
+            }
+        }
+    }
+
+    /// Starts whatever can be started.
+    fn fill(&mut self, outbox: &Outbox) -> Result<(), LinkError> {
+        let now = Instant::now();
+        loop {
+            let mut route = None;
+            let batch = outbox.take_lane(TAKE, &mut |lane| {
+                route = self.route(lane, now);
+                route.is_some()
+            });
+            match (route, batch) {
+                (Some(Route::Datagram), Some(batch)) => self.send_datagrams(batch, outbox)?,
+                (Some(route), Some(batch)) => self.write(route, batch, outbox)?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Where frames of a lane can go now, opening a stream if one can be had at once; `None` if
+    /// they have to wait. Stream credit is never waited for.
+    fn route(&mut self, lane: Lane, now: Instant) -> Option<Route> {
+        let slot = match lane {
+            Lane::Control => return self.control.free().then_some(Route::Control),
+            Lane::Datagram if self.connection.max_datagram_size().is_some() => return Some(Route::Datagram),
+            Lane::Datagram => return self.control.free().then_some(Route::Control),
+            Lane::Conversation(id) => {
+                self.conversation_slot(id, now).map(|slot| (Route::Conversation(id), slot))
+            }
+            Lane::Backlog => {
+                if self.backlog.is_none() {
+                    self.backlog = self.open(StreamKind::Backlog, None, PRIORITY_BACKLOG, now);
+                }
+                self.backlog.as_ref().map(|slot| (Route::Backlog, slot))
+            }
+        };
+        match slot {
+            Some((route, slot)) => slot.free().then_some(route),
+            None => self.shared(now),
+        }
+    }
+
+    /// The stream of a conversation, an open one or a new one; `None` if it has to share.
+    fn conversation_slot(&mut self, id: ConversationId, now: Instant) -> Option<&Slot> {
+        let index = match self.conversations.iter().position(|(open, _)| *open == id) {
+            Some(index) => index,
+            None => {
+                self.make_room(now)?;
+                let slot = self.open(StreamKind::Conversation, Some(id), PRIORITY_ENTRIES, now)?;
+                self.conversations.push((id, slot));
+                self.conversations.len() - 1
+            }
+        };
+        Some(&self.conversations[index].1)
+    }
+
+    /// Makes room for one more conversation stream by closing the one unused for longest.
+    fn make_room(&mut self, now: Instant) -> Option<()> {
+        if self.conversations.len() < self.streams_max {
+            return Some(());
+        }
+        let free = self.conversations.iter().enumerate().filter(|(_, (_, slot))| slot.free());
+        let (oldest, used) =
+            free.map(|(index, (_, slot))| (index, slot.used)).min_by_key(|(_, used)| *used)?;
+        (used + SETTLED <= now).then(|| self.conversations.swap_remove(oldest).1.end())
+    }
+
+    /// The stream shared by conversations without their own; with a client that allows no streams
+    /// at all, the control stream.
+    fn shared(&mut self, now: Instant) -> Option<Route> {
+        if self.inbox.is_none() {
+            self.inbox = self.open(StreamKind::Inbox, None, PRIORITY_ENTRIES, now);
+        }
+        match &self.inbox {
+            Some(slot) => slot.free().then_some(Route::Inbox),
+            None => self.control.free().then_some(Route::Control),
+        }
+    }
+
+    fn open(
+        &mut self,
+        kind: StreamKind,
+        id: Option<ConversationId>,
+        priority: i32,
+        now: Instant,
+    ) -> Option<Slot> {
+        let stream = self.connection.open_uni().now_or_never()?.ok()?;
+        let mut header = vec![kind as u8];
+        header.extend(id.iter().flat_map(|id| id.as_bytes()));
+        if self.sweep.is_none() {
+            self.sweep = Some(Box::pin(sleep_until(now + self.idle)));
+        }
+        Some(Slot::new(stream, priority, Some(header.into()), now))
+    }
+
+    fn slot(&mut self, route: Route) -> Option<&mut Slot> {
+        match route {
+            Route::Control | Route::Datagram => Some(&mut self.control),
+            Route::Inbox => self.inbox.as_mut(),
+            Route::Backlog => self.backlog.as_mut(),
+            Route::Conversation(id) => {
+                self.conversations.iter_mut().find(|(open, _)| *open == id).map(|(_, slot)| slot)
+            }
+        }
+    }
+
+    /// Writes a batch at once if its stream has room, else leaves it to wait by itself.
+    fn write(&mut self, route: Route, batch: Batch, outbox: &Outbox) -> Result<(), LinkError> {
+        let Some((mut stream, header)) =
+            self.slot(route).and_then(|slot| Some((slot.stream.take()?, slot.header.take())))
+        else {
+            outbox.lost(batch);
+            return Ok(());
+        };
+        let mut chunks: SmallVec<[Bytes; 5]> =
+            header.into_iter().chain(batch.frames.iter().cloned()).collect();
+        match stream.write_all_chunks(&mut chunks).now_or_never() {
+            Some(result) => self.settle(Written { route, stream, batch, result }, outbox),
+            None => {
+                // What was written already is gone from the chunks.
+                self.blocked.push(Box::pin(async move {
+                    let result = stream.write_all_chunks(&mut chunks).await;
+                    Written { route, stream, batch, result }
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    fn settle(&mut self, written: Written, outbox: &Outbox) -> Result<(), LinkError> {
+        let Written { route, stream, batch, result } = written;
+        match result {
+            Ok(()) => {
+                outbox.sent(batch);
+                if let Some(slot) = self.slot(route) {
+                    slot.stream = Some(stream);
+                    slot.used = Instant::now();
+                }
+                Ok(())
+            }
+            Err(WriteError::ConnectionLost(error)) => Err(link_error(error)),
+            Err(WriteError::Stopped(code)) if route == Route::Control => Err(LinkError::Closed {
+                code: u16::try_from(code.into_inner()).ok().map(Code),
+                reason: "the control stream was stopped".into(),
+            }),
+            Err(_) if route == Route::Control => Err(LinkError::Reset),
+            // The client does not want this stream. The next entries get a new one, and the
+            // client is told what it missed.
+            Err(_) => {
+                self.forget(route);
+                outbox.lost(batch);
+                Ok(())
+            }
+        }
+    }
+
+    fn forget(&mut self, route: Route) {
+        match route {
+            Route::Control | Route::Datagram => {}
+            Route::Inbox => self.inbox = None,
+            Route::Backlog => self.backlog = None,
+            Route::Conversation(id) => self.conversations.retain(|(open, _)| *open != id),
+        }
+    }
+
+    fn send_datagrams(&mut self, batch: Batch, outbox: &Outbox) -> Result<(), LinkError> {
+        for frame in &batch.frames {
+            match self.connection.send_datagram(frame.clone()) {
+                Err(SendDatagramError::ConnectionLost(error)) => return Err(link_error(error)),
+                // May be lost: one that is too large for the path is.
+                Err(_) | Ok(()) => {}
+            }
+        }
+        outbox.sent(batch);
+        Ok(())
+    }
+
+    /// Ends the streams without traffic for `idle`, and looks again when the next one is due.
+    fn finish_idle(&mut self, now: Instant) {
+        let idle = self.idle;
+        let due = |slot: &Slot| now.checked_sub(idle).is_some_and(|since| slot.idle_since(since));
+        for shared in [&mut self.inbox, &mut self.backlog] {
+            if let Some(slot) = shared.take_if(|slot| due(slot)) {
+                slot.end();
+            }
+        }
+        for (_, slot) in self.conversations.extract_if(.., |(_, slot)| due(slot)) {
+            slot.end();
+        }
+        let slots = self.conversations.iter().map(|(_, slot)| slot).chain(&self.inbox).chain(&self.backlog);
+        // A stream with a blocked write is looked at again after a whole period.
+        let next = slots.map(|slot| if slot.free() { slot.used + idle } else { now + idle }).min();
+        self.sweep = next.map(|next| Box::pin(sleep_until(next)));
+    }
+
+    /// Sends the replies still queued and the Close frame, waits until the client has them, closes
+    /// the connection; all within `close_flush`.
+    async fn finish(&mut self, close: Close, outbox: &Outbox) -> Result<(), LinkError> {
+        let close = Close { reason: clean_reason(&close.reason), ..close };
+        let (code, reason) = (var_int(close.code), close.reason.clone());
+        let flushed = timeout(self.close_flush, self.send_last(close, outbox)).await;
+        self.connection.close(code, reason.as_bytes());
+        // A client that does not read has the code of the connection's own close.
+        flushed.unwrap_or(Ok(()))
+    }
+
+    async fn send_last(&mut self, close: Close, outbox: &Outbox) -> Result<(), LinkError> {
+        loop {
+            self.fill(outbox)?;
+            if self.control.free() && outbox.last().is_some() {
+                break;
+            }
+            let Some(written) = self.blocked.next().await else { break };
+            self.settle(written, outbox)?;
+        }
+        let Some(mut control) = self.control.stream.take() else { return Ok(()) };
+        let frame = tern_protocol::encode(&Envelope::from(close));
+        if let Err(WriteError::ConnectionLost(error)) = control.write_all(&frame).await {
+            return Err(link_error(error));
+        }
+        let _ = control.finish();
+        // Resolves when the client's transport has confirmed every byte; if the client closes
+        // first, it has read the frame.
+        let _ = control.stopped().await;
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn end(self) {
+        if let Some(mut stream) = self.stream {
+            let _ = stream.finish();
+        }
+    }
+}
+
+async fn elapsed(sweep: &mut Option<Pin<Box<Sleep>>>) {
+    match sweep {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
+}

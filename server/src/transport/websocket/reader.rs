@@ -1,0 +1,211 @@
+//! Reading a WebSocket link: whole frames in binary messages, or one JSON text each.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::Stream;
+use tern_protocol::{Code, Decoder, Incoming, TempId};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use uuid::Uuid;
+
+use super::super::error::clean_reason;
+use super::super::{Inbound, LinkError, TransportConfig};
+use super::{Shared, socket_error};
+use crate::hub::outbox::Format;
+
+/// Bytes of a control frame around its payload, as clients send it: header and mask.
+const CONTROL_HEADER_BYTES: usize = 6;
+
+/// The reading half of a WebSocket link.
+#[derive(Debug)]
+pub struct WebSocketReader {
+    shared: Arc<Shared>,
+    format: Format,
+    decoder: Decoder,
+    control: ControlBudget,
+    heard: Instant,
+    dead_after: Duration,
+    /// Goes off at the earliest time the peer could be dead; set on only when it does, not with
+    /// every message.
+    silence: Pin<Box<Sleep>>,
+}
+
+impl WebSocketReader {
+    pub(super) fn new(shared: Arc<Shared>, format: Format, config: &TransportConfig) -> Self {
+        let (heard, dead_after) = (Instant::now(), config.dead_after());
+        let control = ControlBudget::new(config.websocket_control_frames_per_s, heard);
+        let silence = Box::pin(sleep_until(heard + dead_after));
+        Self { shared, format, decoder: Decoder::default(), control, heard, dead_after, silence }
+    }
+
+    /// See [`LinkReader::recv`](crate::transport::LinkReader::recv).
+    pub(in crate::transport) async fn recv(&mut self) -> Result<Inbound, LinkError> {
+        match self.next_inbound().await {
+            Ok(inbound) => Ok(inbound),
+            Err(error) => Err(self.shared.note(error)),
+        }
+    }
+
+    async fn next_inbound(&mut self) -> Result<Inbound, LinkError> {
+        loop {
+            if let Some(inbound) = self.decoded()? {
+                return Ok(inbound);
+            }
+            let message = poll_fn(|cx| self.poll_message(cx)).await?;
+            self.heard = Instant::now();
+            match (message, self.format) {
+                (Message::Binary(bytes), Format::Binary) => {
+                    self.end_of_message();
+                    self.decoder.extend(&bytes);
+                }
+                (Message::Text(text), Format::Json) => {
+                    self.end_of_message();
+                    return Ok(read_json(&text));
+                }
+                (Message::Binary(_), Format::Json) => {
+                    return Err(unacceptable("this WebSocket speaks JSON: text messages only"));
+                }
+                (Message::Text(_), Format::Binary) => {
+                    return Err(unacceptable("this WebSocket speaks tern.v1: binary messages only"));
+                }
+                (Message::Ping(payload) | Message::Pong(payload), _) => self.control_frame(&payload)?,
+                (Message::Close(frame), _) => {
+                    self.answer_close();
+                    return Err(closed(frame));
+                }
+                // Only ever written.
+                (Message::Frame(_), _) => {}
+            }
+        }
+    }
+
+    /// A frame of the last binary message. A frame never goes on in the next one.
+    fn decoded(&mut self) -> Result<Option<Inbound>, LinkError> {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(Incoming::Frame(envelope))) => return Ok(Some(Inbound::Frame(envelope))),
+                Ok(Some(Incoming::Skipped(_))) => {}
+                Ok(None) => return self.decoder.finish().map(|()| None).map_err(LinkError::from),
+                Err(error) if error.fatal() => return Err(error.into()),
+                Err(error) => return Ok(Some(Inbound::Bad(error))),
+            }
+        }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, LinkError>> {
+        let mut socket = self.shared.socket.lock();
+        match Pin::new(&mut *socket).poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => return Poll::Ready(Ok(message)),
+            Poll::Ready(Some(Err(_))) if socket.get_ref().flooded => {
+                return Poll::Ready(Err(flood("a message has a reasonable number of fragments")));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(socket_error(error))),
+            Poll::Ready(None) => return Poll::Ready(Err(LinkError::Reset)),
+            Poll::Pending => {}
+        }
+        while self.silence.as_mut().poll(cx).is_ready() {
+            let deadline = self.heard + self.dead_after;
+            if deadline <= Instant::now() {
+                return Poll::Ready(Err(LinkError::IdleTimeout));
+            }
+            self.silence.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    fn end_of_message(&self) {
+        self.shared.socket.lock().get_mut().read = 0;
+    }
+
+    /// Pings are answered by the socket itself; they count as signs of life, not as messages.
+    fn control_frame(&mut self, payload: &Bytes) -> Result<(), LinkError> {
+        {
+            let mut socket = self.shared.socket.lock();
+            let read = &mut socket.get_mut().read;
+            *read = read.saturating_sub(payload.len() + CONTROL_HEADER_BYTES);
+        }
+        if self.control.take(self.heard) { Ok(()) } else { Err(flood("pings are few")) }
+    }
+
+    /// Sends the answer to the peer's close frame, if the socket takes it at once.
+    fn answer_close(&self) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let _ = Pin::new(&mut *self.shared.socket.lock()).poll_next(&mut cx);
+    }
+}
+
+fn read_json(text: &str) -> Inbound {
+    match tern_protocol::from_json(text, || TempId::from_uuid(Uuid::now_v7())) {
+        Ok(envelope) => Inbound::Frame(envelope),
+        Err(error) => Inbound::Bad(error),
+    }
+}
+
+fn unacceptable(rule: &'static str) -> LinkError {
+    LinkError::Violation { code: Code::MALFORMED, websocket: 1003, rule }
+}
+
+fn flood(rule: &'static str) -> LinkError {
+    LinkError::Violation { code: Code::LIMIT_EXCEEDED, websocket: 1008, rule }
+}
+
+/// 1000 and 1001 (a page that is left) are ordinary ends; without a code none is known.
+fn closed(frame: Option<CloseFrame>) -> LinkError {
+    let Some(frame) = frame else {
+        return LinkError::Closed { code: None, reason: String::new() };
+    };
+    let code = match u16::from(frame.code) {
+        1000 | 1001 => Code::NORMAL,
+        number => Code(number),
+    };
+    LinkError::Closed { code: Some(code), reason: clean_reason(&frame.reason) }
+}
+
+/// How many control frames are still allowed in the current second.
+#[derive(Debug)]
+struct ControlBudget {
+    per_s: u32,
+    left: u32,
+    second: Instant,
+}
+
+impl ControlBudget {
+    fn new(per_s: u32, now: Instant) -> Self {
+        Self { per_s, left: per_s, second: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
+            (self.left, self.second) = (self.per_s, now);
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_ping_ten_times_a_second_and_no_more() {
+        let now = Instant::now();
+        let mut budget = ControlBudget::new(10, now);
+        for _ in 0..10 {
+            assert!(budget.take(now + Duration::from_millis(999)));
+        }
+        assert!(!budget.take(now + Duration::from_millis(999)));
+        assert!(budget.take(now + Duration::from_millis(1000)));
+    }
+}
