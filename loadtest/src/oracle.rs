@@ -21,6 +21,15 @@ pub(crate) struct Received {
     pub(crate) entries: Vec<Entry>,
 }
 
+/// What a client without any state was given when it came back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resumed {
+    /// Entries that were only named, first and last of each gap.
+    pub(crate) gaps: Vec<(u64, u64)>,
+    /// Those that were handed out.
+    pub(crate) entries: Vec<Entry>,
+}
+
 /// The acknowledgement of one planned message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Acked {
@@ -139,6 +148,32 @@ pub(crate) fn check_history(history: &Received, live: &Received) -> Check {
     Check::new("a member from zero reads the same log page by page", faults)
 }
 
+/// Compares what a client was given that came back from zero: everything, or at most one gap at
+/// the beginning and then the newest entries whole.
+pub(crate) fn check_resume(resumed: &Resumed, live: &Received) -> Check {
+    let member = UserId::new("a member from zero").expect("a valid user id");
+    let mut faults = Vec::new();
+    let mut expected = 1;
+    for (from, to) in &resumed.gaps {
+        if *from != expected || resumed.gaps.len() > 1 {
+            faults.push(Fault::NotDense { member: member.clone(), expected, found: *from });
+        }
+        expected = to + 1;
+    }
+    for entry in &resumed.entries {
+        if entry.seq != expected {
+            faults.push(Fault::NotDense { member: member.clone(), expected, found: entry.seq });
+        }
+        expected = entry.seq + 1;
+    }
+    let length = live.entries.len() as u64;
+    if expected != length + 1 {
+        faults.push(Fault::Length { member: member.clone(), expected: length, found: expected - 1 });
+    }
+    faults.extend(same(&Received { member, entries: resumed.entries.clone() }, live));
+    Check::new("a member from zero is given the newest entries whole and the rest by name", faults)
+}
+
 fn dense(log: &Received, length: u64) -> Vec<Fault> {
     let member = || log.member.clone();
     let mut faults = Vec::new();
@@ -170,7 +205,7 @@ fn same(log: &Received, other: &Received) -> Vec<Fault> {
         .collect()
 }
 
-/// All that members see alike; a `temp_id` is only for the sender's devices.
+/// All that members see alike; a `temp_id` is of use to the sender's devices only.
 fn equal(a: &Entry, b: &Entry) -> bool {
     (a.seq, a.id, a.time_ms, &a.sender, &a.sender_name, &a.body)
         == (b.seq, b.id, b.time_ms, &b.sender, &b.sender_name, &b.body)

@@ -224,6 +224,28 @@ fn a_history_with_a_hole_a_change_or_too_little_is_found() {
 }
 
 #[test]
+fn a_resume_is_whole_or_one_gap_and_the_newest() {
+    let run = run();
+    let live = &run.received[0];
+    let resumed = |gaps: &[(u64, u64)], from: usize| Resumed {
+        gaps: gaps.to_vec(),
+        entries: live.entries[from..].to_vec(),
+    };
+    assert!(check_resume(&resumed(&[], 0), live).held());
+    assert!(check_resume(&resumed(&[(1, 4)], 4), live).held());
+    for (gaps, from) in [(&[][..], 1), (&[(1, 4)], 5), (&[(1, 4)], 3), (&[(2, 4)], 4), (&[(1, 2), (3, 4)], 4)]
+    {
+        assert!(!check_resume(&resumed(gaps, from), live).held(), "{gaps:?} and the rest from {from}");
+    }
+    let mut altered = resumed(&[(1, 4)], 4);
+    set_text(&mut altered.entries[0], "x");
+    assert!(!check_resume(&altered, live).held());
+    let mut short = resumed(&[(1, 4)], 4);
+    short.entries.pop();
+    assert!(!check_resume(&short, live).held());
+}
+
+#[test]
 fn many_faults_are_told_as_a_few_and_a_number() {
     let faults = (0..25).map(|seq| Fault::Foreign { seq }).collect();
     let check = Check::new("x", faults);
