@@ -31,10 +31,28 @@ impl Default for DrainConfig {
 }
 
 impl DrainConfig {
+    /// Relations between the settings.
+    pub fn check(&self) -> Result<(), DrainConfigError> {
+        if self.spread_ms > self.deadline_ms {
+            return Err(DrainConfigError { spread_ms: self.spread_ms, deadline_ms: self.deadline_ms });
+        }
+        Ok(())
+    }
+
     /// How long a drain may take.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms.into())
     }
+}
+
+/// Clients would be closed before they were asked to leave.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("drain.spread_ms = {spread_ms} is longer than drain.deadline_ms = {deadline_ms}")]
+pub struct DrainConfigError {
+    /// The spread.
+    pub spread_ms: u32,
+    /// The deadline.
+    pub deadline_ms: u32,
 }
 
 /// Where the node is in its life. It only goes forward.

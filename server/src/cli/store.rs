@@ -10,7 +10,7 @@ use crate::store::embedded::recover_accept_loss;
 
 /// Look after the message store.
 #[derive(Debug, Args)]
-pub(super) struct StoreCommand {
+pub(super) struct StoreArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -28,7 +28,7 @@ enum Command {
     },
 }
 
-impl StoreCommand {
+impl StoreArgs {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Command::Recover { data_dir, accept_loss } = self.command;
         if !accept_loss {

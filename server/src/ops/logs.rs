@@ -3,6 +3,8 @@
 //! Bodies of messages and tokens are never logged; what clients choose (ids, agents) may be, so control
 //! characters in it are escaped and cannot forge lines or drive a terminal.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 
 use metrics::Counter;
@@ -22,6 +24,15 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        })
+    }
 }
 
 /// The `[log]` section.
@@ -119,15 +130,9 @@ impl<W: Write> Write for OneLineWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
-        if line.chars().any(needs_escape) {
-            let mut escaped = String::with_capacity(line.len() + 16);
-            for c in line.chars() {
-                if needs_escape(c) { escaped.extend(c.escape_unicode()) } else { escaped.push(c) }
-            }
-            escaped.push('\n');
-            self.0.write_all(escaped.as_bytes())?;
-        } else {
-            self.0.write_all(event)?;
+        match escape(line) {
+            Cow::Borrowed(_) => self.0.write_all(event)?,
+            Cow::Owned(escaped) => self.0.write_all((escaped + "\n").as_bytes())?,
         }
         Ok(event.len())
     }
@@ -137,7 +142,21 @@ impl<W: Write> Write for OneLineWriter<W> {
     }
 }
 
-/// Control characters, and those that turn the direction of the text after them.
-fn needs_escape(c: char) -> bool {
+/// The text with what could forge a line or drive a terminal written as `\u001b`, which is also how
+/// JSON writes it.
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(needs_escape) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if needs_escape(c) { out.push_str(&format!("\\u{:04x}", u32::from(c))) } else { out.push(c) }
+    }
+    out.into()
+}
+
+/// Control characters, and those that turn the direction of the text after them. All are below
+/// U+10000.
+pub(super) fn needs_escape(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
