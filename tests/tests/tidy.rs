@@ -104,9 +104,9 @@ fn functions(code: &str) -> Vec<(String, usize)> {
     for (start, line) in lines.iter().enumerate() {
         let trimmed = line.trim_start();
         let head = trimmed.split("fn ").next().unwrap_or_default();
-        let is_head = head.split_whitespace().all(|word| {
-            ["pub", "pub(super)", "pub(crate)", "async", "const", "extern"].contains(&word)
-        });
+        let is_head = head
+            .split_whitespace()
+            .all(|word| ["pub", "pub(super)", "pub(crate)", "async", "const", "extern"].contains(&word));
         if !trimmed.contains("fn ") || !is_head || trimmed.ends_with(';') || trimmed.ends_with('}') {
             continue;
         }

@@ -98,10 +98,12 @@ fn check_node(config: &Config, report: &mut Report<'_>) -> std::io::Result<()> {
 }
 
 fn check_listen(listen: &ListenConfig, report: &mut Report<'_>) -> std::io::Result<()> {
-    let ports = [("listen.client", "UDP", Some(listen.client)), ("listen.client", "TCP", Some(listen.client))];
+    let ports =
+        [("listen.client", "UDP", Some(listen.client)), ("listen.client", "TCP", Some(listen.client))];
     for (key, protocol, address) in ports.into_iter().chain([("listen.http", "TCP", listen.http)]) {
         let Some(address) = address else { continue };
-        let free = if protocol == "UDP" { preflight::udp_port(address) } else { preflight::tcp_port(address) };
+        let free =
+            if protocol == "UDP" { preflight::udp_port(address) } else { preflight::tcp_port(address) };
         match free {
             Ok(()) => report.good("listen", format!("listens on {address} ({protocol})"))?,
             Err(error) => report.not_ready("listen", format!("{key} = {address} ({protocol}): {error}"))?,

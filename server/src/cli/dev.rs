@@ -83,7 +83,8 @@ impl Dev {
         };
         let websocket = ready.websocket_url.as_deref().unwrap_or_default();
         let own_dir = self.data_dir != default_data_dir();
-        let data_dir = if own_dir { format!(" --data-dir {}", self.data_dir.display()) } else { String::new() };
+        let data_dir =
+            if own_dir { format!(" --data-dir {}", self.data_dir.display()) } else { String::new() };
         let hello = format!(r#"{{"type":"hello","token":"{}"}}"#, token("alice"));
         let message = r#"{"to":"bob","text":"hi from websocat"}"#;
         let chat = format!("tern chat --as bob --to alice{data_dir}");

@@ -50,7 +50,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Dev(dev) => report(dev.run()),
         Command::Serve(serve) => report(serve.run()),
         Command::Chat(chat) => report(chat.run()),
-        Command::Token(token) => on_streams(|io| token.run(io, std::env::vars(), std::time::SystemTime::now())),
+        Command::Token(token) => {
+            on_streams(|io| token.run(io, std::env::vars(), std::time::SystemTime::now()))
+        }
         Command::Config(config) => on_streams(|io| config.run(io, std::env::vars())),
         Command::Store(store) => report(store.run()),
         Command::Version => {

@@ -45,7 +45,8 @@ fn words(recovered: &Recovered) -> String {
     let mut text = match (recovered.missing, &recovered.damage) {
         (Some(0), None) => format!("nothing was missing; the store goes on as {}\n", recovered.store_id),
         (missing, damage) => {
-            let missing = missing.map_or_else(|| "an unknown number of".into(), |missing| missing.to_string());
+            let missing =
+                missing.map_or_else(|| "an unknown number of".into(), |missing| missing.to_string());
             let damage = damage.as_ref().map(|what| format!("damaged: {what}\n")).unwrap_or_default();
             format!(
                 "{damage}at least {missing} commits are missing\nthe store was {} and goes on as {}\n",

@@ -7,9 +7,9 @@ use tern_protocol::{ConversationId, EntryId, PAGE_BYTES_MAX, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Context;
 use super::change::{Committed, Outcome, Refusal, Submission};
 use super::state::{ChangeKey, Decision, Facts, Plan, Verdict, decide};
-use super::Context;
 use crate::clock::unix_ms;
 use crate::delivery::Fresh;
 use crate::ops::metrics::record;
@@ -274,9 +274,14 @@ impl Actor {
         let unavailable = |_| Refusal::Unavailable("the store does not answer");
         self.context.store.redo(self.id, &[seq]).await.map_err(unavailable)?;
         let limit = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
-        let found =
-            self.context.store.entries(self.id, seq..=seq, Order::Ascending, limit).await.map_err(unavailable)?;
-        let entry = found.into_iter().next().ok_or(Refusal::Unavailable("the committed entry cannot be read"))?;
+        let found = self
+            .context
+            .store
+            .entries(self.id, seq..=seq, Order::Ascending, limit)
+            .await
+            .map_err(unavailable)?;
+        let entry =
+            found.into_iter().next().ok_or(Refusal::Unavailable("the committed entry cannot be read"))?;
         let committed = Committed {
             seq,
             id: entry.id,

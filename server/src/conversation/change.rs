@@ -60,7 +60,9 @@ impl Change {
         let content = match self {
             Self::Message { text } => text.len(),
             Self::Rename { name } => name.len(),
-            Self::Create { name, members } => name.len() + members.iter().map(|u| u.as_str().len()).sum::<usize>(),
+            Self::Create { name, members } => {
+                name.len() + members.iter().map(|u| u.as_str().len()).sum::<usize>()
+            }
             Self::Add { users } | Self::Remove { users } => users.iter().map(|u| u.as_str().len()).sum(),
             Self::Leave | Self::SetRole { .. } => 0,
         };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tern_protocol::resume::{CatchUp, catch_up};
 use tern_protocol::{
-    ConversationId, ConversationKind, ConversationSummary, Entry, MemberInfo, PAGE_BYTES_MAX, Role, UNREAD_MAX,
-    UserId,
+    ConversationId, ConversationKind, ConversationSummary, Entry, MemberInfo, PAGE_BYTES_MAX, Role,
+    UNREAD_MAX, UserId,
 };
 
 use crate::store::{Conversation, InboxRow, Order, PageLimit, Store, StoreError};
@@ -87,7 +87,11 @@ impl History {
     }
 
     /// The members' ids, if `user` is one of them.
-    pub async fn fellow_members(&self, user: &UserId, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+    pub async fn fellow_members(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+    ) -> Result<Option<Conversation>, StoreError> {
         let state = self.store.conversation(id).await?;
         Ok(state.filter(|state| state.member(user).is_some()))
     }
@@ -178,7 +182,12 @@ impl History {
     }
 
     /// A page of the user's conversations, those they are still in, after `cursor`.
-    pub async fn list(&self, user: &UserId, cursor: Option<&ListCursor>, limit: usize) -> Result<SummaryPage, StoreError> {
+    pub async fn list(
+        &self,
+        user: &UserId,
+        cursor: Option<&ListCursor>,
+        limit: usize,
+    ) -> Result<SummaryPage, StoreError> {
         let mut rows = self.store.inbox(user).await?;
         rows.retain(|row| row.until_seq.is_none() && cursor.is_none_or(|cursor| cursor.precedes(row)));
         let more = rows.len() > limit;
@@ -192,10 +201,16 @@ impl History {
     }
 
     /// A conversation as the user sees it in a list.
-    pub async fn summary(&self, user: &UserId, row: &InboxRow) -> Result<Option<ConversationSummary>, StoreError> {
+    pub async fn summary(
+        &self,
+        user: &UserId,
+        row: &InboxRow,
+    ) -> Result<Option<ConversationSummary>, StoreError> {
         let Some(state) = self.store.conversation(row.conversation).await? else { return Ok(None) };
         let access = match state.member(user) {
-            Some(member) => Access { first_seq: member.first_seq, last_seq: state.head, role: Some(member.role) },
+            Some(member) => {
+                Access { first_seq: member.first_seq, last_seq: state.head, role: Some(member.role) }
+            }
             None => match gone(row) {
                 Some(access) => access,
                 None => return Ok(None),
@@ -224,12 +239,18 @@ impl History {
     }
 
     /// The members with their display names, `None` whether absent or forbidden.
-    pub async fn members(&self, user: &UserId, id: ConversationId) -> Result<Option<Vec<MemberInfo>>, StoreError> {
+    pub async fn members(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+    ) -> Result<Option<Vec<MemberInfo>>, StoreError> {
         let Some(state) = self.fellow_members(user, id).await? else { return Ok(None) };
         let users: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
         let names = self.names(&users).await?;
         let members = state.members.into_iter().zip(names);
-        Ok(Some(members.map(|(member, name)| MemberInfo { user: member.user, name, role: member.role }).collect()))
+        Ok(Some(
+            members.map(|(member, name)| MemberInfo { user: member.user, name, role: member.role }).collect(),
+        ))
     }
 
     async fn names(&self, users: &[UserId]) -> Result<Vec<Option<String>>, StoreError> {
@@ -245,17 +266,30 @@ impl History {
             let entries = self.chunk(row.conversation, from, access.last_seq).await?;
             let Some(last) = entries.last() else { break };
             from = last.seq + 1;
-            unread += entries.iter().filter(|entry| entry.body.is_message() && entry.sender != *user).count() as u32;
+            unread += entries.iter().filter(|entry| entry.body.is_message() && entry.sender != *user).count()
+                as u32;
         }
         Ok(unread.min(UNREAD_MAX))
     }
 
-    async fn down(&self, id: ConversationId, access: Access, to: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn down(
+        &self,
+        id: ConversationId,
+        access: Access,
+        to: u64,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
         let range = access.first_seq..=to.min(access.last_seq);
         self.read(id, range, Order::Descending, PageLimit { entries: limit, bytes: PAGE_BYTES_MAX }).await
     }
 
-    async fn up(&self, id: ConversationId, access: Access, from: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn up(
+        &self,
+        id: ConversationId,
+        access: Access,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
         let range = from.max(access.first_seq)..=access.last_seq;
         let limit = PageLimit { entries: limit, bytes: PAGE_BYTES_MAX };
         let mut entries = self.read(id, range, Order::Ascending, limit).await?;

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use tern_protocol::{
-    ConversationKind, Entry, EntryBody, EntryId, GROUP_MEMBERS_MAX, Role, TempId, UserId,
-};
+use tern_protocol::{ConversationKind, Entry, EntryBody, EntryId, GROUP_MEMBERS_MAX, Role, TempId, UserId};
 
 use super::change::{Change, Refusal, Submission};
-use crate::store::{AppendGroup, Conversation, Departure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Marker, Member, NewEntry};
+use crate::store::{
+    AppendGroup, Conversation, Departure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Marker, Member, NewEntry,
+};
 
 /// Names a change across retries (within one conversation).
 pub type ChangeKey = (UserId, TempId);
@@ -140,7 +140,12 @@ fn judge(
 }
 
 /// Nothing is refused before it is certain that it was not committed earlier.
-fn refuse_unless_known(key: &ChangeKey, facts: &Facts, lookups: &mut Vec<ChangeKey>, refusal: Refusal) -> Verdict {
+fn refuse_unless_known(
+    key: &ChangeKey,
+    facts: &Facts,
+    lookups: &mut Vec<ChangeKey>,
+    refusal: Refusal,
+) -> Verdict {
     if !facts.contains_key(key) {
         lookups.push(key.clone());
     }
@@ -425,7 +430,6 @@ fn new_pair(sender: &UserId, peer: UserId) -> Conversation {
     if peer != *sender {
         users.push(peer);
     }
-    let members =
-        users.into_iter().map(|user| Member { user, role: Role::Owner, first_seq: 1 }).collect();
+    let members = users.into_iter().map(|user| Member { user, role: Role::Owner, first_seq: 1 }).collect();
     Conversation { kind: ConversationKind::Pair, name: None, head: 0, last_time_ms: 0, members }
 }

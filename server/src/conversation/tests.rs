@@ -187,10 +187,14 @@ fn roles_decide_who_manages_a_group() {
     assert!(matches!(refusal(&state, ask("bob", 9, remove("alice"))), Refusal::Forbidden(_)));
     let promote = |name: &str, role| Change::SetRole { user: user(name), role };
     assert!(matches!(refusal(&state, ask("bob", 9, promote("carol", Role::Admin))), Refusal::Forbidden(_)));
-    assert!(matches!(refusal(&state, ask("alice", 9, promote("alice", Role::Member))), Refusal::Forbidden(_)));
+    assert!(matches!(
+        refusal(&state, ask("alice", 9, promote("alice", Role::Member))),
+        Refusal::Forbidden(_)
+    ));
     assert!(matches!(refusal(&state, ask("bob", 9, remove("bob"))), Refusal::Invalid(_)));
     assert!(matches!(refusal(&state, ask("bob", 9, add(&["carol"]))), Refusal::Invalid(_)));
-    let state = after(Some(&state), &[ask("bob", 9, add(&["eve", "carol", "eve"])), ask("bob", 10, remove("dave"))]);
+    let state =
+        after(Some(&state), &[ask("bob", 9, add(&["eve", "carol", "eve"])), ask("bob", 10, remove("dave"))]);
     assert!(state.member(&user("eve")).is_some_and(|eve| eve.first_seq == 3));
     assert!(state.member(&user("dave")).is_none());
 }
@@ -229,7 +233,10 @@ fn the_last_owner_leaving_promotes_the_oldest_admin_else_the_oldest_member() {
 fn who_was_removed_in_a_batch_neither_sends_nor_receives_after_it() {
     let state = group();
     let kick = ask("alice", 9, Change::Remove { users: vec![user("dave")] });
-    let plan = plan(Some(&state), &[say("dave", 8, "still here"), kick, say("dave", 10, "?"), say("carol", 11, "!")]);
+    let plan = plan(
+        Some(&state),
+        &[say("dave", 8, "still here"), kick, say("dave", 10, "?"), say("carol", 11, "!")],
+    );
     assert_eq!(plan.verdicts[2], Verdict::Refuse(Refusal::NotFound));
     let users_of = |entry: usize| {
         &plan.recipients.iter().rev().find(|recipients| recipients.from <= entry).unwrap().users
@@ -255,7 +262,9 @@ fn group_changes_do_not_work_on_a_pair() {
     let mut hello = say("alice", 1, "hi");
     hello.peer = Some(user("bob"));
     let pair = after(None, &[hello]);
-    for change in [Change::Leave, Change::Rename { name: "x".into() }, Change::Add { users: vec![user("eve")] }] {
+    for change in
+        [Change::Leave, Change::Rename { name: "x".into() }, Change::Add { users: vec![user("eve")] }]
+    {
         assert!(matches!(refusal(&pair, ask("alice", 2, change)), Refusal::Invalid(_)));
     }
 }

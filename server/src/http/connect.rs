@@ -37,8 +37,8 @@ pub(super) async fn connect(
         let problem = Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", detail);
         return Err(problem.into_response());
     }
-    let negotiated =
-        websocket::negotiate(request.uri(), request.headers(), &connect.config).map_err(|error| refuse(&error))?;
+    let negotiated = websocket::negotiate(request.uri(), request.headers(), &connect.config)
+        .map_err(|error| refuse(&error))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let Connect { gateway, config, shutdown } = connect;
     let (format, headers) = (negotiated.format, negotiated.response_headers());

@@ -74,7 +74,8 @@ pub(super) async fn history(
             Anchor::Before(seq + 1)
         }
     };
-    let page = api.history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?.ok_or_else(absent)?;
+    let page =
+        api.history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?.ok_or_else(absent)?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
     let lowest = page.entries.last().map(|entry| entry.seq);
     let highest = page.entries.first().map(|entry| entry.seq);
@@ -114,7 +115,11 @@ fn absent() -> Problem {
 
 fn unavailable(error: StoreError) -> Problem {
     tracing::warn!(%error, "a read failed");
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the message store does not answer; try again")
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "unavailable",
+        "the message store does not answer; try again",
+    )
 }
 
 fn cursor(direction: char, seq: u64) -> String {
@@ -188,7 +193,10 @@ mod tests {
         assert_eq!(parse("").unwrap(), at(Place::At(Anchor::Latest)));
         assert_eq!(parse("before=7").unwrap(), at(Place::At(Anchor::Before(7))));
         assert_eq!(parse("after=0").unwrap(), at(Place::At(Anchor::After(0))));
-        assert_eq!(parse("limit=200&around=9").unwrap(), Query { limit: 200, place: Place::At(Anchor::Around(9)) });
+        assert_eq!(
+            parse("limit=200&around=9").unwrap(),
+            Query { limit: 200, place: Place::At(Anchor::Around(9)) }
+        );
         assert_eq!(parse("cursor=1764000000000").unwrap(), at(Place::Time(1_764_000_000_000)));
         for seq in [1, 7, 123_456_789, u64::MAX] {
             let older = parse(&format!("cursor={}", cursor('b', seq))).unwrap();
@@ -201,8 +209,20 @@ mod tests {
     #[test]
     fn bad_queries_are_refused() {
         let bad = [
-            "limit=0", "limit=201", "limit=2147483648", "limit=-1", "limit=x", "before=-1", "after=1.5",
-            "around=", "before=1&after=2", "cursor=1&cursor=2", "cursor=zzz", "cursor=", "page=3", "token=abc",
+            "limit=0",
+            "limit=201",
+            "limit=2147483648",
+            "limit=-1",
+            "limit=x",
+            "before=-1",
+            "after=1.5",
+            "around=",
+            "before=1&after=2",
+            "cursor=1&cursor=2",
+            "cursor=zzz",
+            "cursor=",
+            "page=3",
+            "token=abc",
             "before=18446744073709551616",
         ];
         for query in bad {

@@ -37,7 +37,9 @@ pub fn router(connect: Connect, history: HistoryApi) -> Router {
         .route("/", get(welcome))
         .route(CONNECT_PATH, get(connect::connect).with_state(connect))
         .route("/v1/history/{conv_id}", get(history::history).with_state(history))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+        })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes GET only")
         })

@@ -99,7 +99,8 @@ fn bind_client(
     loop {
         let tcp = |source| ListenError::Bind { address: wanted, protocol: "TCP", source };
         let tls_config = tls::tcp_server_config(certificate.clone());
-        let listener = TcpListener::bind(wanted, Some(tls_config), gate.clone(), &config.transport).map_err(tcp)?;
+        let listener =
+            TcpListener::bind(wanted, Some(tls_config), gate.clone(), &config.transport).map_err(tcp)?;
         let address = listener.local_addr().map_err(tcp)?;
         let quic_config = tls::quic_server_config(certificate.clone());
         match QuicListener::bind(address, quic_config, gate.clone(), &config.transport) {

@@ -35,7 +35,7 @@ use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
 use crate::transport::tls::{Certificate, Identity, TlsError};
-use listen::{Listeners, ListenError};
+use listen::{ListenError, Listeners};
 
 /// GoAway frames sent between two pauses of [`GO_AWAY_PAUSE`].
 const GO_AWAY_BURST: usize = 1000;

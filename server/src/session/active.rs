@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tern_protocol::{BAD_FRAMES_MAX, Close, Code, DecodeError, Envelope, Frame, Pong, Position, TokenExpiring};
+use tern_protocol::{
+    BAD_FRAMES_MAX, Close, Code, DecodeError, Envelope, Frame, Pong, Position, TokenExpiring,
+};
 
 use super::Inner;
 use super::backlog::Backlog;
@@ -74,12 +76,7 @@ impl Drop for PresenceGuard {
 }
 
 impl Active {
-    pub(super) fn new(
-        gateway: Arc<Inner>,
-        guard: HubGuard,
-        address: SessionAddress,
-        claims: Claims,
-    ) -> Self {
+    pub(super) fn new(gateway: Arc<Inner>, guard: HubGuard, address: SessionAddress, claims: Claims) -> Self {
         let session = Arc::clone(guard.session());
         let now = Instant::now();
         let mut active = Self {
@@ -127,7 +124,10 @@ impl Active {
             return Step::Close(close_for(Code::SLOW_CONSUMER, "the client does not read what it is sent"));
         }
         if now >= self.expires {
-            return Step::Close(close_for(Code::TOKEN_EXPIRED, "the token has expired; reauth before it does"));
+            return Step::Close(close_for(
+                Code::TOKEN_EXPIRED,
+                "the token has expired; reauth before it does",
+            ));
         }
         if self.notice_due.is_some_and(|due| now >= due) {
             self.notice_due = None;

@@ -80,7 +80,10 @@ impl Backlog {
             Some((sender, _)) => match sender.try_send(job) {
                 Ok(()) => return Ok(Handled::Later),
                 Err(mpsc::error::TrySendError::Full(_)) => {
-                    return Err(Refused::rate_limited(Duration::from_millis(500), "reads wait in this session"));
+                    return Err(Refused::rate_limited(
+                        Duration::from_millis(500),
+                        "reads wait in this session",
+                    ));
                 }
                 Err(mpsc::error::TrySendError::Closed(job)) => job,
             },

@@ -26,7 +26,11 @@ pub(super) async fn greet(
 ) -> Result<Active, Option<Close>> {
     let parts = &gateway.parts;
     if let Verdict::Refused { retry_after } = parts.quota.connect(info.remote.ip(), Instant::now()) {
-        return Err(Some(back_off(Code::RATE_LIMITED, "too many connections from this address", retry_after)));
+        return Err(Some(back_off(
+            Code::RATE_LIMITED,
+            "too many connections from this address",
+            retry_after,
+        )));
     }
     let wait = parts.transport.hello_timeout();
     let inbound = timeout_at(info.established + wait, reader.recv())

@@ -71,7 +71,13 @@ impl Lanes {
     }
 
     /// The answer to an attempt: `temporary` leaves the send unresolved.
-    pub fn answered(&mut self, conversation: ConversationId, temp_id: TempId, attempt: Attempt, temporary: bool) {
+    pub fn answered(
+        &mut self,
+        conversation: ConversationId,
+        temp_id: TempId,
+        attempt: Attempt,
+        temporary: bool,
+    ) {
         let Some(lane) = self.lanes.get_mut(&conversation) else { return };
         let Some(place) = lane.iter().position(|send| send.temp_id == temp_id) else { return };
         if temporary && !lane[place].abandoned {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tern_protocol::{
-    ACK_POSITIONS_MAX, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, GAP_TAIL, GAP_WHOLE_MAX, GROUP_MEMBERS_MAX, Limits,
-    NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX, TEXT_BYTES_MAX, UNREAD_MAX,
-    WATCH_USERS_MAX,
+    ACK_POSITIONS_MAX, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, GAP_TAIL, GAP_WHOLE_MAX, GROUP_MEMBERS_MAX,
+    Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX, TEXT_BYTES_MAX,
+    UNREAD_MAX, WATCH_USERS_MAX,
 };
 
 use crate::auth::Authenticator;
@@ -50,11 +50,7 @@ pub struct SessionConfig {
 
 impl Default for SessionConfig {
     fn default() -> Self {
-        Self {
-            sessions_per_user: 20,
-            stalled_s: 30,
-            expiry_notice_s: 300,
-        }
+        Self { sessions_per_user: 20, stalled_s: 30, expiry_notice_s: 300 }
     }
 }
 

@@ -25,7 +25,12 @@ impl Active {
         Ok(Handled::Reply(Reauthed { token_expires_ms: self.claims.expires_ms }.into()))
     }
 
-    pub(super) fn on_watch(&mut self, request: Option<u64>, watch: Watch, now: Instant) -> Result<Handled, Refused> {
+    pub(super) fn on_watch(
+        &mut self,
+        request: Option<u64>,
+        watch: Watch,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
         if watch.users.len() > WATCH_USERS_MAX {
             let detail = format!("{} users, at most {WATCH_USERS_MAX} can be watched", watch.users.len());
             return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));

@@ -31,14 +31,20 @@ struct Asked {
 }
 
 impl Active {
-    pub(super) fn on_send(&mut self, request: Option<u64>, send: Send, now: Instant) -> Result<Handled, Refused> {
+    pub(super) fn on_send(
+        &mut self,
+        request: Option<u64>,
+        send: Send,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
         let temp_id = send.temp_id;
         let refuse = |code, detail: String| Err(Refused::new(code, detail).about(temp_id));
         if send.text.is_empty() {
             return refuse(Code::TEXT_EMPTY, "the text is empty".into());
         }
         if send.text.len() > TEXT_BYTES_MAX {
-            let detail = format!("the text has {} bytes, at most {TEXT_BYTES_MAX} are allowed", send.text.len());
+            let detail =
+                format!("the text has {} bytes, at most {TEXT_BYTES_MAX} are allowed", send.text.len());
             return refuse(Code::TEXT_TOO_LONG, detail);
         }
         let age_ms = send.age_ms.unwrap_or(AGE_UNSAID_MS);
@@ -216,7 +222,10 @@ fn check_name(name: &str) -> Result<(), Refused> {
 
 fn check_group_size(users: usize) -> Result<(), Refused> {
     if users > GROUP_MEMBERS_MAX {
-        return Err(Refused::new(Code::GROUP_FULL, format!("a group has at most {GROUP_MEMBERS_MAX} members")));
+        return Err(Refused::new(
+            Code::GROUP_FULL,
+            format!("a group has at most {GROUP_MEMBERS_MAX} members"),
+        ));
     }
     Ok(())
 }

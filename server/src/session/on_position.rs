@@ -9,7 +9,8 @@ use super::refused::Refused;
 impl Active {
     pub(super) async fn on_ack(&mut self, ack: Ack) -> Result<Handled, Refused> {
         if ack.positions.len() > ACK_POSITIONS_MAX {
-            let detail = format!("{} positions, at most {ACK_POSITIONS_MAX} are allowed", ack.positions.len());
+            let detail =
+                format!("{} positions, at most {ACK_POSITIONS_MAX} are allowed", ack.positions.len());
             return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
         }
         for position in ack.positions {
@@ -27,7 +28,8 @@ impl Active {
     /// A position must lie in the part of the log that the user may see.
     async fn check_position(&self, conversation: ConversationId, seq: u64) -> Result<(), Refused> {
         let history = &self.gateway.parts.history;
-        let access = history.access(&self.session.user, conversation).await?.ok_or_else(Refused::not_found)?;
+        let access =
+            history.access(&self.session.user, conversation).await?.ok_or_else(Refused::not_found)?;
         if seq > access.last_seq {
             let detail = format!("seq {seq} is above the head {} of {conversation}", access.last_seq);
             return Err(Refused::new(Code::CURSOR_AHEAD, detail));

@@ -14,12 +14,18 @@ use super::refused::Refused;
 use crate::conversation::history::{Anchor, ListCursor};
 
 impl Active {
-    pub(super) fn on_sync(&mut self, request: Option<u64>, sync: Sync, now: Instant) -> Result<Handled, Refused> {
+    pub(super) fn on_sync(
+        &mut self,
+        request: Option<u64>,
+        sync: Sync,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
         let total = self.cursors.len() + sync.cursors.len();
         if sync.cursors.len() > SYNC_CURSORS_MAX || total > SYNC_CURSORS_TOTAL_MAX {
             self.cursors = Vec::new();
-            let detail =
-                format!("at most {SYNC_CURSORS_MAX} cursors a frame and {SYNC_CURSORS_TOTAL_MAX} a sync are allowed");
+            let detail = format!(
+                "at most {SYNC_CURSORS_MAX} cursors a frame and {SYNC_CURSORS_TOTAL_MAX} a sync are allowed"
+            );
             return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
         }
         self.cursors.extend(sync.cursors);
@@ -31,7 +37,12 @@ impl Active {
         self.backlog.push(Job::Sync { request, cursors })
     }
 
-    pub(super) fn on_fetch(&mut self, request: Option<u64>, fetch: Fetch, now: Instant) -> Result<Handled, Refused> {
+    pub(super) fn on_fetch(
+        &mut self,
+        request: Option<u64>,
+        fetch: Fetch,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
         self.allow_fetch(now)?;
         let limit = page_limit(fetch.limit)?;
         let anchor = match (fetch.before, fetch.after, fetch.around) {

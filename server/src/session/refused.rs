@@ -46,7 +46,9 @@ impl Refused {
         Error {
             code: self.code,
             temporary: self.code.temporary(),
-            retry_after_ms: self.retry_after.map(|after| after.as_millis().clamp(1, u128::from(u32::MAX)) as u32),
+            retry_after_ms: self
+                .retry_after
+                .map(|after| after.as_millis().clamp(1, u128::from(u32::MAX)) as u32),
             detail: self.detail,
             temp_id: self.temp_id,
         }
@@ -66,6 +68,9 @@ impl From<Refusal> for Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         tracing::warn!(%error, "a read failed");
-        Self { retry_after: Some(STORE_RETRY), ..Self::new(Code::UNAVAILABLE, "the message store does not answer") }
+        Self {
+            retry_after: Some(STORE_RETRY),
+            ..Self::new(Code::UNAVAILABLE, "the message store does not answer")
+        }
     }
 }

@@ -51,7 +51,12 @@ pub(super) async fn serve(gateway: Arc<Inner>, number: u64, link: Link) {
 }
 
 /// The loop, until the link is gone or everything up to the Close frame has left.
-async fn run(active: &mut Active, outbox: &Outbox, reader: &mut LinkReader, writer: &mut LinkWriter) -> String {
+async fn run(
+    active: &mut Active,
+    outbox: &Outbox,
+    reader: &mut LinkReader,
+    writer: &mut LinkWriter,
+) -> String {
     let mut write = pin!(writer.drive(outbox));
     let mut alarm = pin!(sleep_until(active.deadline().into()));
     loop {

@@ -23,8 +23,10 @@ use room::{Room, Whom};
 
 /// Chat from the terminal.
 #[derive(Debug, Args)]
-#[command(after_help = "Every line you type is a message. What you type while the server is away is kept and \
-sent when it is back, even if you leave in between. Ctrl-D leaves.")]
+#[command(
+    after_help = "Every line you type is a message. What you type while the server is away is kept and \
+sent when it is back, even if you leave in between. Ctrl-D leaves."
+)]
 pub(super) struct Chat {
     /// Who you are; with --token, the token says it
     #[arg(long = "as", value_name = "USER", required_unless_present = "token")]
@@ -130,7 +132,10 @@ impl Chat {
     fn local(&self) -> anyhow::Result<Config> {
         let path = self.data_dir.join(READY_FILE);
         let text = std::fs::read(&path).with_context(|| {
-            format!("no development node in {}: start `tern dev`, or give --server and --token", path.display())
+            format!(
+                "no development node in {}: start `tern dev`, or give --server and --token",
+                path.display()
+            )
         })?;
         let ready: Ready = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         let mut config = match &self.token {
@@ -173,7 +178,13 @@ impl Chat {
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let name: String = format!("{server}-{user}")
             .bytes()
-            .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("_{byte:02x}") })
+            .map(|byte| {
+                if byte.is_ascii_alphanumeric() {
+                    char::from(byte).to_string()
+                } else {
+                    format!("_{byte:02x}")
+                }
+            })
             .collect();
         config.persistence = Some(std::sync::Arc::new(FilePersistence::new(dir.join(name))));
         Ok(())

@@ -10,7 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::json;
 use tern_client::{
-    Ack, Anchor, Client, ConversationId, ConversationKind, Event, Events, Pending, SendError, State, Target, UserId,
+    Ack, Anchor, Client, ConversationId, ConversationKind, Event, Events, Pending, SendError, State, Target,
+    UserId,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -91,7 +92,8 @@ impl Room {
     pub(super) async fn run(mut self, mut lines: mpsc::Receiver<String>) -> anyhow::Result<ExitCode> {
         if let Whom::User(user) = &self.whom {
             // The pair's id also needs our own name, which a session tells; the target does not.
-            self.place = self.own_name().map(|me| (Target::User(user.clone()), ConversationId::pair(&me, user)));
+            self.place =
+                self.own_name().map(|me| (Target::User(user.clone()), ConversationId::pair(&me, user)));
         }
         loop {
             // A group must be known before there is anywhere to send to.

@@ -12,12 +12,12 @@ use std::time::Instant;
 use fjall::{OwnedWriteBatch, PersistMode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::ops::metrics::{Metrics, record};
 use super::batch::{Batch, Op, Reply};
 use super::disk::Disk;
 use super::intents::IntentFloor;
 use super::tripwire::Tripwire;
 use super::{keys, values};
+use crate::ops::metrics::{Metrics, record};
 use crate::store::{GROUP_BYTES_MAX, StoreError};
 
 /// Most writes that wait for the committer; more wait for room.

@@ -36,11 +36,11 @@ use self::directory::Directory;
 use self::disk::Disk;
 use self::intents::IntentFloor;
 use self::tripwire::Tripwire;
-use crate::ops::metrics::Metrics;
 use super::{
     AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit,
     Store, StoreError, User, Users,
 };
+use crate::ops::metrics::Metrics;
 
 /// Exit code of a process that can no longer promise durability; a supervisor restarts it.
 pub const EXIT_BROKEN: i32 = 70;
@@ -92,7 +92,11 @@ impl EmbeddedStore {
             );
             std::process::exit(EXIT_BROKEN);
         };
-        Self::open_with(config, Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) }, metrics)
+        Self::open_with(
+            config,
+            Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) },
+            metrics,
+        )
     }
 
     fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
@@ -102,7 +106,8 @@ impl EmbeddedStore {
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
         let intents = Arc::new(IntentFloor::default());
-        let committer = Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks, metrics };
+        let committer =
+            Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks, metrics };
         let (queue, thread) = committer.start().map_err(io)?;
         Ok(Self {
             store_id,
