@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::active::Handled;
 use super::refused::Refused;
-use crate::conversation::history::{Anchor, ListCursor, Missing};
+use crate::conversation::history::{Ahead, Anchor, ListCursor, Missing};
 use crate::hub::{Outgoing, Session};
 use crate::presence::{Notice, WatchError};
+use crate::store::InboxRow;
 
 /// Reads waiting in one session; more are refused as temporary.
 const JOBS_MAX: usize = 32;
@@ -198,6 +199,7 @@ impl Worker {
         let cursors: HashMap<ConversationId, u64> =
             cursors.into_iter().map(|position| (position.conversation, position.seq)).collect();
         let (changed, ahead) = history.changed(&user, &cursors).await?;
+        self.count(&changed, &ahead);
         for ahead in ahead {
             let detail =
                 format!("cursor {} of {} is above its head {}", ahead.cursor, ahead.conversation, ahead.head);
@@ -226,6 +228,17 @@ impl Worker {
             let _ = self.send(request, SyncPage { conversations: page }.into()).await;
         }
         Ok(())
+    }
+
+    fn count(&self, changed: &[(InboxRow, Missing)], ahead: &[Ahead]) {
+        let sync = &self.gateway.parts.metrics.sync;
+        let gap = changed.iter().any(|(_, missing)| matches!(missing.catch_up, CatchUp::Tail { .. }));
+        match (ahead.is_empty(), changed.is_empty(), gap) {
+            (false, _, _) => sync.refused.increment(1),
+            (true, true, _) => sync.up_to_date.increment(1),
+            (true, false, true) => sync.gap.increment(1),
+            (true, false, false) => sync.caught_up.increment(1),
+        }
     }
 
     fn line_up(&mut self, request: Option<u64>, missing: &Missing) {

@@ -9,11 +9,11 @@ use std::collections::{HashMap, VecDeque};
 use tern_protocol::{ConversationId, SENDS_IN_FLIGHT_MAX, TempId};
 
 /// Names one attempt: the same send tried again is another attempt.
-pub type Attempt = u64;
+pub(super) type Attempt = u64;
 
 /// The unresolved sends of a session, by conversation.
 #[derive(Debug, Default)]
-pub struct Lanes {
+pub(super) struct Lanes {
     /// In each the sends stand in the order in which they first arrived.
     lanes: HashMap<ConversationId, VecDeque<Unresolved>>,
     attempts: Attempt,
@@ -30,7 +30,7 @@ struct Unresolved {
 
 /// What to do with a send.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(super) enum Admission {
     /// Submit it under this attempt, behind the send `after`.
     Submit {
         /// To resolve it with.
@@ -46,7 +46,7 @@ pub enum Admission {
 
 impl Lanes {
     /// A send has arrived.
-    pub fn admit(&mut self, conversation: ConversationId, temp_id: TempId) -> Admission {
+    pub(super) fn admit(&mut self, conversation: ConversationId, temp_id: TempId) -> Admission {
         let lane = self.lanes.entry(conversation).or_default();
         let place = match lane.iter().position(|send| send.temp_id == temp_id) {
             Some(place) => place,
@@ -71,7 +71,7 @@ impl Lanes {
     }
 
     /// The answer to an attempt: `temporary` leaves the send unresolved.
-    pub fn answered(
+    pub(super) fn answered(
         &mut self,
         conversation: ConversationId,
         temp_id: TempId,
@@ -91,7 +91,7 @@ impl Lanes {
     }
 
     /// The client gives a send up: later ones need not wait for it.
-    pub fn abandon(&mut self, conversation: ConversationId, temp_id: TempId) {
+    pub(super) fn abandon(&mut self, conversation: ConversationId, temp_id: TempId) {
         let Some(lane) = self.lanes.get_mut(&conversation) else { return };
         let Some(place) = lane.iter().position(|send| send.temp_id == temp_id) else { return };
         if lane[place].in_flight.is_some() {
