@@ -33,6 +33,17 @@ pub(super) struct Dev {
     json: bool,
 }
 
+/// How a person runs this program again: by name if it is on the path, else by where it is.
+fn own_command() -> String {
+    let Ok(program) = std::env::current_exe() else { return "tern".into() };
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&paths).any(|dir| dir.join("tern") == program) {
+        return "tern".into();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    program.strip_prefix(&here).unwrap_or(&program).display().to_string()
+}
+
 /// Where `tern dev` and `tern chat` meet when nothing else is said.
 pub(super) fn default_data_dir() -> PathBuf {
     dirs::data_local_dir().map_or_else(|| PathBuf::from("tern-dev"), |dir| dir.join("tern").join("dev"))
@@ -87,7 +98,8 @@ impl Dev {
             if own_dir { format!(" --data-dir {}", self.data_dir.display()) } else { String::new() };
         let hello = format!(r#"{{"type":"hello","token":"{}"}}"#, token("alice"));
         let message = r#"{"to":"bob","text":"hi from websocat"}"#;
-        let chat = format!("tern chat --as bob --to alice{data_dir}");
+        let tern = own_command();
+        let chat = format!("{tern} chat --as bob --to alice{data_dir}");
         let websocat = format!("(echo '{hello}'; echo '{message}'; cat) | websocat {websocket}");
         format!(
             "tern {version} is ready. Data: {data}\n\n  \
@@ -110,7 +122,7 @@ impl Dev {
             alice = token("alice"),
             bob = token("bob"),
             chat = bold(&chat),
-            chat_alice = bold(&format!("tern chat --as alice --to bob{data_dir}")),
+            chat_alice = bold(&format!("{tern} chat --as alice --to bob{data_dir}")),
             websocat = bold(&websocat),
         )
     }

@@ -1,3 +1,5 @@
+//! What `tern config check` says.
+
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -28,11 +30,19 @@ fn check(dir: &Path, text: &str) -> (String, Option<u8>) {
     (said, code)
 }
 
+/// A configuration without fault; the development certificate stands in for a real one.
 fn good(dir: &Path) -> String {
     let secret = dir.join("secret");
     ensure_secret_file(&secret).unwrap();
+    let cert = tern_certs::DevCert::load_or_create(&dir.join("certs")).unwrap();
+    let pair = dir.join("certs").join("dev-cert-and-key.pem");
     format!(
-        "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = {secret:?}\n[ops]\nlisten = \"127.0.0.1:0\"\n"
+        "[node]\ndata_dir = {data:?}\n[listen]\nclient = \"127.0.0.1:0\"\n\
+         [tls]\ncert_file = {cert:?}\nkey_file = {pair:?}\n\
+         [[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = {secret:?}\n\
+         [ops]\nlisten = \"127.0.0.1:0\"\n",
+        data = dir.join("data"),
+        cert = cert.cert_path,
     )
 }
 
@@ -49,21 +59,26 @@ fn a_good_configuration_says_what_the_server_would_do() {
 #[test]
 fn every_wrong_section_is_named_at_once() {
     let dir = TempDir::new().unwrap();
-    let text = "[[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"/does/not/exist.pem\"\n\
+    let data = dir.path().join("data");
+    let text = "[listen]\nclient = \"127.0.0.1:0\"\n[[auth.keys]]\nalgorithm = \"ES256\"\npublic_key_file = \"/does/not/exist.pem\"\n\
                 [ops]\nlisten = \"0.0.0.0:9433\"\n[log]\nlevel = \"loud=very\"\n[drain]\nspread_ms = 40000\n";
-    let (said, code) = check(dir.path(), text);
+    let text = format!("[node]\ndata_dir = {data:?}\n{text}");
+    let (said, code) = check(dir.path(), &text);
     assert_eq!(code, Some(1), "{said}");
-    for part in ["/does/not/exist.pem: ", "ops.allow_remote", "log.level", "drain.spread_ms = 40000"] {
+    for part in
+        ["/does/not/exist.pem: ", "ops.allow_remote", "log.level", "drain.spread_ms = 40000", "tls.cert_file"]
+    {
         assert!(said.contains(part), "{part} in {said}");
     }
-    assert!(said.ends_with("wrong in the configuration: 4"), "{said}");
+    assert!(said.ends_with("wrong in the configuration: 5"), "{said}");
 }
 
 #[test]
 fn a_port_in_use_is_not_a_wrong_configuration() {
     let dir = TempDir::new().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let text = good(dir.path()).replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
+    let taken = format!("[ops]\nlisten = \"{}\"", taken.local_addr().unwrap());
+    let text = good(dir.path()).replace("[ops]\nlisten = \"127.0.0.1:0\"", &taken);
     let (said, code) = check(dir.path(), &text);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("ops.listen = "), "{said}");
