@@ -192,14 +192,24 @@ impl Signals {
 
     /// The first signal begins the drain, the second ends the process at once. Never returns.
     pub async fn obey(mut self, shutdown: Shutdown, drain_time: Duration) {
-        self.next().await;
-        tracing::info!(
-            deadline_ms = drain_time.as_millis() as u64,
-            "draining; a second signal exits at once"
-        );
-        shutdown.drain(drain_time);
-        self.next().await;
-        tracing::warn!("second signal: exiting without waiting");
-        std::process::exit(EXIT_INTERRUPTED);
+        obey(async || self.next().await, shutdown, drain_time, |code| std::process::exit(code)).await;
     }
 }
+
+async fn obey(
+    mut signal: impl AsyncFnMut(),
+    shutdown: Shutdown,
+    drain_time: Duration,
+    exit: impl FnOnce(i32),
+) {
+    signal().await;
+    let deadline_ms = drain_time.as_millis() as u64;
+    tracing::info!(deadline_ms, "draining; a second signal exits at once");
+    shutdown.drain(drain_time);
+    signal().await;
+    tracing::warn!("second signal: exiting without waiting");
+    exit(EXIT_INTERRUPTED);
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,19 +11,15 @@ use super::key::SECRET_BYTES_MIN;
 pub const KEYS_MAX: usize = 16;
 
 /// How a token is signed. Each key is for exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
     /// HMAC with SHA-256 and a shared secret. For development: whoever verifies can also mint.
-    #[value(name = "HS256")]
     HS256,
     /// ECDSA on P-256 with SHA-256.
-    #[value(name = "ES256")]
     ES256,
     /// Ed25519.
-    #[value(name = "EdDSA")]
     EdDSA,
     /// RSA PKCS#1 v1.5 with SHA-256, at least 2048 bits.
-    #[value(name = "RS256")]
     RS256,
 }
 

@@ -56,8 +56,8 @@ struct MintArgs {
     /// PEM file with a private key (PKCS#8)
     #[arg(long, value_name = "FILE", requires = "algorithm")]
     key_file: Option<PathBuf>,
-    /// Algorithm of the private key
-    #[arg(long, requires = "key_file")]
+    /// Algorithm of the private key: ES256, EdDSA or RS256
+    #[arg(long, requires = "key_file", value_parser = key_pair_algorithm)]
     algorithm: Option<Algorithm>,
     /// Name of the key, as the server knows it
     #[arg(long)]
@@ -249,6 +249,14 @@ fn time(seconds: u64, now: SystemTime) -> String {
 
 fn seconds_since_1970(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn key_pair_algorithm(text: &str) -> Result<Algorithm, String> {
+    match Algorithm::from_name(text) {
+        Some(Algorithm::HS256) => Err("HS256 has no private key; use --secret-file".into()),
+        Some(algorithm) => Ok(algorithm),
+        None => Err("must be ES256, EdDSA or RS256".into()),
+    }
 }
 
 /// A duration such as `90s`, `24h`, `1h 30m` or `7d`.

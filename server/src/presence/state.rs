@@ -301,3 +301,6 @@ impl<N: Clone> State<N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -307,3 +307,6 @@ impl<K: Clone + Eq + Hash> Table<K> {
         self.young.len() + self.old.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,6 +110,10 @@ fn bad_arguments_are_named() {
     assert!(mint(&["--user", "a", "--name", "a\nb"]).contains("control characters"));
     assert!(refused(&["mint", "--user", "a"]).contains("--secret-file"));
     assert!(refused(&["mint", "--user", "a", "--key-file", "k"]).contains("--algorithm"));
+    let key_file = |algorithm| refused(&["mint", "--user", "a", "--key-file", "k", "--algorithm", algorithm]);
+    assert!(key_file("HS256").contains("use --secret-file"));
+    assert!(key_file("none").contains("must be ES256, EdDSA or RS256"));
+    assert!(key_file("ES256").starts_with("k: "), "the file is read");
     assert!(refused(&["verify", "x"]).contains("--config"));
     let absent = token(&["mint", "--user", "a", "--secret-file", "/does/not/exist"], "").unwrap_err();
     assert_eq!(absent.0, 1);
