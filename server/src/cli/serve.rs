@@ -41,6 +41,9 @@ impl Serve {
 
 /// Runs until a signal asks to drain, and drains.
 pub(super) async fn until_drained(node: Node, signals: Signals) {
-    tokio::spawn(signals.obey(node.shutdown_handle(), node.drain_deadline()));
-    node.finish().await;
+    let obeyed = signals.obey(node.shutdown_handle(), node.drain_deadline());
+    tokio::select! {
+        () = obeyed => {}
+        () = node.finish() => {}
+    }
 }
