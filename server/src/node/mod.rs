@@ -24,7 +24,7 @@ use crate::events::file::{FileEvents, FileEventsError};
 use crate::http::{Connect, HistoryApi};
 use crate::hub::{Hub, Outgoing};
 use crate::ops::metrics::{Exporter, Metrics};
-use crate::ops::{OpsError, OpsServer, Readiness};
+use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
 use crate::registry::memory::MemoryRegistry;
@@ -34,6 +34,7 @@ use crate::session::{Gateway, NodeIdentity, Parts};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
+use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use listen::{ListenError, Listeners};
 
@@ -72,6 +73,8 @@ pub enum StartError {
 /// [`Node::finish`] or [`Node::shutdown`].
 pub struct Node {
     ready: Ready,
+    quic: Arc<QuicListener>,
+    _accepting: Check,
     config: Config,
     shutdown: Shutdown,
     hub: Hub,
@@ -134,12 +137,13 @@ impl Node {
             config: Arc::new(config.transport.clone()),
             shutdown: shutdown.clone(),
         };
-        listeners.serve(gateway, crate::http::router(connect, HistoryApi { auth, history }), &shutdown);
+        let router = crate::http::router(connect, HistoryApi { auth, history });
+        let quic = listeners.serve(gateway, router, &shutdown);
         accepting.ready();
-        // A check lives as long as its port, which is as long as the node.
-        std::mem::forget(accepting);
         Ok(Self {
             ready,
+            quic,
+            _accepting: accepting,
             config,
             shutdown,
             hub,
@@ -185,6 +189,7 @@ impl Node {
         if !drained {
             tracing::warn!("some sessions did not end in time");
         }
+        self.quic.close(Code::SHUTDOWN, "this node stops");
         // No session is left that could submit: settle what they did submit.
         self.conversations.close().await;
         let (stop, publisher) = self.publisher;
