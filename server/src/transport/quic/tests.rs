@@ -504,3 +504,13 @@ async fn a_closed_listener_tells_its_clients_and_accepts_no_more() {
     assert_eq!(client.closed().await, (4202, "going home".into()));
     within(server.listener.wait_idle()).await;
 }
+
+#[tokio::test]
+async fn a_client_that_is_turned_away_hears_of_it_at_once() {
+    let server = Server::start(&TransportConfig::default());
+    let endpoint = server.endpoint(tern_protocol::ALPN, quinn::TransportConfig::default());
+    let refusing = async { within(server.listener.accept()).await.unwrap().refuse() };
+    let ((), dialled) = tokio::join!(refusing, server.dial(&endpoint));
+    assert!(matches!(dialled, Err(ConnectionError::ConnectionClosed(_))));
+    assert_eq!(server.listener.handshakes.now(), 0);
+}

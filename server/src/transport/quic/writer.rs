@@ -311,10 +311,10 @@ impl QuicWriter {
 
     fn send_datagrams(&mut self, batch: Batch, outbox: &Outbox) -> Result<(), LinkError> {
         for frame in &batch.frames {
-            match self.connection.send_datagram(frame.clone()) {
-                Err(SendDatagramError::ConnectionLost(error)) => return Err(link_error(error)),
-                // May be lost: one that is too large for the path is.
-                Err(_) | Ok(()) => {}
+            // May be lost: one that is too large for the path is.
+            let sent = self.connection.send_datagram(frame.clone());
+            if let Err(SendDatagramError::ConnectionLost(error)) = sent {
+                return Err(link_error(error));
             }
         }
         outbox.sent(batch);

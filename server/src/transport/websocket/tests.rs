@@ -275,7 +275,9 @@ fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Sends raw bytes to a session and tells how it ended: the code in the Close frame and the code
 /// of the WebSocket close frame, as the client sees them.
-async fn ends_with(format: Format, bytes: Vec<u8>) -> (u16, u16) {
+async fn ends_with(format: Format, mut bytes: Vec<u8>) -> (u16, u16) {
+    // The client's own close frame, which the server waits for where it can still read it.
+    bytes.extend(raw(0x88, &1000u16.to_be_bytes()));
     let (io, mut session) = session(format, PIPE_BYTES, &TransportConfig::default()).await;
     let (mut read, mut write) = tokio::io::split(io);
     let writing = tokio::spawn(async move {
