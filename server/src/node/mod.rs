@@ -24,6 +24,7 @@ use crate::events::file::{FileEvents, FileEventsError};
 use crate::http::{Connect, HistoryApi};
 use crate::hub::{Hub, Outgoing};
 use crate::ops::metrics::{Exporter, Metrics};
+use crate::ops::logs;
 use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
@@ -93,6 +94,7 @@ impl Node {
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
         let metrics = exporter.metrics();
+        logs::install_panic_hook(metrics.process.panics.clone());
         let readiness = Readiness::default();
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
