@@ -41,6 +41,7 @@ impl Serve {
 
 /// Runs until a signal asks to drain, and drains.
 pub(super) async fn until_drained(node: Node, signals: Signals) {
+    node.count_panics();
     let obeyed = signals.obey(node.shutdown_handle(), node.drain_deadline());
     tokio::select! {
         () = obeyed => {}

@@ -23,8 +23,8 @@ use crate::drain::Shutdown;
 use crate::events::file::{FileEvents, FileEventsError};
 use crate::http::{Connect, HistoryApi};
 use crate::hub::{Hub, Outgoing};
-use crate::ops::metrics::{Exporter, Metrics};
 use crate::ops::logs;
+use crate::ops::metrics::{Exporter, Metrics};
 use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
@@ -74,6 +74,7 @@ pub enum StartError {
 /// [`Node::finish`] or [`Node::shutdown`].
 pub struct Node {
     ready: Ready,
+    metrics: Metrics,
     quic: Arc<QuicListener>,
     _accepting: Check,
     config: Config,
@@ -94,7 +95,6 @@ impl Node {
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
         let metrics = exporter.metrics();
-        logs::install_panic_hook(metrics.process.panics.clone());
         let readiness = Readiness::default();
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
@@ -126,7 +126,7 @@ impl Node {
             metrics: metrics.clone(),
         });
         // Intents of an earlier run are published before clients are back: they are due already.
-        let publisher = start_publisher(&config, shared, events, delivery, metrics);
+        let publisher = start_publisher(&config, shared, events, delivery, metrics.clone());
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -144,6 +144,7 @@ impl Node {
         accepting.ready();
         Ok(Self {
             ready,
+            metrics,
             quic,
             _accepting: accepting,
             config,
@@ -161,6 +162,12 @@ impl Node {
     /// Where it is.
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// From now on a panic anywhere in the process is logged and counted here. For programs that are
+    /// nothing but this node.
+    pub fn count_panics(&self) {
+        logs::install_panic_hook(self.metrics.process.panics.clone());
     }
 
     /// How long a drain may take.
