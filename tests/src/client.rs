@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tern_protocol::{
-    Ack, Close, ConversationId, ConversationSummary, CreateGroup, Deliver, DeviceId, Entry, EntryBody, Envelope,
-    Error, Fetch, Frame, Gap, Hello, Page, Ping, Position, Send, SendAck, Sync, Target, TempId, Token, UserId,
-    Welcome,
+    Ack, Close, ConversationId, ConversationSummary, CreateGroup, Deliver, DeviceId, Entry, EntryBody,
+    Envelope, Error, Fetch, Frame, Gap, Hello, Page, Ping, Position, Send, SendAck, Sync, Target, TempId,
+    Token, UserId, Welcome,
 };
 use uuid::Uuid;
 
@@ -267,7 +267,10 @@ impl RawClient {
     /// Sends a request and gives the first answer to it; other frames stay for later.
     pub async fn ask(&mut self, frame: impl Into<Frame>) -> Frame {
         let request = self.request(frame).await;
-        self.find("the answer", |envelope| (envelope.request == Some(request)).then(|| envelope.frame.clone())).await
+        self.find("the answer", |envelope| {
+            (envelope.request == Some(request)).then(|| envelope.frame.clone())
+        })
+        .await
     }
 
     /// Sends a request and gives its number.

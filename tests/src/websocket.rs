@@ -84,7 +84,8 @@ impl WebSocketLink {
         let io = dial(server, &request).await;
         match within("a WebSocket handshake", client_async(request, io)).await {
             Ok((socket, answer)) => {
-                let agreed = answer.headers().get("sec-websocket-protocol").and_then(|name| name.to_str().ok());
+                let agreed =
+                    answer.headers().get("sec-websocket-protocol").and_then(|name| name.to_str().ok());
                 assert_eq!(agreed, name, "the subprotocol that was asked for");
                 Ok(Self {
                     socket,
@@ -94,20 +95,17 @@ impl WebSocketLink {
                     caught: Caught::default(),
                 })
             }
-            Err(Error::Http(answer)) => Err(answer.map(|body| {
-                String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()
-            })),
+            Err(Error::Http(answer)) => {
+                Err(answer.map(|body| String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()))
+            }
             Err(error) => panic!("no WebSocket: {error}"),
         }
     }
 
     /// Sends a frame.
     pub async fn send(&mut self, envelope: &Envelope) {
-        let message = if self.binary {
-            Message::binary(encode(envelope))
-        } else {
-            Message::text(to_json(envelope))
-        };
+        let message =
+            if self.binary { Message::binary(encode(envelope)) } else { Message::text(to_json(envelope)) };
         self.send_message(message).await;
     }
 
@@ -141,7 +139,9 @@ impl WebSocketLink {
                     assert!(self.binary, "bytes on a JSON WebSocket");
                     self.decoder.extend(&bytes);
                     while let Some(incoming) = self.decoder.next().expect("the server sends good frames") {
-                        let Incoming::Frame(envelope) = incoming else { panic!("a frame of another version") };
+                        let Incoming::Frame(envelope) = incoming else {
+                            panic!("a frame of another version")
+                        };
                         self.waiting.push_back(envelope);
                     }
                     self.decoder.finish().expect("a message has whole frames");
