@@ -21,12 +21,10 @@
 
 mod backoff;
 mod client;
-mod clock;
 mod config;
 mod driver;
 mod error;
 mod events;
-mod link;
 mod persistence;
 mod session;
 mod token;
