@@ -83,7 +83,7 @@ struct Content {
     lines: usize,
     /// The last line was not written to its end: its change was never promised.
     torn: bool,
-    /// Lines that cannot be read, other than a torn last one.
+    /// Lines that cannot be read, besides a torn last one.
     damaged: usize,
 }
 
@@ -193,8 +193,9 @@ fn parse(bytes: &[u8]) -> Result<Content, String> {
     let lines: Vec<&str> = text.lines().collect();
     let (header, records) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
     if header != HEADER {
-        if header.starts_with(HEADER_ANY) && whole {
-            return Err(format!("{header:?} was written by another version, this one reads {HEADER:?}"));
+        let version = header.strip_prefix(HEADER_ANY).and_then(|number| number.parse::<u32>().ok());
+        if let Some(version) = version.filter(|_| lines.len() > 1 || whole) {
+            return Err(format!("was written by version {version}, this one reads {HEADER:?}"));
         }
         content.damaged += 1;
     }
