@@ -21,7 +21,7 @@ use crate::ops::metrics::{Metrics, record};
 use crate::store::{GROUP_BYTES_MAX, StoreError};
 
 /// Most writes that wait for the committer; more wait for room.
-const QUEUE_OPS_MAX: usize = 4096;
+pub(super) const QUEUE_OPS_MAX: usize = 4096;
 /// Most KiB of them together, so that large groups cannot fill the memory.
 const QUEUE_KIB_MAX: u32 = 64 * 1024;
 /// Most operations in one commit.
@@ -68,6 +68,12 @@ impl Queue {
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable("the store stopped before the write was confirmed".into()))
         })
+    }
+
+    /// Writes in the queue.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.messages.max_capacity() - self.messages.capacity()
     }
 
     /// Refuses new writes, waits for the queued ones and for the orderly end.
@@ -166,7 +172,7 @@ impl Committer {
                     None => write.remove(&self.disk.space, key),
                 }
             }
-            write.insert(&self.disk.space, keys::COMMITS, values::encode(&number));
+            write.insert(&self.disk.space, keys::commit(number), values::encode(&number));
             let write = write.durability(Some(PersistMode::SyncData));
             if let Err(error) = (self.hooks.commit)(write) {
                 return Err(self.broken(&format!("a commit failed: {error}")));

@@ -80,6 +80,14 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
+    /// Recovery found damage that cannot be cut away.
+    #[error("the store in {} cannot be made whole: {what}. Restore a backup", .dir.display())]
+    Beyond {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// Another failure of the file system.
     #[error("cannot use the data directory {}: {source}", .dir.display())]
     Io {
@@ -135,12 +143,7 @@ impl Directory {
         self.path.join("commit-count")
     }
 
-    /// Where copies of journals are tried; only there during a check.
-    pub(super) fn scratch(&self) -> PathBuf {
-        self.path.join("journal-check")
-    }
-
-    /// Where a journal that opening will cut is kept as it was, until the store is known to be whole.
+    /// Where journals are kept while one with a torn end is cut, until the store is known to be whole.
     pub(super) fn journal_copy(&self) -> PathBuf {
         self.path.join("journal-copy")
     }

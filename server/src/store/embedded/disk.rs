@@ -40,9 +40,23 @@ impl Disk {
         Ok(self.space.get(key).map_err(read_failed)?.map(Bytes::from))
     }
 
-    /// Number of the last commit; 0 before the first.
+    /// Number of the last commit, 0 before the first. The last [`keys::COMMITS_KEPT`] must all be
+    /// there: a journal that lost its end before the next one began leaves a hole.
     pub(super) fn commits(&self) -> Result<u64, StoreError> {
-        self.get(keys::COMMITS)?.map_or(Ok(0), |bytes| values::decode("the commit count", &bytes))
+        let mut numbers: Vec<u64> = Vec::new();
+        for item in self.space.prefix(keys::COMMITS) {
+            let value = item.value().map_err(read_failed)?;
+            numbers.push(values::decode("a commit number", &value)?);
+        }
+        numbers.sort_unstable();
+        let last = numbers.last().copied().unwrap_or(0);
+        let first = last.saturating_sub(keys::COMMITS_KEPT) + 1;
+        if !numbers.iter().copied().eq(first..=last) {
+            let there = numbers.iter().filter(|number| **number >= first).count() as u64;
+            let missing = last - first + 1 - there;
+            return Err(StoreError::Corrupt(format!("{missing} of the commits before {last} are missing")));
+        }
+        Ok(last)
     }
 
     /// A state as of the last commit.

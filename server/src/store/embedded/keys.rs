@@ -8,9 +8,10 @@ use tern_protocol::{ConversationId, TempId, USER_ID_BYTES_MAX, UserId};
 
 use crate::store::{Intent, StoreError};
 
-/// Number of the last commit; written by every commit.
-pub(super) const COMMITS: &[u8] = b"n";
+/// Commits that are remembered by number. A hole among them is noticed at open.
+pub(super) const COMMITS_KEPT: u64 = 1 << 16;
 
+const COMMIT: u8 = b'n';
 const ENTRY: u8 = b'e';
 const MARKER: u8 = b'm';
 const HEAD: u8 = b'h';
@@ -24,6 +25,14 @@ pub(super) const INTENTS_END: &[u8] = &[INTENT + 1];
 
 // The length of a user id is kept in one byte.
 const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
+
+/// The slot of a commit, which holds its number. Slots are used in turn.
+pub(super) fn commit(number: u64) -> Bytes {
+    join(&[&[COMMIT], &((number % COMMITS_KEPT) as u16).to_be_bytes()])
+}
+
+/// What the keys of all commits start with.
+pub(super) const COMMITS: &[u8] = &[COMMIT];
 
 /// One entry of a log.
 pub(super) fn entry(conversation: ConversationId, seq: u64) -> Bytes {

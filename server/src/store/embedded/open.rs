@@ -1,7 +1,8 @@
 //! Opening a store: nothing is served unless everything acknowledged is there.
 
-use std::fs;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use fjall::{Database, KeyspaceCreateOptions};
 use tern_protocol::StoreId;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 
 use super::directory::{Directory, OpenError, is_absent, sync_dir};
 use super::disk::Disk;
-use super::journals::{self, Journal};
+use super::journals;
 use super::tripwire::CountFile;
 
 /// Unsorted data is written to a table at this size. It bounds memory and what a restart reads.
@@ -53,7 +54,7 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
         None => directory.create()?,
     };
     let count = CountFile::open(&directory.count()).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => directory.damaged("the commit count is missing"),
+        io::ErrorKind::NotFound => directory.damaged("the commit count is missing"),
         _ => directory.io(error),
     })?;
     let (count_file, Some(expected)) = count else {
@@ -71,12 +72,17 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
         journals::remove_dir(&db).map_err(io)?;
     }
     let journals = journals::list(&db).map_err(io)?;
-    if !journals.is_empty() {
-        match journals::check(&db, &directory.scratch(), &journals).map_err(io)? {
-            Err(damage) => return Err(directory.damaged(damage.what)),
-            Ok(whole) if whole.has_tail => keep(&journals, &directory.journal_copy()).map_err(io)?,
-            Ok(_) => {}
-        }
+    let verdict = journals::scan(&journals).map_err(io)?;
+    if let Some(cut) = verdict.cut.as_ref().filter(|cut| !cut.is_tail) {
+        return Err(directory.damaged(&cut.what));
+    }
+    if let Some(commits) = verdict.commits.filter(|commits| *commits < expected) {
+        return Err(directory.lost(commits, expected));
+    }
+    if let Some(torn) = verdict.cut {
+        tracing::info!(what = torn.what, "cutting off a commit that was never confirmed");
+        journals::keep(&journals, &directory.journal_copy()).map_err(io)?;
+        journals::apply(&torn, &journals, &db).map_err(io)?;
     }
     let (disk, commits) = open_database(&directory, cache_bytes)?;
     if commits < expected {
@@ -103,80 +109,71 @@ pub fn recover_accept_loss(dir: &Path) -> Result<Recovered, OpenError> {
         Err(other) => return Err(other),
     };
     let expected = CountFile::open(&directory.count()).ok().and_then(|(_, count)| count);
-    let kept = directory.lost_journals(previous);
-    let damage = cut_at_damage(&directory, &kept).map_err(io)?;
-    let (disk, commits) = open_database(&directory, 0)?;
+    let journals = journals::list(&directory.db()).map_err(io)?;
+    let verdict = journals::scan(&journals).map_err(io)?;
+    let is_behind = verdict.commits.is_some_and(|commits| expected.is_none_or(|expected| commits < expected));
+    let copy = directory.journal_copy();
+    let damage = verdict.cut.as_ref().filter(|cut| !cut.is_tail || is_behind).map(|cut| cut.what.clone());
+    let mut store_id = previous;
+    // The new id comes before every change: a crash in between must not leave the loss unnoticed.
+    if damage.is_some() || directory.store_id().is_err() {
+        store_id = renew(&directory)?;
+    }
+    if let Some(cut) = &verdict.cut {
+        journals::keep(&journals, &copy).map_err(io)?;
+        journals::apply(cut, &journals, &directory.db()).map_err(io)?;
+    }
+    let (disk, commits) = open_database(&directory, 0).map_err(|error| match error {
+        OpenError::Damaged { dir, what } => OpenError::Beyond { dir, what },
+        other => other,
+    })?;
     let missing = expected.map(|expected| expected.saturating_sub(commits));
-    let is_whole = damage.is_none() && missing == Some(0) && directory.store_id().is_ok();
-    let store_id = if is_whole { previous } else { StoreId::from_uuid(Uuid::new_v4()) };
+    if missing != Some(0) && store_id == previous {
+        store_id = renew(&directory)?;
+    }
+    let is_whole = store_id == previous;
     if !is_whole {
-        // In this order: with the count first, a crash in between would leave the loss unnoticed.
-        directory.set_store_id(store_id)?;
         CountFile::create(&directory.count(), commits).map_err(io)?;
-        if damage.is_none() && !is_absent(&directory.journal_copy()).map_err(io)? {
-            fs::rename(directory.journal_copy(), &kept).map_err(io)?;
-        }
-        sync_dir(dir).map_err(io)?;
     }
     drop(disk);
-    let journals = if is_absent(&kept).map_err(io)? { None } else { Some(kept) };
+    let mut journals = None;
+    if !is_whole && !is_absent(&copy).map_err(io)? {
+        let kept = directory.lost_journals(previous);
+        fs::rename(&copy, &kept).map_err(io)?;
+        journals = Some(kept);
+    }
+    journals::remove_dir(&copy).map_err(io)?;
+    sync_dir(dir).map_err(io)?;
     Ok(Recovered { store_id, previous_store_id: previous, commits, missing, damage, journals })
 }
 
-/// Cuts the journals at the first place that cannot be read, after keeping them. Says what was wrong.
-fn cut_at_damage(directory: &Directory, kept: &Path) -> std::io::Result<Option<String>> {
-    let (db, scratch) = (directory.db(), directory.scratch());
-    let journals = journals::list(&db)?;
-    if journals.is_empty() {
-        return Ok(None);
-    }
-    let Err(damage) = journals::check(&db, &scratch, &journals)? else { return Ok(None) };
-    keep(&journals, kept)?;
-    let first = &journals[damage.index];
-    let is_gap = damage.index > 0 && first.id != journals[damage.index - 1].id + 1;
-    let good = if is_gap { 0 } else { journals::good_length(&db, &scratch, first)? };
-    // The newest go first: dying in between leaves nothing that looks whole.
-    for journal in journals[damage.index + 1..].iter().rev() {
-        fs::remove_file(&journal.path)?;
-        sync_dir(&db)?;
-    }
-    if is_gap {
-        fs::remove_file(&first.path)?;
-    } else {
-        let file = fs::OpenOptions::new().write(true).open(&first.path)?;
-        file.set_len(good)?;
-        file.sync_all()?;
-    }
-    sync_dir(&db)?;
-    Ok(Some(damage.what))
-}
-
-/// Copies the journals, durably, unless that was done before: the first copy is the evidence.
-fn keep(journals: &[Journal], to: &Path) -> std::io::Result<()> {
-    if !is_absent(to)? {
-        return Ok(());
-    }
-    let new = to.with_extension("new");
-    journals::remove_dir(&new)?;
-    fs::create_dir(&new)?;
-    for journal in journals {
-        let length = fs::metadata(&journal.path)?.len();
-        journals::copy(&journal.path, &new.join(format!("{}.jnl", journal.id)), length)?.sync_all()?;
-    }
-    sync_dir(&new)?;
-    fs::rename(&new, to)?;
-    to.parent().map_or(Ok(()), sync_dir)
+fn renew(directory: &Directory) -> Result<StoreId, OpenError> {
+    let store_id = StoreId::from_uuid(Uuid::new_v4());
+    directory.set_store_id(store_id)?;
+    Ok(store_id)
 }
 
 fn open_database(directory: &Directory, cache_bytes: u64) -> Result<(Disk, u64), OpenError> {
-    let opened = journals::open(|| {
+    // The journals have been checked, the tables have not: a panic over damaged bytes is a refusal.
+    let opened = catch_unwind(|| {
         let builder = Database::builder(directory.db()).max_journaling_size(JOURNALS_BYTES_MAX);
         let db = builder.cache_size(cache_bytes).open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let space = db.keyspace("tern", options)?;
-        Ok(Disk::new(db, space))
+        Ok::<_, fjall::Error>(Disk::new(db, space))
     });
-    let disk = opened.map_err(|error| directory.damaged(error))?;
+    let disk = match opened {
+        Ok(Ok(disk)) => disk,
+        Ok(Err(fjall::Error::Io(source))) if is_outside(&source) => return Err(directory.io(source)),
+        Ok(Err(error)) => return Err(directory.damaged(error.to_string())),
+        Err(_) => return Err(directory.damaged("the database cannot make sense of its files")),
+    };
     let commits = disk.commits().map_err(|error| directory.damaged(error.to_string()))?;
     Ok((disk, commits))
+}
+
+/// The system is in the way, not the data.
+fn is_outside(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }

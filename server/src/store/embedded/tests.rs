@@ -43,6 +43,11 @@ impl Fixture for OnDisk {
     }
 }
 
+mod commits;
+mod damage;
+mod model;
+mod speed;
+
 mod closed_in_order {
     use super::*;
     contract::suite!(OnDisk::new(true));

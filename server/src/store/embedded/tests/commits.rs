@@ -1,0 +1,175 @@
+//! What shares a commit, what fails with it, and what a full queue does.
+
+use std::sync::mpsc;
+
+use futures_util::future::join_all;
+use tern_protocol::TempId;
+use uuid::Uuid;
+
+use super::*;
+use crate::store::contract::Talk;
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn temp_id() -> TempId {
+    TempId::from_uuid(Uuid::new_v4())
+}
+
+/// A store whose commits wait for a word from the test.
+struct Gated {
+    store: Arc<EmbeddedStore>,
+    /// A commit has begun.
+    begun: mpsc::Receiver<()>,
+    /// True lets it go on, false makes it fail.
+    go_on: mpsc::Sender<bool>,
+    /// Why the process would have ended.
+    fatal: mpsc::Receiver<String>,
+    _dir: TempDir,
+}
+
+impl Gated {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (begin, begun) = mpsc::channel();
+        let (go_on, word) = mpsc::channel();
+        let (end, fatal) = mpsc::channel();
+        let commit = move |batch: OwnedWriteBatch| {
+            let _ = begin.send(());
+            match word.recv() {
+                Ok(false) => Err(fjall::Error::Poisoned),
+                Ok(true) | Err(_) => batch.commit(),
+            }
+        };
+        let fatal_hook = move |reason: &str| drop(end.send(reason.into()));
+        let hooks = Hooks { commit: Box::new(commit), fatal: Arc::new(fatal_hook) };
+        let store = Arc::new(EmbeddedStore::open_with(config(dir.path()), hooks).unwrap());
+        Self { store, begun, go_on, fatal, _dir: dir }
+    }
+
+    /// Starts a write that holds the committer in its commit until the test says a word.
+    fn hold(&self) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+        let store = self.store.clone();
+        let held = tokio::spawn(async move { store.put_user(&user("first"), User::default()).await });
+        self.begun.recv().unwrap();
+        held
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_that_share_a_commit_see_each_other() {
+    let gated = Gated::new();
+    let alice = user("alice");
+    let talk = Talk::new(&[&alice]);
+    let (same, other) = (temp_id(), temp_id());
+    let first = talk.group(&alice, &[(same, "a")]);
+    let rival = talk.group(&alice, &[(other, "b")]);
+    let retry = talk.group(&alice, &[(same, "a")]);
+    let mut next = Talk { id: talk.id, state: first.state.clone() }.group(&alice, &[(other, "b")]);
+    next.entries[0].push = false;
+    let id = talk.id;
+
+    let held = gated.hold();
+    let store = gated.store.clone();
+    let group = tokio::spawn(async move {
+        tokio::join!(
+            biased;
+            store.append(first),
+            store.append(rival),
+            store.append(retry),
+            store.append(next),
+            store.set_read(&alice, id, 2),
+            store.set_read(&alice, id, 1),
+        )
+    });
+    // All six wait in the queue before the commit in front of them ends.
+    let queue = gated.store.queue.as_ref().unwrap();
+    while queue.waiting() < 6 {
+        tokio::task::yield_now().await;
+    }
+    gated.go_on.send(true).unwrap();
+    held.await.unwrap().unwrap();
+    gated.begun.recv().unwrap();
+    assert!(!group.is_finished(), "nobody is answered before the commit");
+    assert_eq!(gated.store.conversation(id).await.unwrap(), None, "nothing is seen before the commit");
+    gated.go_on.send(true).unwrap();
+
+    let (first, rival, retry, next, read, lower) = group.await.unwrap();
+    assert_eq!(first.unwrap(), Appended::Applied);
+    assert_eq!(rival.unwrap(), Appended::Conflict { head: 1 });
+    assert_eq!(retry.unwrap(), Appended::Duplicates(vec![(0, Marker { seq: 1, digest: [1; 16] })]));
+    assert_eq!(next.unwrap(), Appended::Applied);
+    assert_eq!((read.unwrap(), lower.unwrap()), (true, false));
+    assert_eq!(gated.store.conversation(id).await.unwrap().unwrap().head, 2);
+    assert!(gated.begun.try_recv().is_err(), "two commits in all");
+    drop(gated.go_on);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_commit_acks_nobody_and_ends_the_process() {
+    let gated = Gated::new();
+    let alice = user("alice");
+    let talk = Talk::new(&[&alice]);
+    let id = talk.id;
+    let group = talk.group(&alice, &[(temp_id(), "lost")]);
+    let store = gated.store.clone();
+    let appended = tokio::spawn(async move { store.append(group).await });
+    gated.begun.recv().unwrap();
+    gated.go_on.send(false).unwrap();
+    let answer = appended.await.unwrap();
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    assert!(gated.fatal.recv().unwrap().contains("a commit failed"));
+    let later = gated.store.put_user(&alice, User::default()).await;
+    assert!(matches!(later, Err(StoreError::Unavailable(_))), "{later:?}");
+    assert_eq!(gated.store.conversation(id).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_makes_writers_wait_and_loses_nothing() {
+    let gated = Gated::new();
+    let held = gated.hold();
+    let users: Vec<_> = (0..committer::QUEUE_OPS_MAX + 50).map(|n| user(&format!("user-{n}"))).collect();
+    let (store, all) = (gated.store.clone(), users.clone());
+    let writes =
+        tokio::spawn(
+            async move { join_all(all.iter().map(|user| store.put_user(user, User::default()))).await },
+        );
+    let queue = gated.store.queue.as_ref().unwrap();
+    while queue.waiting() < committer::QUEUE_OPS_MAX {
+        tokio::task::yield_now().await;
+    }
+    assert!(!writes.is_finished());
+    drop(gated.go_on); // no commit waits from here on
+    held.await.unwrap().unwrap();
+    for written in writes.await.unwrap() {
+        written.unwrap();
+    }
+    let found = gated.store.users(&users).await.unwrap();
+    assert!(found.iter().all(Option::is_some));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
+    let gated = Gated::new();
+    let held = gated.hold();
+    let (store, closing) = (gated.store.clone(), gated.store.clone());
+    let queued = tokio::spawn(async move { store.put_user(&user("queued"), User::default()).await });
+    let queue = gated.store.queue.as_ref().unwrap();
+    while queue.waiting() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let closed = tokio::spawn(async move { closing.close().await });
+    while queue.waiting() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(gated.go_on);
+    closed.await.unwrap();
+    held.await.unwrap().unwrap();
+    queued.await.unwrap().unwrap();
+    let late = gated.store.put_user(&user("late"), User::default()).await;
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+    gated.store.close().await; // once more is fine
+    let users = gated.store.users(&[user("queued"), user("late")]).await.unwrap();
+    assert_eq!(users, [Some(User::default()), None]);
+}

@@ -1,0 +1,388 @@
+//! Damaged, foreign and busy data directories: what was acknowledged is served, or the store says
+//! what is missing and refuses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tern_protocol::{ConversationId, TempId};
+use uuid::Uuid;
+
+use super::*;
+use crate::store::contract::Talk;
+use crate::store::embedded::tripwire::CountFile;
+
+const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+
+/// A directory as a process leaves it that was killed.
+struct Image {
+    dir: TempDir,
+    talk: ConversationId,
+    log: Vec<Entry>,
+    store_id: StoreId,
+    /// Length of the journal after each commit.
+    ends: Vec<u64>,
+}
+
+pub(super) fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            journals::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+fn journal(dir: &Path) -> PathBuf {
+    dir.join("store/db/0.jnl")
+}
+
+fn data_end(path: &Path) -> u64 {
+    journals::data_end(&mut fs::File::open(path).unwrap()).unwrap()
+}
+
+/// `commits` messages, each acknowledged; if asked, the first half of them moved to a table.
+async fn image(commits: usize, has_table: bool) -> Image {
+    let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(EmbeddedStore::open(config(source.path())).unwrap());
+    let shared: Arc<dyn Store> = store.clone();
+    let alice = UserId::new("alice").unwrap();
+    let mut talk = Talk::new(&[&alice]);
+    let mut ends = Vec::new();
+    for number in 0..commits {
+        let temp_id = TempId::from_uuid(Uuid::new_v4());
+        let group = talk.group(&alice, &[(temp_id, "a message that was acknowledged")]);
+        talk.apply(&shared, group).await;
+        if has_table && number == commits / 2 {
+            store.disk.space.rotate_memtable_and_wait().unwrap();
+        }
+        ends.push(data_end(&journal(source.path())));
+    }
+    wait_for_count(source.path(), commits as u64);
+    copy_dir(source.path(), dir.path());
+    let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+    Image { dir, talk: talk.id, log, store_id: store.store_id(), ends }
+}
+
+/// The tripwire reaches the last commit by itself; 10 s only keep a broken one from hanging.
+fn wait_for_count(dir: &Path, count: u64) {
+    let started = Instant::now();
+    while CountFile::open(&dir.join("store/commit-count")).unwrap().1 != Some(count) {
+        assert!(started.elapsed() < Duration::from_secs(10), "the tripwire is behind");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Image {
+    fn copy(&self) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        copy_dir(self.dir.path(), dir.path());
+        dir
+    }
+
+    /// Every acknowledged entry with its marker, at its seq, or an error; never less.
+    async fn is_intact(&self, store: &EmbeddedStore) -> Result<(), StoreError> {
+        let log = store.entries(self.talk, 1..=u64::MAX, Order::Ascending, ALL).await?;
+        assert_eq!(log, self.log);
+        for entry in &self.log {
+            let marker = store.marker(self.talk, &entry.sender, entry.temp_id.unwrap(), 0).await?;
+            assert_eq!(marker.map(|marker| marker.seq), Some(entry.seq));
+        }
+        let state = store.conversation(self.talk).await?.expect("it was acknowledged");
+        assert_eq!(state.head, self.log.len() as u64);
+        assert_eq!(store.store_id(), self.store_id);
+        Ok(())
+    }
+}
+
+/// Opens a damaged copy: intact, or refused with the way out. Says which.
+async fn served_or_refused(image: &Image, dir: &Path, what: &str) -> bool {
+    match EmbeddedStore::open(config(dir)) {
+        Ok(store) => match image.is_intact(&store).await {
+            Ok(()) => true,
+            Err(StoreError::Corrupt(_) | StoreError::Unavailable(_)) => false,
+            Err(error) => panic!("{what}: {error}"),
+        },
+        Err(error @ (OpenError::Lost { .. } | OpenError::Damaged { .. })) => {
+            let text = error.to_string();
+            assert!(text.contains("tern store recover --accept-loss --data-dir"), "{what}: {text}");
+            let again = EmbeddedStore::open(config(dir)).err();
+            assert!(again.is_some(), "{what}: refused only once: {text}");
+            false
+        }
+        Err(OpenError::Newer { .. }) => false, // the damage hit the format number
+        Err(error) => panic!("{what}: {error}"),
+    }
+}
+
+/// Damages the file at many places; returns how many were served and refused.
+async fn damage(image: &Image, file: &Path, places: usize) -> (usize, usize) {
+    let relative = file.strip_prefix(image.dir.path()).unwrap();
+    let end = data_end(file);
+    let (mut served, mut refused) = (0, 0);
+    for place in 0..places {
+        let offset = end * place as u64 / places as u64;
+        for is_cut in [false, true] {
+            let dir = image.copy();
+            let path = dir.path().join(relative);
+            if is_cut {
+                fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(offset).unwrap();
+            } else {
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[offset as usize] ^= 1 << (place % 8);
+                fs::write(&path, bytes).unwrap();
+            }
+            let what = format!("{} at {offset}, cut: {is_cut}", relative.display());
+            let counter =
+                if served_or_refused(image, dir.path(), &what).await { &mut served } else { &mut refused };
+            *counter += 1;
+        }
+    }
+    (served, refused)
+}
+
+/// Every file of a store, largest last.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_store_has_everything_it_acknowledged() {
+    for has_table in [false, true] {
+        let image = image(20, has_table).await;
+        let store = EmbeddedStore::open(config(image.dir.path())).unwrap();
+        image.is_intact(&store).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_journal_is_served_whole_or_refused() {
+    for has_table in [false, true] {
+        let image = image(12, has_table).await;
+        let (_, refused) = damage(&image, &journal(image.dir.path()), 16).await;
+        assert!(refused > 0, "the damage must have been noticed somewhere");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "thorough: minutes"]
+async fn damage_anywhere_in_the_directory_is_served_whole_or_refused() {
+    for has_table in [false, true] {
+        let image = image(40, has_table).await;
+        for file in files(&image.dir.path().join("store")) {
+            let places = if file.extension().is_some_and(|kind| kind == "jnl") { 500 } else { 40 };
+            let (served, refused) = damage(&image, &file, places).await;
+            println!("{}: {served} served, {refused} refused", file.display());
+        }
+    }
+}
+
+/// Splits the journal between two commits, as if the database had begun a new one there.
+fn split(dir: &Path, ends: &[u64], after: usize, drop: usize) {
+    let bytes = fs::read(journal(dir)).unwrap();
+    let (first, second) = (ends[after - 1] as usize, ends[after + drop - 1] as usize);
+    fs::write(journal(dir), &bytes[..first]).unwrap();
+    fs::write(dir.join("store/db/1.jnl"), &bytes[second..]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_between_two_journals_is_noticed() {
+    let image = image(12, false).await;
+    let open = |dir: &TempDir| EmbeddedStore::open(config(dir.path())).map(drop);
+
+    let dir = image.copy();
+    split(dir.path(), &image.ends, 6, 0);
+    open(&dir).expect("nothing is missing");
+
+    // The end of the sealed journal is gone, to the byte.
+    let dir = image.copy();
+    split(dir.path(), &image.ends, 6, 2);
+    let error = open(&dir).unwrap_err().to_string();
+    assert!(error.contains("commit 6 is followed by 9"), "{error}");
+
+    // It is unreadable: nothing of the directory may be changed by looking.
+    let dir = image.copy();
+    split(dir.path(), &image.ends, 6, 0);
+    let mut bytes = fs::read(journal(dir.path())).unwrap();
+    let start = bytes.len() - 3;
+    bytes[start..].fill(0xff);
+    fs::write(journal(dir.path()), &bytes).unwrap();
+    for _ in 0..2 {
+        let error = open(&dir).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert_eq!(fs::read(journal(dir.path())).unwrap(), bytes);
+    }
+
+    // A journal in the middle is gone.
+    let dir = image.copy();
+    split(dir.path(), &image.ends, 6, 0);
+    fs::rename(dir.path().join("store/db/1.jnl"), dir.path().join("store/db/2.jnl")).unwrap();
+    let error = open(&dir).unwrap_err().to_string();
+    assert!(error.contains("journal 1 is missing"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_moved_in_time_by_a_flipped_bit_is_noticed() {
+    // The sequence number of a commit is outside its check sum. With a lower one its new values
+    // would hide behind older ones.
+    let image = image(12, false).await;
+    let mut bytes = fs::read(journal(image.dir.path())).unwrap();
+    let seqno = image.ends[7] as usize + 5;
+    let highest_bit = 7 - bytes[seqno].leading_zeros();
+    bytes[seqno] ^= 1 << highest_bit;
+    fs::write(journal(image.dir.path()), &bytes).unwrap();
+    let error = EmbeddedStore::open(config(image.dir.path())).err().unwrap().to_string();
+    assert!(error.contains("commit 8 is followed by 9 (sequence number"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_lost_before_all_others_is_noticed() {
+    // Nothing in the other journals tells; the numbers of the commits do.
+    let image = image(12, false).await;
+    split(image.dir.path(), &image.ends, 6, 0);
+    fs::remove_file(journal(image.dir.path())).unwrap();
+    let error = EmbeddedStore::open(config(image.dir.path())).err().unwrap().to_string();
+    assert!(error.contains("6 of the commits before 12 are missing"), "{error}");
+    let error = recover_accept_loss(&image.dir.path().join("store")).unwrap_err();
+    assert!(matches!(error, OpenError::Beyond { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_commits_are_counted_and_accepted_only_under_a_new_id() {
+    let image = image(12, false).await;
+    let dir = image.copy();
+    let store_dir = dir.path().join("store");
+    let file = fs::OpenOptions::new().write(true).open(journal(dir.path())).unwrap();
+    file.set_len(image.ends[8] + 5).unwrap(); // nine commits and a torn one
+    let refused = EmbeddedStore::open(config(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Lost { found: 9, expected: 12, missing: 3, .. }), "{refused}");
+    let length = fs::metadata(journal(dir.path())).unwrap().len();
+    assert_eq!(length, image.ends[8] + 5, "looking changes nothing");
+
+    let recovered = recover_accept_loss(&store_dir).unwrap();
+    assert_eq!((recovered.commits, recovered.missing), (9, Some(3)));
+    assert_eq!(recovered.previous_store_id, image.store_id);
+    assert_ne!(recovered.store_id, image.store_id);
+    let kept = recovered.journals.unwrap().join("0.jnl");
+    assert_eq!(fs::metadata(kept).unwrap().len(), image.ends[8] + 5);
+
+    let store = EmbeddedStore::open(config(dir.path())).unwrap();
+    assert_eq!(store.store_id(), recovered.store_id);
+    let log = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+    assert_eq!(log, image.log[..9]);
+    // It goes on where it stands.
+    let mut talk = Talk { id: image.talk, state: store.conversation(image.talk).await.unwrap().unwrap() };
+    let store: Arc<dyn Store> = Arc::new(store);
+    let group = talk.group(&image.log[0].sender, &[(TempId::from_uuid(Uuid::new_v4()), "on we go")]);
+    talk.apply(&store, group).await;
+    drop(store);
+    EmbeddedStore::open(config(dir.path())).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recovery_keeps_all_up_to_the_first_damage_and_nothing_after_it() {
+    let image = image(12, false).await;
+    for (is_split, at) in [(false, 7), (true, 4)] {
+        let dir = image.copy();
+        if is_split {
+            split(dir.path(), &image.ends, 6, 0);
+        }
+        // In the middle of a commit: its check sum fails.
+        let mut bytes = fs::read(journal(dir.path())).unwrap();
+        bytes[(image.ends[at - 1] + image.ends[at]) as usize / 2] ^= 0x10;
+        fs::write(journal(dir.path()), &bytes).unwrap();
+        let refused = EmbeddedStore::open(config(dir.path())).err().unwrap();
+        // At the end of the last journal it might have been a torn write, were it not counted.
+        let is_lost = matches!(refused, OpenError::Lost { .. });
+        let is_damaged = matches!(refused, OpenError::Damaged { .. });
+        assert!(if is_split { is_damaged } else { is_lost }, "{refused}");
+
+        let recovered = recover_accept_loss(&dir.path().join("store")).unwrap();
+        assert_eq!((recovered.commits, recovered.missing), (at as u64, Some(12 - at as u64)));
+        assert!(recovered.damage.unwrap().contains("journal 0"));
+        assert!(recovered.journals.unwrap().join("0.jnl").exists());
+        let store = EmbeddedStore::open(config(dir.path())).unwrap();
+        let log = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+        assert_eq!(log, image.log[..at]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recovery_leaves_a_whole_store_as_it_is() {
+    let image = image(3, false).await;
+    let recovered = recover_accept_loss(&image.dir.path().join("store")).unwrap();
+    assert_eq!((recovered.store_id, recovered.missing), (image.store_id, Some(0)));
+    assert_eq!((recovered.damage, recovered.journals), (None, None));
+    let store = EmbeddedStore::open(config(image.dir.path())).unwrap();
+    image.is_intact(&store).await.unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let refused = recover_accept_loss(empty.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::Missing { .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_that_cannot_be_used_are_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || EmbeddedStore::open(config(dir.path()));
+    let store = open().unwrap();
+    let error = open().err().unwrap();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    drop(store);
+
+    let store_dir = dir.path().join("store");
+    let identity = fs::read_to_string(store_dir.join("store.json")).unwrap();
+    fs::write(store_dir.join("store.json"), r#"{"format":2,"something":"else"}"#).unwrap();
+    let error = open().err().unwrap();
+    assert!(matches!(error, OpenError::Newer { found: 2, .. }), "{error}");
+    let error = recover_accept_loss(&store_dir).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 2, .. }), "{error}");
+
+    let last = identity.rfind(|digit: char| digit.is_ascii_hexdigit()).unwrap();
+    let mut changed = identity.clone().into_bytes();
+    changed[last] = if changed[last] == b'0' { b'1' } else { b'0' };
+    fs::write(store_dir.join("store.json"), changed).unwrap();
+    let error = open().err().unwrap();
+    assert!(error.to_string().contains("store.json does not match its check sum"), "{error}");
+    fs::remove_file(store_dir.join("store.json")).unwrap();
+    let error = open().err().unwrap();
+    assert!(error.to_string().contains("store.json is missing"), "{error}");
+    fs::write(store_dir.join("store.json"), identity).unwrap();
+
+    fs::rename(store_dir.join("commit-count"), store_dir.join("elsewhere")).unwrap();
+    let error = open().err().unwrap();
+    assert!(error.to_string().contains("the commit count is missing"), "{error}");
+    fs::rename(store_dir.join("elsewhere"), store_dir.join("commit-count")).unwrap();
+    open().unwrap();
+
+    fs::write(dir.path().join("a-file"), "").unwrap();
+    let error = EmbeddedStore::open(config(&dir.path().join("a-file"))).err().unwrap();
+    assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_killed_while_it_was_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store_dir = dir.path().join("store");
+    fs::create_dir_all(store_dir.join("db/keyspaces")).unwrap();
+    CountFile::create(&store_dir.join("commit-count"), 0).unwrap();
+    fs::write(store_dir.join("db/0.jnl"), [0; 100]).unwrap();
+    // Without an id it may be anything, and is left alone.
+    let error = EmbeddedStore::open(config(dir.path())).err().unwrap();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    Directory::claim(&store_dir).unwrap().set_store_id(StoreId::from_bytes([3; 16])).unwrap();
+    let store = EmbeddedStore::open(config(dir.path())).unwrap();
+    store.put_user(&UserId::new("alice").unwrap(), User::default()).await.unwrap();
+}

@@ -1,0 +1,222 @@
+//! Random operations on the embedded store, with restarts, compared with the store in memory.
+
+use proptest::prelude::*;
+use tern_protocol::{ConversationId, ConversationKind, EntryBody, EntryId, Role};
+
+use super::*;
+use crate::store::memory::MemoryStore;
+use crate::store::{Departure, Member, NewEntry};
+
+const USERS: u8 = 4;
+const TEMP_IDS: u8 = 16;
+
+/// Small numbers, so that operations meet.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Messages, some of them retries; the owner is mistaken about the head by `off`.
+    Append {
+        talk: u8,
+        sender: u8,
+        temp_ids: Vec<u8>,
+        off: u64,
+        push: bool,
+    },
+    /// Leaves if a member, else joins.
+    Toggle {
+        talk: u8,
+        user: u8,
+        name: bool,
+    },
+    SetRead {
+        talk: u8,
+        user: u8,
+        seq: u64,
+    },
+    PutUser {
+        user: u8,
+        last_seen_ms: u64,
+    },
+    /// Clears every `every`th of the oldest intents.
+    ClearIntents {
+        limit: usize,
+        every: usize,
+    },
+    Reopen {
+        is_orderly: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let temp_ids = prop::collection::btree_set(0..TEMP_IDS, 1..5);
+    let append = (0..3_u8, 0..USERS, temp_ids, prop::sample::select(vec![0, 0, 0, 0, 1]), any::<bool>());
+    let append = append.prop_map(|(talk, sender, temp_ids, off, push)| Step::Append {
+        talk,
+        sender,
+        temp_ids: temp_ids.into_iter().collect(),
+        off,
+        push,
+    });
+    let toggle = (0..3_u8, 0..USERS, any::<bool>());
+    prop_oneof![
+        8 => append,
+        3 => toggle.prop_map(|(talk, user, name)| Step::Toggle { talk, user, name }),
+        2 => (0..3_u8, 0..USERS, 0..20_u64).prop_map(|(talk, user, seq)| Step::SetRead { talk, user, seq }),
+        1 => (0..USERS, 0..9_u64).prop_map(|(user, last_seen_ms)| Step::PutUser { user, last_seen_ms }),
+        1 => (0..20_usize, 1..4_usize).prop_map(|(limit, every)| Step::ClearIntents { limit, every }),
+        1 => any::<bool>().prop_map(|is_orderly| Step::Reopen { is_orderly }),
+    ]
+}
+
+fn user(number: u8) -> UserId {
+    UserId::new(&format!("user-{number}")).unwrap()
+}
+
+fn talk_id(number: u8) -> ConversationId {
+    ConversationId::from_bytes([number; 16])
+}
+
+fn message(sender: u8, seq: u64, temp_id: Option<u8>, push: bool) -> NewEntry {
+    let entry = Entry {
+        seq,
+        id: EntryId::from_bytes([seq as u8; 16]),
+        // Times of different logs interleave and repeat.
+        time_ms: seq / 2,
+        sender: user(sender),
+        sender_name: None,
+        temp_id: temp_id.map(|byte| TempId::from_bytes([byte; 16])),
+        body: EntryBody::Message { text: "x".repeat(seq as usize * 7 % 50) },
+    };
+    NewEntry { entry, digest: [temp_id.unwrap_or(0); 16], push }
+}
+
+fn empty() -> Conversation {
+    let (kind, name) = (ConversationKind::Group, None);
+    Conversation { kind, name, head: 0, last_time_ms: 0, members: Vec::new() }
+}
+
+async fn group(model: &MemoryStore, talk: u8, off: u64, entries: Vec<(u8, Option<u8>, bool)>) -> AppendGroup {
+    let mut state = model.conversation(talk_id(talk)).await.unwrap().unwrap_or_else(empty);
+    let expected_head = state.head.saturating_sub(off);
+    let entries: Vec<_> = (expected_head + 1..)
+        .zip(entries)
+        .map(|(seq, (sender, temp_id, push))| message(sender, seq, temp_id, push))
+        .collect();
+    state.head = expected_head + entries.len() as u64;
+    state.last_time_ms = state.head / 2;
+    AppendGroup { conversation: talk_id(talk), expected_head, entries, state, departures: Vec::new() }
+}
+
+async fn toggle(model: &MemoryStore, talk: u8, number: u8, is_renamed: bool) -> AppendGroup {
+    let mut group = group(model, talk, 0, vec![(number, None, false)]).await;
+    let seq = group.state.head;
+    match group.state.members.iter().position(|member| member.user == user(number)) {
+        Some(place) => {
+            let first_seq = group.state.members.remove(place).first_seq;
+            group.departures.push(Departure { user: user(number), first_seq, until_seq: seq });
+        }
+        None => {
+            group.state.members.push(Member { user: user(number), role: Role::Member, first_seq: seq });
+        }
+    }
+    if is_renamed {
+        group.state.name = Some(format!("name {seq}"));
+    }
+    group
+}
+
+/// Both answer the same to everything that can be asked.
+async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
+    for talk in (0..3).map(talk_id) {
+        assert_eq!(store.conversation(talk).await.unwrap(), model.conversation(talk).await.unwrap());
+        let head = model.conversation(talk).await.unwrap().map_or(0, |state| state.head);
+        for (range, entries, bytes) in
+            [(0..=u64::MAX, 1000, 1_000_000), (head / 3..=head, 3, 1_000_000), (2..=head, 1000, 200)]
+        {
+            let limit = PageLimit { entries, bytes };
+            for order in [Order::Ascending, Order::Descending] {
+                assert_eq!(
+                    store.entries(talk, range.clone(), order, limit).await.unwrap(),
+                    model.entries(talk, range.clone(), order, limit).await.unwrap()
+                );
+            }
+        }
+        for (sender, byte) in (0..USERS).flat_map(|sender| (0..TEMP_IDS).map(move |byte| (sender, byte))) {
+            let (sender, temp_id) = (user(sender), TempId::from_bytes([byte; 16]));
+            assert_eq!(
+                store.marker(talk, &sender, temp_id, 0).await.unwrap(),
+                model.marker(talk, &sender, temp_id, 0).await.unwrap()
+            );
+        }
+    }
+    let users: Vec<_> = (0..USERS).map(user).collect();
+    assert_eq!(store.users(&users).await.unwrap(), model.users(&users).await.unwrap());
+    for user in &users {
+        let inbox = model.inbox(user).await.unwrap();
+        assert_eq!(store.inbox(user).await.unwrap(), inbox);
+        for row in inbox {
+            assert_eq!(store.inbox_row(user, row.conversation).await.unwrap(), Some(row));
+        }
+    }
+    for (until_ms, limit) in [(u64::MAX, usize::MAX), (3, usize::MAX), (u64::MAX, 2)] {
+        assert_eq!(
+            store.intents(until_ms, limit).await.unwrap(),
+            model.intents(until_ms, limit).await.unwrap()
+        );
+    }
+}
+
+async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
+    let store = disk.store.clone().unwrap();
+    match step {
+        Step::Append { talk, sender, temp_ids, off, push } => {
+            let entries = temp_ids.into_iter().map(|temp_id| (sender, Some(temp_id), push)).collect();
+            let group = group(model, talk, off, entries).await;
+            let expected = model.append(group.clone()).await.unwrap();
+            assert_eq!(store.append(group).await.unwrap(), expected);
+        }
+        Step::Toggle { talk, user, name } => {
+            let group = toggle(model, talk, user, name).await;
+            assert_eq!(model.append(group.clone()).await.unwrap(), Appended::Applied);
+            assert_eq!(store.append(group).await.unwrap(), Appended::Applied);
+        }
+        Step::SetRead { talk, user: number, seq } => {
+            let (user, talk) = (user(number), talk_id(talk));
+            let expected = model.set_read(&user, talk, seq).await.unwrap();
+            assert_eq!(store.set_read(&user, talk, seq).await.unwrap(), expected);
+        }
+        Step::PutUser { user: number, last_seen_ms } => {
+            let value = User { name: Some(format!("{last_seen_ms}")), last_seen_ms };
+            model.put_user(&user(number), value.clone()).await.unwrap();
+            store.put_user(&user(number), value).await.unwrap();
+        }
+        Step::ClearIntents { limit, every } => {
+            let due = model.intents(u64::MAX, limit).await.unwrap();
+            let some: Vec<_> = due.into_iter().step_by(every).collect();
+            model.clear_intents(&some).await.unwrap();
+            store.clear_intents(&some).await.unwrap();
+        }
+        Step::Reopen { is_orderly } => {
+            drop(store);
+            disk.is_orderly = is_orderly;
+            disk.reopen().await;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_embedded_store_answers_like_the_one_in_memory(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (model, mut disk) = (MemoryStore::new(), OnDisk::new(true));
+            for step in steps {
+                apply(step, &model, &mut disk).await;
+                compare(&model, disk.store.as_ref().unwrap()).await;
+            }
+            disk.reopen().await;
+            compare(&model, disk.store.as_ref().unwrap()).await;
+        });
+    }
+}
