@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::code::Code;
 use crate::frame::Frame;
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{DETAIL_BYTES_MAX, FRAME_BYTES_MAX};
 
 /// A receiver that does not know the type must refuse the frame instead of skipping it.
 const FLAG_CRITICAL: u8 = 1;
@@ -33,6 +33,7 @@ impl<F: Into<Frame>> From<F> for Envelope {
 
 /// What the decoder found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // nearly all of them are frames: a box would be paid for each
 pub enum Incoming {
     /// A frame of this version.
     Frame(Envelope),
@@ -40,7 +41,8 @@ pub enum Incoming {
     Skipped(u32),
 }
 
-/// Why bytes are not a frame.
+/// Why bytes are not a frame. The texts are at most [`DETAIL_BYTES_MAX`] bytes and may quote the
+/// input: they are for the peer that sent it, not for logs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The frame is longer than allowed; the reader cannot go on.
@@ -73,6 +75,14 @@ pub enum DecodeError {
         /// The request, to answer it.
         request: Option<u64>,
     },
+    /// A JSON text names a type that this version does not know; the next can be read.
+    #[error("unknown type {name:?}")]
+    UnknownType {
+        /// The name, cut to 64 bytes.
+        name: String,
+        /// The request, to answer it.
+        request: Option<u64>,
+    },
     /// A JSON text is not a frame; the next can be read.
     #[error("{0}")]
     Json(String),
@@ -88,7 +98,7 @@ impl DecodeError {
     pub fn code(&self) -> Code {
         match self {
             Self::TooLarge(_) => Code::FRAME_TOO_LARGE,
-            Self::UnknownCritical { .. } => Code::UNKNOWN_CRITICAL,
+            Self::UnknownCritical { .. } | Self::UnknownType { .. } => Code::UNKNOWN_CRITICAL,
             _ => Code::MALFORMED,
         }
     }
@@ -96,10 +106,23 @@ impl DecodeError {
     /// The request the broken frame belongs to, where it could be read.
     pub fn request(&self) -> Option<u64> {
         match self {
-            Self::UnknownCritical { request, .. } | Self::Body { request, .. } => *request,
+            Self::UnknownCritical { request, .. }
+            | Self::UnknownType { request, .. }
+            | Self::Body { request, .. } => *request,
             _ => None,
         }
     }
+
+    pub(crate) fn body(name: &'static str, error: impl std::fmt::Display, request: Option<u64>) -> Self {
+        Self::Body { name, detail: clip(error.to_string(), DETAIL_BYTES_MAX), request }
+    }
+}
+
+/// Cuts a text at a character. What a peer sent comes back to it in an Error frame, which must
+/// fit however long the input was.
+pub(crate) fn clip(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -136,22 +159,24 @@ fn read_varint(bytes: &[u8], bytes_max: usize, value_max: u64) -> Varint {
 }
 
 /// Appends the binary form of a frame. All frames of this version are sent as critical, except
-/// those that may be lost anyway (typing).
+/// those that may be lost anyway (typing). The caller keeps to the limits: nothing that does has
+/// more than [`FRAME_BYTES_MAX`] bytes.
 pub fn encode_into(out: &mut Vec<u8>, envelope: &Envelope) {
     let frame = &envelope.frame;
     let optional = matches!(frame, Frame::Typing(_) | Frame::UserTyping(_));
-    let mut head = Vec::with_capacity(128);
-    put_varint(&mut head, u64::from(frame.number()));
+    let start = out.len();
+    put_varint(out, u64::from(frame.number()));
     let critical = if optional { 0 } else { FLAG_CRITICAL };
-    head.push(critical | if envelope.request.is_some() { FLAG_REQUEST } else { 0 });
+    out.push(critical | if envelope.request.is_some() { FLAG_REQUEST } else { 0 });
     if let Some(request) = envelope.request {
-        put_varint(&mut head, request);
+        put_varint(out, request);
     }
-    let payload = frame.encode_body(head).expect("wire types serialise without failing");
-    debug_assert!(payload.len() <= FRAME_BYTES_MAX, "{} of {} bytes", frame.name(), payload.len());
-    out.reserve(payload.len() + VARINT32_BYTES_MAX);
-    put_varint(out, payload.len() as u64);
-    out.extend_from_slice(&payload);
+    *out = frame.encode_body(std::mem::take(out)).expect("wire types serialise without failing");
+    let length = out.len() - start;
+    debug_assert!(length <= FRAME_BYTES_MAX, "{} of {length} bytes", frame.name());
+    let mut prefix = Vec::with_capacity(VARINT32_BYTES_MAX);
+    put_varint(&mut prefix, length as u64);
+    out.splice(start..start, prefix);
 }
 
 /// The binary form of a frame.
@@ -200,13 +225,13 @@ impl Decoder {
         if self.buffer.len() < used + length {
             return Ok(None);
         }
-        self.buffer.advance(used);
-        let payload = self.buffer.split_to(length);
+        let decoded = decode_payload(&self.buffer[used..used + length]);
+        self.buffer.advance(used + length);
         if self.buffer.is_empty() {
             // An idle connection keeps no buffer.
             self.buffer = BytesMut::new();
         }
-        decode_payload(&payload).map(Some)
+        decoded.map(Some)
     }
 }
 
@@ -233,15 +258,43 @@ fn decode_payload(payload: &[u8]) -> Result<Incoming, DecodeError> {
         None if flags & FLAG_CRITICAL != 0 => Err(DecodeError::UnknownCritical { number, request }),
         None => Ok(Incoming::Skipped(number)),
         Some(Ok((frame, 0))) => Ok(Incoming::Frame(Envelope { request, frame })),
-        Some(Ok((frame, extra))) => Err(DecodeError::Body {
-            name: frame.name(),
-            detail: format!("{extra} bytes too many"),
-            request,
-        }),
-        Some(Err(error)) => Err(DecodeError::Body { name: name_of(number), detail: error.to_string(), request }),
+        Some(Ok((frame, extra))) => {
+            Err(DecodeError::body(frame.name(), format_args!("{extra} bytes too many"), request))
+        }
+        Some(Err(error)) => Err(DecodeError::body(name_of(number), error, request)),
     }
 }
 
 fn name_of(number: u32) -> &'static str {
     Frame::TABLE.iter().find(|row| row.0 == number).map_or("frame", |row| row.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_length_reserves_no_memory() {
+        let mut decoder = Decoder::default();
+        let mut header = Vec::new();
+        put_varint(&mut header, FRAME_BYTES_MAX as u64);
+        decoder.extend(&header);
+        assert_eq!(decoder.next(), Ok(None));
+        assert!(decoder.buffer.capacity() < 256, "{} bytes for a header", decoder.buffer.capacity());
+    }
+
+    #[test]
+    fn a_decoder_between_frames_holds_no_buffer() {
+        let mut decoder = Decoder::default();
+        decoder.extend(&encode(&crate::Ping { nonce: 1 }.into()));
+        assert!(matches!(decoder.next(), Ok(Some(_))));
+        assert_eq!(decoder.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn a_long_detail_is_cut_at_a_character() {
+        assert_eq!(clip("aöö".into(), 2), "a");
+        assert_eq!(clip("aöö".into(), 3), "aö");
+        assert_eq!(clip("aöö".into(), 99), "aöö");
+    }
 }

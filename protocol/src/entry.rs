@@ -31,7 +31,7 @@ pub struct Entry {
     /// The sender's display name at that time, if their token had one.
     #[serde(default)]
     pub sender_name: Option<String>,
-    /// The sender's own `temp_id`; only the sender's devices see it.
+    /// The sender's `temp_id`, by which the sender's other devices recognise what they have pending.
     #[serde(default)]
     pub temp_id: Option<TempId>,
     /// What was done.

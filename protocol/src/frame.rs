@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::Code;
 use crate::entry::{Entry, Role};
 use crate::id::{ConversationId, DeviceId, EntryId, StoreId, Target, TempId, UserId};
+use crate::json::Tagged;
 use crate::limits::Limits;
 
 /// Who may send a frame.
@@ -70,8 +71,11 @@ macro_rules! frames {
                 }
             }
 
-            pub(crate) fn to_value(&self) -> serde_json::Result<serde_json::Value> {
-                match self { $(Self::$variant(body) => serde_json::to_value(body),)* }
+            pub(crate) fn to_json_text(&self, request: Option<u64>) -> serde_json::Result<String> {
+                let name = self.name();
+                match self {
+                    $(Self::$variant(body) => serde_json::to_string(&Tagged { name, request, body }),)*
+                }
             }
 
             /// `None` for a name this version does not know.

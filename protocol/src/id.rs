@@ -254,9 +254,8 @@ impl FromStr for ConversationId {
         if code.len() != 26 {
             return Err(IdError::Conversation);
         }
-        let bytes = BASE32_NOPAD
-            .decode(code.to_ascii_uppercase().as_bytes())
-            .map_err(|_| IdError::Conversation)?;
+        let bytes =
+            BASE32_NOPAD.decode(code.to_ascii_uppercase().as_bytes()).map_err(|_| IdError::Conversation)?;
         bytes.try_into().map(Self).map_err(|_| IdError::Conversation)
     }
 }

@@ -8,6 +8,9 @@ pub const USER_ID_BYTES_MAX: usize = 128;
 pub const DEVICE_ID_BYTES_MAX: usize = 64;
 /// Longest frame in bytes, counted from after the length prefix; also the longest WebSocket message.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Longest JSON text of a frame that a server sends, in bytes. A frame's limit counts its binary
+/// form; in JSON every byte may become an escape of six, and names of fields come on top.
+pub const JSON_BYTES_MAX: usize = 8 * FRAME_BYTES_MAX;
 /// Longest text of a message in bytes of UTF-8.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Longest name of a group or of a user in bytes of UTF-8.
@@ -39,6 +42,8 @@ pub const GAP_TAIL: u64 = 50;
 pub const UNREAD_MAX: u32 = 999;
 /// Longest token in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Longest detail in an error that says what was wrong with a frame, in bytes.
+pub const DETAIL_BYTES_MAX: usize = 256;
 /// Longest reason in a close, in bytes: what fits in a WebSocket close frame.
 pub const CLOSE_REASON_BYTES_MAX: usize = 120;
 /// A retry with the same `temp_id` is recognised for this long, in seconds (7 days).

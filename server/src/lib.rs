@@ -3,9 +3,21 @@
 //! Modules depend downwards only; see ARCHITECTURE.md, section 4.
 
 pub mod auth;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod conversation;
+pub mod delivery;
+pub mod drain;
 pub mod events;
+pub mod http;
 pub mod hub;
+pub mod node;
+pub mod ops;
+pub mod presence;
+pub mod push;
 pub mod registry;
+pub mod router;
+pub mod session;
 pub mod store;
 pub mod transport;

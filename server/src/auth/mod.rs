@@ -1,1 +1,250 @@
-//! Tokens: who a user is.
+//! Tokens: who a user is. Verifies a JWT against configured keys and turns its claims into [`Claims`].
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tern_protocol::{Code, NAME_BYTES_MAX, TOKEN_BYTES_MAX, UserId};
+
+mod config;
+mod inspect;
+mod jws;
+mod key;
+mod mint;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Algorithm, AuthConfig, AuthConfigError, KEYS_MAX, KeyConfig};
+pub use inspect::{Inspection, inspect};
+pub use jws::{JwsError, Object};
+pub use key::{SECRET_BYTES_MIN, ensure_secret_file};
+pub use mint::{Mint, MintError, SigningKey};
+
+use jws::Parts;
+use key::VerifyingKey;
+
+/// Clocks of issuer and server may differ by this much: `exp` and `nbf` are stretched by it.
+pub const LEEWAY: Duration = Duration::from_secs(30);
+
+/// What a verified token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `sub`: who.
+    pub user: UserId,
+    /// `name`: the display name shown to others, 1 to 128 bytes without control characters.
+    pub name: Option<String>,
+    /// `exp` in Unix milliseconds, without leeway.
+    pub expires_ms: u64,
+}
+
+/// Why a token is refused. No variant holds anything of the token, so it can be shown and logged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// Longer than [`TOKEN_BYTES_MAX`].
+    #[error("the token has {0} bytes, at most {TOKEN_BYTES_MAX} are allowed")]
+    TooLong(usize),
+    /// Not three base64url parts with a JSON object in the first two.
+    #[error("the token is not a JWT: {0}")]
+    Malformed(#[from] JwsError),
+    /// A header field that this server does not accept.
+    #[error("the token's header is refused: {0}")]
+    Header(&'static str),
+    /// No configured key has the token's `kid` and algorithm.
+    #[error("no configured key fits the token's kid and alg")]
+    NoKey,
+    /// The signature is not of any key that fits.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// A claim is missing or has a value that is not accepted.
+    #[error("the token's {claim} {problem}")]
+    Claim {
+        /// Which claim.
+        claim: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// `exp` is more than the leeway ago.
+    #[error("the token expired {ago_s} s ago")]
+    Expired {
+        /// Seconds since `exp`.
+        ago_s: u64,
+    },
+}
+
+impl AuthError {
+    /// The code to refuse the session with.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Expired { .. } => Code::TOKEN_EXPIRED,
+            _ => Code::TOKEN_INVALID,
+        }
+    }
+}
+
+/// Verifies tokens. Made once from the configuration; a token never makes it read or fetch anything.
+pub struct Authenticator {
+    keys: Vec<VerifyingKey>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    lifetime_max: Option<Duration>,
+}
+
+impl Authenticator {
+    /// Reads the key files. Errors name the key or file and what to do.
+    pub fn new(config: AuthConfig) -> Result<Self, AuthConfigError> {
+        config.check()?;
+        Ok(Self {
+            keys: config.keys.iter().map(VerifyingKey::load).collect::<Result<_, _>>()?,
+            issuer: config.issuer,
+            audience: config.audience,
+            lifetime_max: config.lifetime_s_max.map(Duration::from_secs),
+        })
+    }
+
+    /// Verifies a token as it came from a client.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, AuthError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(AuthError::TooLong(token.len()));
+        }
+        let parts = Parts::split(token)?;
+        self.verify_signature(&parts)?;
+        // Nothing of the claims is looked at before the signature is known to be right.
+        self.check_claims(&parts.claims()?, now.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    fn verify_signature(&self, parts: &Parts<'_>) -> Result<(), AuthError> {
+        let header = parts.header()?;
+        let (algorithm, kid) = check_header(&header)?;
+        let mut fitting = self.fitting(kid, algorithm).peekable();
+        if fitting.peek().is_none() {
+            return Err(AuthError::NoKey);
+        }
+        if fitting.any(|key| key.verifies(parts)) { Ok(()) } else { Err(AuthError::Signature) }
+    }
+
+    /// The keys to try: those with the token's `kid`, else those configured without one. A token
+    /// without `kid` may be of any key. The algorithm is the key's own; the header must agree with it.
+    fn fitting<'a>(
+        &'a self,
+        kid: Option<&'a str>,
+        algorithm: Algorithm,
+    ) -> impl Iterator<Item = &'a VerifyingKey> {
+        let named = kid.is_some() && self.keys.iter().any(|key| key.kid.as_deref() == kid);
+        self.keys.iter().filter(move |key| {
+            let fits = if named { key.kid.as_deref() == kid } else { kid.is_none() || key.kid.is_none() };
+            fits && key.algorithm == algorithm
+        })
+    }
+
+    fn check_claims(&self, claims: &Object, now: Duration) -> Result<Claims, AuthError> {
+        let expires = check_times(claims, now)?;
+        if self.lifetime_max.is_some_and(|max| expires > (now + LEEWAY).saturating_add(max)) {
+            return Err(refused("exp", "is further away than auth.lifetime_s_max"));
+        }
+        self.check_issuer(claims)?;
+        self.check_audience(claims)?;
+        let expires_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
+        Ok(Claims { user: subject(claims)?, name: name(claims)?, expires_ms })
+    }
+
+    fn check_issuer(&self, claims: &Object) -> Result<(), AuthError> {
+        let Some(expected) = &self.issuer else { return Ok(()) };
+        match text(claims, "iss")? {
+            None => Err(missing("iss")),
+            Some(issuer) if issuer == expected => Ok(()),
+            Some(_) => Err(refused("iss", "is not auth.issuer")),
+        }
+    }
+
+    /// A token made for somebody else must not work here (RFC 7519, 4.1.3), so one with an audience
+    /// needs a server that knows its own.
+    fn check_audience(&self, claims: &Object) -> Result<(), AuthError> {
+        let is_for = |expected: &str, value: &Value| match value {
+            Value::String(audience) => audience == expected,
+            Value::Array(list) => list.iter().any(|audience| audience.as_str() == Some(expected)),
+            _ => false,
+        };
+        match (&self.audience, claims.get("aud")) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(refused("aud", "is set, but this server has no auth.audience")),
+            (Some(_), None) => Err(missing("aud")),
+            (Some(expected), Some(value)) if is_for(expected, value) => Ok(()),
+            (Some(_), Some(_)) => Err(refused("aud", "does not name auth.audience")),
+        }
+    }
+}
+
+/// The header's `alg` and `kid`. Refuses fields that would let a token bring its own key or rules.
+fn check_header(header: &Object) -> Result<(Algorithm, Option<&str>), AuthError> {
+    if header.contains_key("crit") {
+        return Err(AuthError::Header("crit names extensions, and none is understood here"));
+    }
+    if ["jwk", "jku", "x5c", "x5u"].iter().any(|field| header.contains_key(*field)) {
+        return Err(AuthError::Header("a token cannot bring its own key (jwk, jku, x5c, x5u)"));
+    }
+    let is_token = |typ: &str| ["jwt", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known));
+    if !header.get("typ").is_none_or(|typ| typ.as_str().is_some_and(is_token)) {
+        return Err(AuthError::Header("typ is not JWT"));
+    }
+    let kid = match header.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.as_str()),
+        Some(_) => return Err(AuthError::Header("kid is not a string")),
+    };
+    let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::from_name);
+    Ok((algorithm.ok_or(AuthError::Header("alg is not HS256, ES256, EdDSA or RS256"))?, kid))
+}
+
+/// `exp` (since 1970), if the token is good now.
+fn check_times(claims: &Object, now: Duration) -> Result<Duration, AuthError> {
+    let expires = seconds(claims, "exp")?.ok_or(missing("exp"))?;
+    seconds(claims, "iat")?;
+    if now >= expires.saturating_add(LEEWAY) {
+        return Err(AuthError::Expired { ago_s: (now - expires).as_secs() });
+    }
+    if seconds(claims, "nbf")?.is_some_and(|start| start > now + LEEWAY) {
+        return Err(refused("nbf", "is in the future"));
+    }
+    Ok(expires)
+}
+
+fn subject(claims: &Object) -> Result<UserId, AuthError> {
+    let user = text(claims, "sub")?.ok_or(missing("sub"))?;
+    UserId::new(user).map_err(|_| refused("sub", "is not a valid user id"))
+}
+
+fn missing(claim: &'static str) -> AuthError {
+    AuthError::Claim { claim, problem: "is missing" }
+}
+
+fn refused(claim: &'static str, problem: &'static str) -> AuthError {
+    AuthError::Claim { claim, problem }
+}
+
+/// A time claim: whole seconds since 1970, and nothing that merely resembles them.
+fn seconds(claims: &Object, claim: &'static str) -> Result<Option<Duration>, AuthError> {
+    match claims.get(claim) {
+        None => Ok(None),
+        Some(value) => match value.as_u64() {
+            Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
+            None => Err(refused(claim, "is not a whole number of seconds since 1970")),
+        },
+    }
+}
+
+fn text<'a>(claims: &'a Object, claim: &'static str) -> Result<Option<&'a str>, AuthError> {
+    match claims.get(claim) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(refused(claim, "is not a string")),
+    }
+}
+
+/// The display name; an empty one is none.
+fn name(claims: &Object) -> Result<Option<String>, AuthError> {
+    match text(claims, "name")? {
+        None | Some("") => Ok(None),
+        Some(name) if name.len() > NAME_BYTES_MAX => Err(refused("name", "is longer than name_bytes")),
+        Some(name) if name.chars().any(char::is_control) => Err(refused("name", "has a control character")),
+        Some(name) => Ok(Some(name.to_owned())),
+    }
+}

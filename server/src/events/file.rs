@@ -1,1 +1,235 @@
-//! Placeholder.
+//! Events as JSON lines in a row of files, for a server without a broker: synced before they count
+//! as published, and bounded, so that files nobody reads cannot fill the disk.
+//!
+//! Files are named `events-<number>.jsonl` with rising numbers; the highest is being written, the
+//! oldest go first. A reader follows them by name.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use super::{Events, EventsError, PushEvent};
+
+/// Longest line: all fields at their limits, escaped in the longest way, take less.
+pub const LINE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Settings of the event files.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileEventsConfig {
+    /// Directory of the files; made if absent.
+    pub dir: PathBuf,
+    /// Longest file in bytes; at least 16 KiB.
+    pub file_bytes_max: u64,
+    /// Most files, the one being written included; at least 2.
+    pub files_max: usize,
+}
+
+impl Default for FileEventsConfig {
+    fn default() -> Self {
+        Self { dir: "events".into(), file_bytes_max: 64 * 1024 * 1024, files_max: 8 }
+    }
+}
+
+/// Why the event files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileEventsError {
+    /// A setting is out of its range.
+    #[error("events: {0}")]
+    Setting(&'static str),
+    /// The directory or a file in it cannot be used.
+    #[error("cannot use the event directory {}: {source}; make it writable for this user, or choose another", .dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The event files. Publishers take turns.
+pub struct FileEvents {
+    files: Arc<Mutex<Files>>,
+    /// One publisher at a time: the lock is never waited for.
+    turn: Arc<Semaphore>,
+}
+
+impl FileEvents {
+    /// Opens the newest file, or makes the first. A last line that a crash cut short is removed: its
+    /// event was never reported as published and comes again.
+    pub fn open(config: FileEventsConfig) -> Result<Self, FileEventsError> {
+        if config.file_bytes_max < LINE_BYTES_MAX {
+            return Err(FileEventsError::Setting("file_bytes_max must be at least 16384"));
+        }
+        if config.files_max < 2 {
+            return Err(FileEventsError::Setting("files_max must be at least 2"));
+        }
+        let dir = config.dir.clone();
+        let files = Files::open(config).map_err(|source| FileEventsError::Directory { dir, source })?;
+        Ok(Self { files: Arc::new(Mutex::new(files)), turn: Arc::new(Semaphore::new(1)) })
+    }
+}
+
+#[async_trait]
+impl Events for FileEvents {
+    async fn publish(&self, events: &[PushEvent]) -> Result<(), EventsError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let lines: Result<Vec<_>, _> = events.iter().map(line).collect();
+        let lines = lines?;
+        let turn = self.turn.clone().acquire_owned().await.expect("this semaphore is never closed");
+        let files = self.files.clone();
+        let write = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            files.lock().write(&lines)
+        });
+        match write.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(EventsError(format!("writing the event file failed: {error}"))),
+            Err(error) => Err(EventsError(format!("writing the event file failed: {error}"))),
+        }
+    }
+}
+
+/// JSON escapes line breaks, so one event is one line.
+fn line(event: &PushEvent) -> Result<Vec<u8>, EventsError> {
+    let mut line = serde_json::to_vec(event).map_err(|error| EventsError(error.to_string()))?;
+    line.push(b'\n');
+    if line.len() as u64 > LINE_BYTES_MAX {
+        return Err(EventsError(format!("event {} is longer than {LINE_BYTES_MAX} bytes", event.event_id)));
+    }
+    Ok(line)
+}
+
+struct Files {
+    config: FileEventsConfig,
+    /// Numbers of the files there are, oldest first.
+    numbers: Vec<u64>,
+    /// The last of them. `None` after a failed write: what a failed sync left in a file is not known,
+    /// so the next write starts a new one.
+    current: Option<Current>,
+}
+
+struct Current {
+    file: File,
+    bytes: u64,
+}
+
+impl Files {
+    fn open(config: FileEventsConfig) -> io::Result<Self> {
+        fs::create_dir_all(&config.dir)?;
+        let numbers = numbers(&config.dir)?;
+        let mut files = Self { config, numbers, current: None };
+        match files.numbers.last() {
+            Some(newest) => files.current = Some(repair(&files.path(*newest))?),
+            None => files.start_next()?,
+        }
+        files.remove_oldest()?;
+        Ok(files)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.config.dir.join(format!("events-{number:012}.jsonl"))
+    }
+
+    fn write(&mut self, lines: &[Vec<u8>]) -> io::Result<()> {
+        let result = self.try_write(lines);
+        if result.is_err() {
+            self.current = None;
+        }
+        result
+    }
+
+    fn try_write(&mut self, lines: &[Vec<u8>]) -> io::Result<()> {
+        let mut pending = Vec::new();
+        for line in lines {
+            let used = self.current.as_ref().map(|current| current.bytes + pending.len() as u64);
+            if used.is_none_or(|used| used + line.len() as u64 > self.config.file_bytes_max) {
+                self.flush(&mut pending)?;
+                self.start_next()?;
+            }
+            pending.extend_from_slice(line);
+        }
+        self.flush(&mut pending)
+    }
+
+    /// Appends to the current file; on disk when it returns.
+    fn flush(&mut self, pending: &mut Vec<u8>) -> io::Result<()> {
+        let Some(current) = self.current.as_mut().filter(|_| !pending.is_empty()) else { return Ok(()) };
+        current.file.write_all(pending)?;
+        current.file.sync_data()?;
+        current.bytes += pending.len() as u64;
+        pending.clear();
+        Ok(())
+    }
+
+    fn start_next(&mut self) -> io::Result<()> {
+        // A file left by a failed write may end in half a line.
+        if let (None, Some(newest)) = (&self.current, self.numbers.last()) {
+            repair(&self.path(*newest))?;
+        }
+        let number = self.numbers.last().map_or(1, |newest| newest + 1);
+        let file = OpenOptions::new().append(true).create_new(true).open(self.path(number))?;
+        self.numbers.push(number);
+        File::open(&self.config.dir)?.sync_all()?;
+        self.current = Some(Current { file, bytes: 0 });
+        self.remove_oldest()
+    }
+
+    fn remove_oldest(&mut self) -> io::Result<()> {
+        while self.numbers.len() > self.config.files_max {
+            match fs::remove_file(self.path(self.numbers[0])) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => drop(self.numbers.remove(0)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("events-")?.strip_suffix(".jsonl"));
+        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Cuts a file after its last line break and opens it for appending.
+fn repair(path: &Path) -> io::Result<Current> {
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+    let length = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    // A torn line is never longer than a whole one.
+    let start = length.saturating_sub(LINE_BYTES_MAX);
+    file.seek(SeekFrom::Start(start))?;
+    file.read_to_end(&mut bytes)?;
+    let whole = match bytes.iter().rposition(|byte| *byte == b'\n') {
+        Some(last) => start + last as u64 + 1,
+        None if start == 0 => 0,
+        None => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is not a file of lines", path.display()),
+            ));
+        }
+    };
+    if whole < length {
+        file.set_len(whole)?;
+        file.sync_all()?;
+    }
+    Ok(Current { file, bytes: whole })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,533 @@
-//! Placeholder.
+//! What every store must do, as one suite. An implementation gives a [`Fixture`] and runs
+//! `contract::suite!(fixture expression)` in a test module; each promise is then a test by its name.
+//!
+//! Every test uses conversations and users of its own, so a fixture may share one database.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tern_protocol::{ConversationId, ConversationKind, Entry, EntryBody, EntryId, Role, TempId, UserId};
+use uuid::Uuid;
+
+use super::{
+    AppendGroup, Appended, Conversation, Departure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Intent, Marker,
+    Member, NewEntry, Order, PageLimit, Store, StoreError, User,
+};
+
+/// A store under test.
+#[async_trait]
+pub(crate) trait Fixture: Send {
+    /// The store as it is now.
+    fn store(&self) -> Arc<dyn Store>;
+    /// Ends the store and opens it again on the same data. No test holds a store across this.
+    async fn reopen(&mut self);
+}
+
+macro_rules! suite {
+    ($fixture:expr) => {
+        $crate::store::contract::suite! {
+            $fixture;
+            an_append_is_readable_at_once_and_after_a_restart
+            an_append_on_another_head_is_a_conflict_and_writes_nothing
+            a_retry_is_a_duplicate_with_its_first_seq_and_digest
+            a_group_reports_every_duplicate_in_it_and_writes_nothing
+            markers_win_over_the_head
+            markers_belong_to_one_sender_and_one_conversation
+            entries_without_temp_id_get_no_marker
+            malformed_groups_are_refused_and_write_nothing
+            entries_are_read_in_both_directions_within_the_range
+            a_page_ends_by_count_and_by_bytes_but_never_before_its_first_entry
+            the_inbox_is_ordered_by_the_latest_change
+            members_rows_follow_the_log_and_departures_end_them
+            the_read_position_never_goes_down
+            users_are_answered_in_the_order_of_the_questions
+            intents_come_by_time_until_they_are_cleared
+            many_writers_of_one_conversation_leave_a_dense_log
+            two_markers_of_one_change_never_both_commit
+        }
+    };
+    ($fixture:expr; $($promise:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $promise() {
+            $crate::store::contract::$promise(&mut $fixture).await;
+        })*
+    };
+}
+pub(crate) use suite;
+
+const NO_LIMIT: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+
+fn fresh_user(name: &str) -> UserId {
+    UserId::new(&format!("{name}-{}", Uuid::new_v4())).unwrap()
+}
+
+fn fresh_temp_id() -> TempId {
+    TempId::from_uuid(Uuid::new_v4())
+}
+
+/// A conversation of a test, and what its owner would remember of it.
+pub(crate) struct Talk {
+    pub(crate) id: ConversationId,
+    pub(crate) state: Conversation,
+}
+
+impl Talk {
+    pub(crate) fn new(users: &[&UserId]) -> Self {
+        let members =
+            users.iter().map(|user| Member { user: (*user).clone(), role: Role::Owner, first_seq: 1 });
+        let state = Conversation {
+            kind: ConversationKind::Group,
+            name: Some("a group".into()),
+            head: 0,
+            last_time_ms: 0,
+            members: members.collect(),
+        };
+        Self { id: ConversationId::from_bytes(*Uuid::new_v4().as_bytes()), state }
+    }
+
+    /// A group of messages on top of what is remembered; `time_ms` of entry n is 1000 n.
+    pub(crate) fn group(&self, sender: &UserId, messages: &[(TempId, &str)]) -> AppendGroup {
+        let entries = messages.iter().zip(self.state.head + 1..).map(|((temp_id, text), seq)| NewEntry {
+            entry: Entry {
+                seq,
+                id: EntryId::from_uuid(Uuid::now_v7()),
+                time_ms: seq * 1000,
+                sender: sender.clone(),
+                sender_name: Some("A Name".into()),
+                temp_id: Some(*temp_id),
+                body: EntryBody::Message { text: (*text).into() },
+            },
+            digest: [text.len() as u8; 16],
+            push: true,
+        });
+        let entries: Vec<_> = entries.collect();
+        let head = self.state.head + entries.len() as u64;
+        let state = Conversation { head, last_time_ms: head * 1000, ..self.state.clone() };
+        let expected_head = self.state.head;
+        AppendGroup { conversation: self.id, expected_head, entries, state, departures: Vec::new() }
+    }
+
+    /// Appends and remembers.
+    pub(crate) async fn apply(&mut self, store: &Arc<dyn Store>, group: AppendGroup) {
+        let state = group.state.clone();
+        assert_eq!(store.append(group).await.unwrap(), Appended::Applied);
+        self.state = state;
+    }
+
+    async fn say(&mut self, store: &Arc<dyn Store>, sender: &UserId, text: &str) -> Entry {
+        let group = self.group(sender, &[(fresh_temp_id(), text)]);
+        let entry = group.entries[0].entry.clone();
+        self.apply(store, group).await;
+        entry
+    }
+
+    async fn log(&self, store: &Arc<dyn Store>) -> Vec<Entry> {
+        store.entries(self.id, 1..=u64::MAX, Order::Ascending, NO_LIMIT).await.unwrap()
+    }
+}
+
+pub(crate) async fn an_append_is_readable_at_once_and_after_a_restart(fixture: &mut impl Fixture) {
+    let (alice, bob) = (fresh_user("alice"), fresh_user("bob"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    let (first, second) = (fresh_temp_id(), fresh_temp_id());
+    let group = talk.group(&alice, &[(first, "one"), (second, "twenty")]);
+    let expected: Vec<_> = group.entries.iter().map(|new| new.entry.clone()).collect();
+    let store_id = fixture.store().store_id();
+    assert_eq!(fixture.store().conversation(talk.id).await.unwrap(), None);
+    talk.apply(&fixture.store(), group).await;
+    for restart in [false, true] {
+        if restart {
+            fixture.reopen().await;
+        }
+        let store = fixture.store();
+        assert_eq!(store.store_id(), store_id);
+        assert_eq!(store.conversation(talk.id).await.unwrap().as_ref(), Some(&talk.state));
+        assert_eq!(talk.log(&store).await, expected);
+        let marker = store.marker(talk.id, &alice, second, 0).await.unwrap();
+        assert_eq!(marker, Some(Marker { seq: 2, digest: [6; 16] }));
+        let row = store.inbox_row(&bob, talk.id).await.unwrap().unwrap();
+        assert_eq!((row.first_seq, row.last_seq, row.last_time_ms, row.until_seq), (1, 2, 2000, None));
+        let intents = store.intents(2000, usize::MAX).await.unwrap();
+        let intents: Vec<_> = intents.iter().filter(|intent| intent.conversation == talk.id).collect();
+        assert_eq!(intents.iter().map(|intent| intent.seq).collect::<Vec<_>>(), [1, 2]);
+    }
+}
+
+pub(crate) async fn an_append_on_another_head_is_a_conflict_and_writes_nothing(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let mut talk = Talk::new(&[&alice]);
+    let too_early = Talk { id: talk.id, state: Conversation { head: 5, ..talk.state.clone() } };
+    let group = too_early.group(&alice, &[(fresh_temp_id(), "from nowhere")]);
+    assert_eq!(store.append(group).await.unwrap(), Appended::Conflict { head: 0 });
+    let late = talk.group(&alice, &[(fresh_temp_id(), "late")]);
+    talk.say(&store, &alice, "one").await;
+    talk.say(&store, &alice, "two").await;
+    let marker = late.entries[0].entry.temp_id.unwrap();
+    assert_eq!(store.append(late).await.unwrap(), Appended::Conflict { head: 2 });
+    assert_eq!(store.marker(talk.id, &alice, marker, 0).await.unwrap(), None);
+    assert_eq!(talk.log(&store).await.len(), 2);
+    assert_eq!(store.conversation(talk.id).await.unwrap(), Some(talk.state));
+}
+
+pub(crate) async fn a_retry_is_a_duplicate_with_its_first_seq_and_digest(fixture: &mut impl Fixture) {
+    let alice = fresh_user("alice");
+    let mut talk = Talk::new(&[&alice]);
+    let temp_id = fresh_temp_id();
+    talk.say(&fixture.store(), &alice, "before").await;
+    let group = talk.group(&alice, &[(temp_id, "once")]);
+    talk.apply(&fixture.store(), group).await;
+    talk.say(&fixture.store(), &alice, "after").await;
+    for restart in [false, true] {
+        if restart {
+            fixture.reopen().await;
+        }
+        let again = talk.group(&alice, &[(temp_id, "other text")]);
+        let marker = Marker { seq: 2, digest: [4; 16] };
+        assert_eq!(fixture.store().append(again).await.unwrap(), Appended::Duplicates(vec![(0, marker)]));
+        assert_eq!(talk.log(&fixture.store()).await.len(), 3);
+    }
+}
+
+pub(crate) async fn a_group_reports_every_duplicate_in_it_and_writes_nothing(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let mut talk = Talk::new(&[&alice]);
+    let ids: Vec<_> = (0..4).map(|_| fresh_temp_id()).collect();
+    let first = talk.group(&alice, &[(ids[0], "a"), (ids[1], "bb")]);
+    talk.apply(&store, first).await;
+    let mixed = talk.group(&alice, &[(ids[2], "c"), (ids[1], "bb"), (ids[3], "d"), (ids[0], "a")]);
+    let expected = vec![(1, Marker { seq: 2, digest: [2; 16] }), (3, Marker { seq: 1, digest: [1; 16] })];
+    assert_eq!(store.append(mixed).await.unwrap(), Appended::Duplicates(expected));
+    assert_eq!(store.marker(talk.id, &alice, ids[2], 0).await.unwrap(), None);
+    assert_eq!(talk.log(&store).await.len(), 2);
+    let rest = talk.group(&alice, &[(ids[2], "c"), (ids[3], "d")]);
+    talk.apply(&store, rest).await;
+}
+
+pub(crate) async fn markers_win_over_the_head(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let mut talk = Talk::new(&[&alice]);
+    let group = talk.group(&alice, &[(fresh_temp_id(), "hi")]);
+    talk.apply(&store, group.clone()).await;
+    // The very same call again, as after an unknown outcome: its head is wrong as well by now.
+    let marker = Marker { seq: 1, digest: [2; 16] };
+    assert_eq!(store.append(group).await.unwrap(), Appended::Duplicates(vec![(0, marker)]));
+}
+
+pub(crate) async fn markers_belong_to_one_sender_and_one_conversation(fixture: &mut impl Fixture) {
+    let (store, alice, bob) = (fixture.store(), fresh_user("alice"), fresh_user("bob"));
+    let (mut here, mut there) = (Talk::new(&[&alice, &bob]), Talk::new(&[&alice, &bob]));
+    let temp_id = fresh_temp_id();
+    for (talk, sender) in [(&mut here, &alice), (&mut there, &alice)] {
+        let group = talk.group(sender, &[(temp_id, "same id")]);
+        talk.apply(&store, group).await;
+    }
+    let group = here.group(&bob, &[(temp_id, "same id, other sender")]);
+    here.apply(&store, group).await;
+    assert_eq!(store.marker(here.id, &bob, temp_id, 0).await.unwrap().map(|marker| marker.seq), Some(2));
+    assert_eq!(store.marker(there.id, &bob, temp_id, 0).await.unwrap(), None);
+}
+
+pub(crate) async fn entries_without_temp_id_get_no_marker(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let mut talk = Talk::new(&[&alice]);
+    for _ in 0..2 {
+        let mut group = talk.group(&alice, &[(fresh_temp_id(), "x"), (fresh_temp_id(), "y")]);
+        for new in &mut group.entries {
+            new.entry.temp_id = None;
+        }
+        talk.apply(&store, group).await;
+    }
+    assert_eq!(talk.log(&store).await.len(), 4);
+}
+
+pub(crate) async fn malformed_groups_are_refused_and_write_nothing(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let talk = Talk::new(&[&alice]);
+    let temp_id = fresh_temp_id();
+    let good = talk.group(&alice, &[(temp_id, "a"), (fresh_temp_id(), "b")]);
+    let mut hole = good.clone();
+    hole.entries[1].entry.seq = 3;
+    let mut head = good.clone();
+    head.state.head = 3;
+    let many: Vec<_> = (0..=GROUP_ENTRIES_MAX).map(|_| (fresh_temp_id(), "x")).collect();
+    let text = "x".repeat(GROUP_BYTES_MAX / 64);
+    let large: Vec<_> = (0..65).map(|_| (fresh_temp_id(), text.as_str())).collect();
+    let bad = [
+        ("empty", AppendGroup { entries: Vec::new(), ..good.clone() }),
+        ("a hole", hole),
+        ("a wrong head", head),
+        ("a marker twice", talk.group(&alice, &[(temp_id, "a"), (temp_id, "b")])),
+        ("too many", talk.group(&alice, &many)),
+        ("too large", talk.group(&alice, &large)),
+    ];
+    for (what, group) in bad {
+        let answer = store.append(group).await;
+        assert!(matches!(answer, Err(StoreError::Malformed(_))), "{what}: {answer:?}");
+    }
+    assert_eq!(store.conversation(talk.id).await.unwrap(), None);
+    let full: Vec<_> = many.into_iter().skip(1).collect();
+    assert_eq!(store.append(talk.group(&alice, &full)).await.unwrap(), Appended::Applied);
+}
+
+pub(crate) async fn entries_are_read_in_both_directions_within_the_range(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    // 300 entries: seqs with more than one byte, whose order as numbers and as text differ.
+    let mut talk = Talk::new(&[&alice]);
+    for _ in 0..3 {
+        let many: Vec<_> = (0..100).map(|_| (fresh_temp_id(), "text")).collect();
+        let group = talk.group(&alice, &many);
+        talk.apply(&store, group).await;
+    }
+    let mut neighbour = Talk::new(&[&alice]);
+    neighbour.say(&store, &alice, "elsewhere").await;
+    let cases = [
+        (1..=300, 1..=300),
+        (1..=u64::MAX, 1..=300),
+        (0..=3, 1..=3),
+        (255..=257, 255..=257),
+        (7..=7, 7..=7),
+        (299..=400, 299..=300),
+    ];
+    for (asked, expected) in cases {
+        let up: Vec<u64> = expected.collect();
+        let down: Vec<u64> = up.iter().rev().copied().collect();
+        for (order, expected) in [(Order::Ascending, up), (Order::Descending, down)] {
+            let found = store.entries(talk.id, asked.clone(), order, NO_LIMIT).await.unwrap();
+            let seqs: Vec<_> = found.iter().map(|entry| entry.seq).collect();
+            assert_eq!(seqs, expected, "{asked:?} {order:?}");
+        }
+    }
+    let absent = Talk::new(&[&alice]).id;
+    #[allow(clippy::reversed_empty_ranges)]
+    for (id, asked) in [(talk.id, 301..=400), (talk.id, 5..=4), (talk.id, 0..=0), (absent, 1..=9)] {
+        for order in [Order::Ascending, Order::Descending] {
+            assert_eq!(store.entries(id, asked.clone(), order, NO_LIMIT).await.unwrap(), []);
+        }
+    }
+}
+
+pub(crate) async fn a_page_ends_by_count_and_by_bytes_but_never_before_its_first_entry(
+    fixture: &mut impl Fixture,
+) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let mut talk = Talk::new(&[&alice]);
+    for length in [100, 200, 400, 100] {
+        talk.say(&store, &alice, &"x".repeat(length)).await;
+    }
+    let log = talk.log(&store).await;
+    let size = |index: usize| postcard::to_stdvec(&log[index]).unwrap().len();
+    let page = async |order, entries, bytes| {
+        let limit = PageLimit { entries, bytes };
+        let found = store.entries(talk.id, 1..=4, order, limit).await.unwrap();
+        found.iter().map(|entry| entry.seq).collect::<Vec<_>>()
+    };
+    let up = Order::Ascending;
+    assert_eq!(page(up, 3, usize::MAX).await, [1, 2, 3]);
+    assert_eq!(page(up, 0, usize::MAX).await, [0; 0]);
+    assert_eq!(page(up, 9, size(0) + size(1)).await, [1, 2]);
+    assert_eq!(page(up, 9, size(0) + size(1) - 1).await, [1]);
+    assert_eq!(page(up, 9, 0).await, [1]);
+    assert_eq!(page(Order::Descending, 9, size(3) + size(2)).await, [4, 3]);
+    assert_eq!(page(Order::Descending, 1, usize::MAX).await, [4]);
+}
+
+pub(crate) async fn the_inbox_is_ordered_by_the_latest_change(fixture: &mut impl Fixture) {
+    let (store, alice, bob) = (fixture.store(), fresh_user("alice"), fresh_user("bob"));
+    let mut talks: Vec<_> = (0..3).map(|_| Talk::new(&[&alice, &bob])).collect();
+    for (talk, count) in talks.iter_mut().zip([1, 3, 1]) {
+        for _ in 0..count {
+            talk.say(&store, &bob, "hello").await;
+        }
+    }
+    // The first and the last changed at the same time: by id.
+    let (low, high) = (talks[0].id.min(talks[2].id), talks[0].id.max(talks[2].id));
+    let order = async || {
+        let rows = store.inbox(&alice).await.unwrap();
+        rows.iter().map(|row| row.conversation).collect::<Vec<_>>()
+    };
+    assert_eq!(order().await, [talks[1].id, low, high]);
+    for _ in 0..3 {
+        talks[2].say(&store, &bob, "again").await;
+    }
+    assert_eq!(order().await, [talks[2].id, talks[1].id, talks[0].id]);
+    assert_eq!(store.inbox(&fresh_user("nobody")).await.unwrap(), []);
+}
+
+pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture: &mut impl Fixture) {
+    let (alice, bob) = (fresh_user("alice"), fresh_user("bob"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    talk.say(&fixture.store(), &alice, "one").await;
+
+    let mut group = talk.group(&alice, &[(fresh_temp_id(), "bob goes"), (fresh_temp_id(), "three")]);
+    group.state.members.retain(|member| member.user != bob);
+    group.departures = vec![Departure { user: bob.clone(), first_seq: 1, until_seq: 2 }];
+    talk.apply(&fixture.store(), group).await;
+    talk.say(&fixture.store(), &alice, "four").await;
+    let row = async |fixture: &dyn Fixture, user: &UserId| {
+        let row = fixture.store().inbox_row(user, talk.id).await.unwrap()?;
+        Some((row.first_seq, row.last_seq, row.last_time_ms, row.until_seq))
+    };
+    fixture.reopen().await;
+    assert_eq!(row(fixture, &bob).await, Some((1, 2, 2000, Some(2))));
+    assert_eq!(row(fixture, &alice).await, Some((1, 4, 4000, None)));
+    assert_eq!(row(fixture, &fresh_user("nobody")).await, None);
+
+    let mut group = talk.group(&alice, &[(fresh_temp_id(), "bob is back")]);
+    group.state.members.push(Member { user: bob.clone(), role: Role::Member, first_seq: 5 });
+    talk.state = group.state.clone();
+    assert_eq!(fixture.store().append(group).await.unwrap(), Appended::Applied);
+    assert_eq!(row(fixture, &bob).await, Some((5, 5, 5000, None)));
+
+    // Gone and back again in one group: a member, from the new entry on.
+    let mut group = talk.group(&alice, &[(fresh_temp_id(), "out"), (fresh_temp_id(), "in")]);
+    group.departures = vec![Departure { user: bob.clone(), first_seq: 5, until_seq: 6 }];
+    group.state.members[1].first_seq = 7;
+    let members = group.state.members.clone();
+    assert_eq!(fixture.store().append(group).await.unwrap(), Appended::Applied);
+    assert_eq!(row(fixture, &bob).await, Some((7, 7, 7000, None)));
+    let state = fixture.store().conversation(talk.id).await.unwrap().unwrap();
+    assert_eq!(state.members, members);
+}
+
+pub(crate) async fn the_read_position_never_goes_down(fixture: &mut impl Fixture) {
+    let (alice, bob) = (fresh_user("alice"), fresh_user("bob"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    for _ in 0..3 {
+        talk.say(&fixture.store(), &alice, "x").await;
+    }
+    for (seq, rises) in [(2, true), (1, false), (2, false), (3, true), (0, false)] {
+        assert_eq!(fixture.store().set_read(&bob, talk.id, seq).await.unwrap(), rises, "{seq}");
+    }
+    talk.say(&fixture.store(), &alice, "an append does not touch it").await;
+    fixture.reopen().await;
+    let read = async |user: &UserId| {
+        let row = fixture.store().inbox_row(user, talk.id).await.unwrap().unwrap();
+        assert_eq!(fixture.store().inbox(user).await.unwrap(), std::slice::from_ref(&row));
+        row.read_seq
+    };
+    assert_eq!(read(&bob).await, 3);
+    assert_eq!(read(&alice).await, 0);
+}
+
+pub(crate) async fn users_are_answered_in_the_order_of_the_questions(fixture: &mut impl Fixture) {
+    let known: Vec<_> = (0..20).map(|_| fresh_user("known")).collect();
+    let value = |index: usize| User { name: Some(format!("name {index}")), last_seen_ms: index as u64 };
+    for (index, user) in known.iter().enumerate() {
+        fixture.store().put_user(user, User::default()).await.unwrap();
+        fixture.store().put_user(user, value(index)).await.unwrap();
+    }
+    fixture.reopen().await;
+    let nobody = fresh_user("nobody");
+    let mut asked = known.clone();
+    asked.reverse();
+    asked.insert(7, nobody);
+    let mut expected: Vec<_> = (0..20).rev().map(|index| Some(value(index))).collect();
+    expected.insert(7, None);
+    assert_eq!(fixture.store().users(&asked).await.unwrap(), expected);
+    assert_eq!(fixture.store().users(&asked[..1]).await.unwrap(), expected[..1]);
+    assert_eq!(fixture.store().users(&[]).await.unwrap(), []);
+}
+
+pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut impl Fixture) {
+    let alice = fresh_user("alice");
+    let mut talk = Talk::new(&[&alice]);
+    for time_ms in [9_000, 9_000, 300, 12_000] {
+        let mut group = talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "silent")]);
+        group.entries[0].entry.time_ms = time_ms;
+        group.entries[1].push = false;
+        talk.apply(&fixture.store(), group).await;
+    }
+    let id = talk.id;
+    let due = async |fixture: &dyn Fixture, until_ms| {
+        let intents = fixture.store().intents(until_ms, usize::MAX).await.unwrap();
+        intents.into_iter().filter(|intent| intent.conversation == id).collect::<Vec<Intent>>()
+    };
+    let intent = |seq, time_ms| Intent { conversation: id, seq, time_ms };
+    let all = [intent(5, 300), intent(1, 9_000), intent(3, 9_000), intent(7, 12_000)];
+    assert_eq!(due(fixture, 299).await, []);
+    assert_eq!(due(fixture, 9_000).await, all[..3]);
+    assert_eq!(due(fixture, u64::MAX).await, all);
+    assert_eq!(fixture.store().intents(u64::MAX, 0).await.unwrap(), []);
+    assert_eq!(fixture.store().intents(u64::MAX, 2).await.unwrap().len(), 2);
+    fixture.store().clear_intents(&all[..2]).await.unwrap();
+    fixture.store().clear_intents(&all[..1]).await.unwrap();
+    assert_eq!(due(fixture, u64::MAX).await, all[2..]);
+    // A clock that was put back: an older one arrives after newer ones have been seen.
+    let mut group = talk.group(&alice, &[(fresh_temp_id(), "early")]);
+    group.entries[0].entry.time_ms = 200;
+    let early = intent(group.entries[0].entry.seq, 200);
+    assert_eq!(fixture.store().append(group).await.unwrap(), Appended::Applied);
+    assert_eq!(due(fixture, 9_000).await, [early, all[2]]);
+    fixture.reopen().await;
+    // A crash may bring cleared ones back, but never loses one.
+    let after = due(fixture, u64::MAX).await;
+    assert!([early, all[2], all[3]].iter().all(|left| after.contains(left)), "{after:?}");
+}
+
+pub(crate) async fn many_writers_of_one_conversation_leave_a_dense_log(fixture: &mut impl Fixture) {
+    const WRITERS: usize = 8;
+    const EACH: usize = 25;
+    let writers: Vec<_> = (0..WRITERS).map(|_| fresh_user("writer")).collect();
+    let talk = Talk::new(&writers.iter().collect::<Vec<_>>());
+    let (id, start) = (talk.id, talk.state.clone());
+    let tasks = writers.into_iter().map(|writer| {
+        let (store, start) = (fixture.store(), start.clone());
+        tokio::spawn(async move {
+            let mut acked = Vec::new();
+            while acked.len() < EACH {
+                let temp_id = fresh_temp_id();
+                loop {
+                    let state = store.conversation(id).await.unwrap().unwrap_or_else(|| start.clone());
+                    let group = Talk { id, state }.group(&writer, &[(temp_id, "contended")]);
+                    let entry = group.entries[0].entry.clone();
+                    match store.append(group).await.unwrap() {
+                        Appended::Applied => break acked.push(entry),
+                        Appended::Conflict { head } => assert!(head > 0),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            acked
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    let mut acked = Vec::new();
+    for task in tasks {
+        acked.extend(task.await.unwrap());
+    }
+    acked.sort_by_key(|entry| entry.seq);
+    assert!(acked.iter().map(|entry| entry.seq).eq(1..=(WRITERS * EACH) as u64));
+    assert_eq!(talk.log(&fixture.store()).await, acked);
+    fixture.reopen().await;
+    assert_eq!(talk.log(&fixture.store()).await, acked);
+}
+
+pub(crate) async fn two_markers_of_one_change_never_both_commit(fixture: &mut impl Fixture) {
+    let alice = fresh_user("alice");
+    let talk = Talk::new(&[&alice]);
+    let (id, start) = (talk.id, talk.state.clone());
+    for round in 0..20 {
+        let temp_id = fresh_temp_id();
+        let tries = (0..4).map(|_| {
+            let (store, alice, start) = (fixture.store(), alice.clone(), start.clone());
+            tokio::spawn(async move {
+                loop {
+                    let state = store.conversation(id).await.unwrap().unwrap_or_else(|| start.clone());
+                    let group = Talk { id, state }.group(&alice, &[(temp_id, "the same")]);
+                    let seq = group.entries[0].entry.seq;
+                    match store.append(group).await.unwrap() {
+                        Appended::Applied => break seq,
+                        Appended::Duplicates(found) => break found[0].1.seq,
+                        Appended::Conflict { .. } => {}
+                        Appended::Unknown => panic!("nothing was interrupted"),
+                    }
+                }
+            })
+        });
+        let tries: Vec<_> = tries.collect();
+        for attempt in tries {
+            assert_eq!(attempt.await.unwrap(), round + 1, "all attempts learn the one seq");
+        }
+    }
+    assert_eq!(talk.log(&fixture.store()).await.len(), 20);
+}

@@ -3,6 +3,7 @@
 //! The store decides order: an append is a compare-and-set on the head of a log, with dedupe
 //! markers in the same atomic step. Every implementation passes the suite in `contract.rs`.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
@@ -33,6 +34,9 @@ pub enum StoreError {
     /// Something stored cannot be read back; somebody must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// The caller broke a rule of [`AppendGroup`]; nothing was written. A bug, not a state of the store.
+    #[error("the append group is malformed: {0}")]
+    Malformed(&'static str),
 }
 
 /// A member of a conversation.
@@ -105,6 +109,29 @@ pub struct AppendGroup {
     pub state: Conversation,
     /// Members who went in this group; their inbox rows end at `until_seq`.
     pub departures: Vec<Departure>,
+}
+
+impl AppendGroup {
+    /// Checks the rules above, except for bytes. Every implementation calls it before it writes: a
+    /// malformed group would damage the log for good.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if self.entries.is_empty() || self.entries.len() > GROUP_ENTRIES_MAX {
+            return Err(StoreError::Malformed("it must have 1 to 128 entries"));
+        }
+        let seqs = self.entries.iter().map(|new| new.entry.seq);
+        if !seqs.eq(self.expected_head + 1..=self.expected_head + self.entries.len() as u64) {
+            return Err(StoreError::Malformed("its seqs must go on from the expected head"));
+        }
+        if self.state.head != self.expected_head + self.entries.len() as u64 {
+            return Err(StoreError::Malformed("the head of its state must be its last entry"));
+        }
+        let marked = self.entries.iter().filter_map(|new| Some((&new.entry.sender, new.entry.temp_id?)));
+        let mut seen = HashSet::new();
+        if !marked.into_iter().all(|marker| seen.insert(marker)) {
+            return Err(StoreError::Malformed("it must not have a marker twice"));
+        }
+        Ok(())
+    }
 }
 
 /// What is known of an earlier commit of the same change.

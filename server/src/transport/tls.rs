@@ -13,6 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 
 /// Why there is no usable certificate.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,14 @@ impl Identity {
             }
             Err(_) => Err(TlsError::Mismatch),
         }
+    }
+}
+
+impl Identity {
+    /// SHA-256 of the leaf certificate in hex, as clients that pin it want it.
+    pub fn sha256_hex(&self) -> String {
+        let leaf = self.0.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
+        data_encoding::HEXLOWER.encode(&Sha256::digest(leaf))
     }
 }
 

@@ -1,0 +1,3 @@
+//! The pure session.
+mod change;
+pub(crate) use change::Change;

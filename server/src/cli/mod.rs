@@ -1,0 +1,136 @@
+//! The command line of `tern`.
+//!
+//! Results go to standard output, what went wrong to standard error. Exit codes: 0 all is well,
+//! 1 the configuration, an argument or a token is not good, 2 it is good but this machine is not ready.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod chat;
+pub mod config;
+mod dev;
+pub mod preflight;
+mod serve;
+mod store;
+pub mod token;
+
+/// Self-hosted real-time chat backend.
+#[derive(Debug, Parser)]
+#[command(name = "tern", version, about, propagate_version = true)]
+#[command(after_help = "Start here: `tern dev`, then in a second terminal `tern chat --as bob --to alice`.")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node for development: everything embedded, on loopback, with two users
+    Dev(dev::Dev),
+    /// Run a node by a configuration file
+    Serve(serve::Serve),
+    /// Chat from the terminal
+    Chat(chat::Chat),
+    /// Mint, inspect and verify tokens
+    Token(token::TokenArgs),
+    /// Check a configuration
+    Config(config::ConfigArgs),
+    /// Look after the message store
+    Store(store::StoreArgs),
+    /// Print the version
+    Version,
+}
+
+/// Runs a command to its end.
+pub fn run(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Command::Dev(dev) => report(dev.run()),
+        Command::Serve(serve) => report(serve.run()),
+        Command::Chat(chat) => report(chat.run()),
+        Command::Token(token) => on_streams(|io| token.run(io, environment(), std::time::SystemTime::now())),
+        Command::Config(config) => on_streams(|io| config.run(io, environment())),
+        Command::Store(store) => report(store.run()),
+        Command::Version => {
+            println!("tern {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// The variables of the environment that are text: no key of the configuration is anything else.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn report(done: anyhow::Result<ExitCode>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(1)
+    })
+}
+
+/// Where a command reads and writes.
+pub struct Io<'a> {
+    /// Standard input.
+    pub input: &'a mut dyn Read,
+    /// Standard output.
+    pub out: &'a mut dyn Write,
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// Configuration, arguments or token are not good: exit code 1.
+    Config(String),
+    /// They are good, but something on this machine is in the way: exit code 2.
+    Preflight(String),
+}
+
+/// What a command comes to.
+pub type Outcome = Result<(), Failure>;
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(text) | Self::Preflight(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Preflight(error.to_string())
+    }
+}
+
+impl Failure {
+    /// A failure of exit code 1 that says what an error says.
+    pub fn config(error: impl fmt::Display) -> Self {
+        Self::Config(error.to_string())
+    }
+
+    /// Its exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 1,
+            Self::Preflight(_) => 2,
+        }
+    }
+}
+
+/// Runs a command on the standard streams and says on standard error why it failed.
+fn on_streams(command: impl FnOnce(Io<'_>) -> Outcome) -> ExitCode {
+    match command(Io { input: &mut io::stdin().lock(), out: &mut io::stdout().lock() }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

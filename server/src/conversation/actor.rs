@@ -1,0 +1,330 @@
+//! The task of one active conversation: takes what waits, decides, appends, and only then tells.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tern_protocol::{ConversationId, EntryId, PAGE_BYTES_MAX, UserId};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Context;
+use super::change::{Committed, Outcome, Refusal, Submission};
+use super::state::{ChangeKey, Decision, Facts, Plan, Verdict, decide};
+use crate::clock::unix_ms;
+use crate::delivery::Fresh;
+use crate::ops::metrics::record;
+use crate::store::{Appended, Conversation, GROUP_ENTRIES_MAX, Marker, Order, PageLimit, StoreError};
+
+/// Markers of recent commits kept to recognise predecessors without asking the store.
+const RECENT_MAX: usize = 1024;
+/// Pause before an unsettled append is submitted again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// Heads that moved under us in a row before the batch is given up as temporary.
+const CONFLICTS_MAX: u32 = 64;
+
+/// Runs until the mailbox is closed, or idle and `retire` agrees.
+pub(super) async fn run(
+    id: ConversationId,
+    mut mailbox: mpsc::Receiver<Submission>,
+    context: Context,
+    retire: impl Fn(&mpsc::Receiver<Submission>) -> bool,
+) {
+    let idle = context.idle;
+    let mut actor = Actor { id, context, state: None, recent: Recent::default(), waiting: VecDeque::new() };
+    let mut taken = Vec::with_capacity(1);
+    loop {
+        if actor.waiting.is_empty() {
+            match tokio::time::timeout(idle, mailbox.recv_many(&mut taken, GROUP_ENTRIES_MAX)).await {
+                Ok(0) => return,
+                Ok(_) => actor.waiting.extend(taken.drain(..)),
+                Err(_) if retire(&mailbox) => return,
+                Err(_) => continue,
+            }
+        }
+        actor.commit_some().await;
+    }
+}
+
+/// The cached state of a log: `Some(None)` is a conversation known not to exist.
+type Cached = Option<Option<Conversation>>;
+
+struct Actor {
+    id: ConversationId,
+    context: Context,
+    state: Cached,
+    recent: Recent,
+    waiting: VecDeque<Submission>,
+}
+
+/// The markers of the newest commits, bounded: the oldest go first.
+#[derive(Default)]
+struct Recent {
+    markers: HashMap<ChangeKey, Marker, foldhash::fast::RandomState>,
+    order: VecDeque<ChangeKey>,
+}
+
+impl Recent {
+    fn insert(&mut self, key: ChangeKey, marker: Marker) {
+        if self.order.len() == RECENT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.markers.remove(&oldest);
+        }
+        if self.markers.insert(key.clone(), marker).is_none() {
+            self.order.push_back(key);
+        }
+    }
+}
+
+/// Why a batch could not be settled now.
+enum Unsettled {
+    Store(StoreError),
+    Contended,
+    TimedOut,
+}
+
+impl From<StoreError> for Unsettled {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Actor {
+    /// Settles a prefix of what waits.
+    async fn commit_some(&mut self) {
+        self.waiting.make_contiguous();
+        match self.settle().await {
+            Ok(plan) => self.answer(plan).await,
+            Err(unsettled) => self.refuse_all(&unsettled),
+        }
+    }
+
+    /// Decides and appends until the store has given its final word.
+    async fn settle(&mut self) -> Result<Plan, Unsettled> {
+        let deadline = Instant::now() + self.context.settle;
+        let mut facts = self.recent_facts();
+        let mut conflicts = 0;
+        loop {
+            if self.state.is_none() {
+                self.state = Some(self.context.store.conversation(self.id).await?);
+            }
+            let batch = self.waiting.as_slices().0;
+            let mut fresh_id = || EntryId::from_uuid(uuid::Uuid::now_v7());
+            let state = self.state.as_ref().and_then(Option::as_ref);
+            let plan = match decide(state, batch, &facts, unix_ms(), &mut fresh_id) {
+                Decision::Lookup(keys) => {
+                    self.look_up(keys, &mut facts).await?;
+                    continue;
+                }
+                Decision::Ready(plan) => plan,
+            };
+            let Some(group) = &plan.group else { return Ok(plan) };
+            match self.append_until_known(group, deadline).await? {
+                Appended::Applied => {
+                    self.state = Some(Some(group.state.clone()));
+                    return Ok(plan);
+                }
+                Appended::Duplicates(found) => {
+                    for (index, marker) in found {
+                        let entry = &group.entries[index].entry;
+                        if let Some(temp_id) = entry.temp_id {
+                            facts.insert((entry.sender.clone(), temp_id), Some(marker));
+                        }
+                    }
+                    // The markers may be of another owner's append: the head is not sure either.
+                    self.state = None;
+                }
+                Appended::Conflict { .. } => {
+                    conflicts += 1;
+                    self.state = None;
+                    if conflicts > CONFLICTS_MAX {
+                        return Err(Unsettled::Contended);
+                    }
+                }
+                Appended::Unknown => return Err(Unsettled::TimedOut),
+            }
+        }
+    }
+
+    /// An append without an answer is submitted again as it is: its markers make the second answer final.
+    async fn append_until_known(
+        &self,
+        group: &crate::store::AppendGroup,
+        deadline: Instant,
+    ) -> Result<Appended, Unsettled> {
+        loop {
+            let error = match self.context.store.append(group.clone()).await {
+                Ok(Appended::Unknown) => Unsettled::TimedOut,
+                Ok(appended) => return Ok(appended),
+                Err(error) => Unsettled::Store(error),
+            };
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    fn recent_facts(&self) -> Facts {
+        // Only what this batch can ask about: its own keys and the predecessors they name.
+        let mut facts = Facts::new();
+        if self.recent.order.is_empty() {
+            return facts;
+        }
+        for submission in &self.waiting {
+            for temp_id in std::iter::once(submission.temp_id).chain(submission.after) {
+                let key = (submission.sender.clone(), temp_id);
+                if let Some(marker) = self.recent.markers.get(&key) {
+                    facts.insert(key, Some(*marker));
+                }
+            }
+        }
+        facts
+    }
+
+    async fn look_up(&self, keys: Vec<ChangeKey>, facts: &mut Facts) -> Result<(), StoreError> {
+        for key in keys {
+            // A predecessor is at most as old as the oldest send that waits.
+            let age_ms = self.waiting.iter().map(|submission| submission.age_ms).max().unwrap_or(0);
+            let marker = self.context.store.marker(self.id, &key.0, key.1, age_ms).await?;
+            facts.insert(key, marker);
+        }
+        Ok(())
+    }
+
+    /// The plan is durable: fan out, then answer, and remember.
+    async fn answer(&mut self, plan: Plan) {
+        let decided: Vec<Submission> = self.waiting.drain(..plan.verdicts.len()).collect();
+        let unknown = self.first_contact(&plan).await;
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; decided.len()];
+        let mut fresh = Vec::new();
+        for (index, verdict) in plan.verdicts.iter().enumerate() {
+            let submission = &decided[index];
+            outcomes[index] = Some(match verdict {
+                Verdict::Append(entry) => {
+                    let group = plan.group.as_ref().expect("an appended entry is in the group");
+                    let new = &group.entries[*entry];
+                    let marker = Marker { seq: new.entry.seq, digest: new.digest };
+                    self.recent.insert((submission.sender.clone(), submission.temp_id), marker);
+                    fresh.push((*entry, submission.origin, submission.arrived));
+                    Ok(Committed {
+                        seq: new.entry.seq,
+                        id: new.entry.id,
+                        time_ms: new.entry.time_ms,
+                        duplicate: false,
+                        recipient_unknown: unknown,
+                    })
+                }
+                Verdict::Duplicate(marker) => self.again(marker.seq, submission.origin).await,
+                Verdict::SameAs(first) => again_in_batch(outcomes[*first].as_ref()),
+                Verdict::Refuse(refusal) => Err(refusal.clone()),
+            });
+        }
+        self.fan_out(&plan, &fresh);
+        for (submission, outcome) in decided.into_iter().zip(outcomes) {
+            let outcome = outcome.expect("every verdict has an outcome");
+            self.count(&outcome, submission.arrived);
+            submission.reply.send(outcome);
+        }
+    }
+
+    fn count(&self, outcome: &Outcome, arrived: std::time::Instant) {
+        let messages = &self.context.metrics.messages;
+        match outcome {
+            Ok(committed) if committed.duplicate => messages.sends_duplicate.increment(1),
+            Ok(_) => {
+                messages.sends_applied.increment(1);
+                record(&messages.send_ack_seconds, arrived.elapsed());
+            }
+            Err(refusal) if refusal.code().temporary() => messages.sends_temporary.increment(1),
+            Err(_) => messages.sends_refused.increment(1),
+        }
+    }
+
+    fn fan_out(&self, plan: &Plan, origins: &[(usize, u64, std::time::Instant)]) {
+        let Some(group) = &plan.group else { return };
+        for (index, recipients) in plan.recipients.iter().enumerate() {
+            let end = plan.recipients.get(index + 1).map_or(group.entries.len(), |next| next.from);
+            let entries = group.entries[recipients.from..end].iter().enumerate().map(|(offset, new)| {
+                let place = recipients.from + offset;
+                let origin = origins.iter().find(|origin| origin.0 == place);
+                Fresh {
+                    entry: new.entry.clone(),
+                    origin: origin.map(|origin| origin.1),
+                    arrived: origin.map(|origin| origin.2),
+                }
+            });
+            self.context.delivery.fan_out(self.id, entries, &recipients.users);
+        }
+    }
+
+    /// A pair that was just made: has the other user ever been here?
+    async fn first_contact(&self, plan: &Plan) -> bool {
+        let Some(group) = plan.group.as_ref().filter(|group| group.expected_head == 0) else { return false };
+        let users: Vec<UserId> = group.state.members.iter().map(|member| member.user.clone()).collect();
+        let known = self.context.store.users(&users).await;
+        // A hint for people: without an answer nothing is claimed.
+        known.is_ok_and(|known| known.iter().any(Option::is_none))
+    }
+
+    /// A change that was committed earlier. Its first attempt may have died before anybody was told,
+    /// so the marks, the push intent and the fan-out are done again before the ack.
+    async fn again(&self, seq: u64, origin: u64) -> Outcome {
+        self.context.metrics.messages.dedupe_hits.increment(1);
+        let unavailable = |_| Refusal::Unavailable("the store does not answer");
+        self.context.store.redo(self.id, &[seq]).await.map_err(unavailable)?;
+        let limit = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
+        let found = self
+            .context
+            .store
+            .entries(self.id, seq..=seq, Order::Ascending, limit)
+            .await
+            .map_err(unavailable)?;
+        let entry =
+            found.into_iter().next().ok_or(Refusal::Unavailable("the committed entry cannot be read"))?;
+        let committed = Committed {
+            seq,
+            id: entry.id,
+            time_ms: entry.time_ms,
+            duplicate: true,
+            recipient_unknown: false,
+        };
+        if let Some(Some(state)) = &self.state {
+            let users: Vec<UserId> = state
+                .members
+                .iter()
+                .filter(|member| member.first_seq <= seq)
+                .map(|member| member.user.clone())
+                .collect();
+            let fresh = Fresh { entry, origin: Some(origin), arrived: None };
+            self.context.delivery.fan_out(self.id, std::iter::once(fresh), &users);
+        }
+        Ok(committed)
+    }
+
+    /// Nothing is known of these: the clients retry, and their markers tell.
+    fn refuse_all(&mut self, unsettled: &Unsettled) {
+        self.state = None;
+        let why = match unsettled {
+            Unsettled::Store(error) => {
+                tracing::warn!(conversation = %self.id, %error, "append failed");
+                "the message store does not answer"
+            }
+            Unsettled::TimedOut => "the message store did not answer in time",
+            Unsettled::Contended => "the conversation is being written by others",
+        };
+        for submission in std::mem::take(&mut self.waiting) {
+            let outcome = Err(Refusal::Unavailable(why));
+            self.count(&outcome, submission.arrived);
+            submission.reply.send(outcome);
+        }
+    }
+}
+
+fn again_in_batch(first: Option<&Outcome>) -> Outcome {
+    match first {
+        Some(Ok(committed)) => Ok(Committed { duplicate: true, ..*committed }),
+        Some(Err(refusal)) => Err(refusal.clone()),
+        None => Err(Refusal::Unavailable("the first attempt is undecided")),
+    }
+}

@@ -1,0 +1,116 @@
+use tempfile::TempDir;
+
+use super::*;
+use crate::events::contract::{self, Fixture, event, fresh_user};
+
+struct InFiles {
+    dir: TempDir,
+    events: Arc<FileEvents>,
+}
+
+fn config(dir: &TempDir) -> FileEventsConfig {
+    FileEventsConfig { dir: dir.path().into(), file_bytes_max: LINE_BYTES_MAX, files_max: 3 }
+}
+
+impl InFiles {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let events = Arc::new(FileEvents::open(config(&dir)).unwrap());
+        Self { dir, events }
+    }
+}
+
+#[async_trait]
+impl Fixture for InFiles {
+    fn events(&self) -> Arc<dyn Events> {
+        self.events.clone()
+    }
+
+    async fn reopen(&mut self) {
+        self.events = Arc::new(FileEvents::open(config(&self.dir)).unwrap());
+    }
+
+    async fn published(&self) -> Vec<PushEvent> {
+        lines(&self.dir).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn lines(dir: &TempDir) -> Vec<String> {
+    let numbers = numbers(dir.path()).unwrap();
+    let read = |number| fs::read_to_string(dir.path().join(format!("events-{number:012}.jsonl"))).unwrap();
+    numbers
+        .into_iter()
+        .map(read)
+        .flat_map(|text| text.lines().map(String::from).collect::<Vec<_>>())
+        .collect()
+}
+
+contract::suite!(InFiles::new());
+
+#[tokio::test]
+async fn a_line_torn_by_a_crash_is_removed_at_open() {
+    let mut fixture = InFiles::new();
+    let bob = fresh_user();
+    let (first, second) = (event(&bob, 1, "one"), event(&bob, 2, "two"));
+    fixture.events.publish(std::slice::from_ref(&first)).await.unwrap();
+    let path = fixture.dir.path().join("events-000000000001.jsonl");
+    let half = &serde_json::to_vec(&second).unwrap()[..40];
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(half).unwrap();
+    fixture.reopen().await;
+    fixture.events.publish(std::slice::from_ref(&second)).await.unwrap();
+    assert_eq!(fixture.published().await, [first, second]);
+    // A file that is nothing but half a line is emptied.
+    fs::write(&path, half).unwrap();
+    fixture.reopen().await;
+    assert_eq!(fs::read(&path).unwrap(), b"");
+}
+
+#[tokio::test]
+async fn files_stay_within_their_size_and_number_and_the_newest_events_are_kept() {
+    let fixture = InFiles::new();
+    let bob = fresh_user();
+    // Both as one large batch and one by one.
+    let events: Vec<_> = (1..=400).map(|seq| event(&bob, seq, &"x".repeat(120))).collect();
+    fixture.events.publish(&events[..200]).await.unwrap();
+    for event in &events[200..] {
+        fixture.events.publish(std::slice::from_ref(event)).await.unwrap();
+    }
+    let numbers = numbers(fixture.dir.path()).unwrap();
+    assert_eq!(numbers.len(), 3);
+    assert!(numbers[0] > 1, "older ones are gone");
+    for entry in fs::read_dir(fixture.dir.path()).unwrap() {
+        assert!(entry.unwrap().metadata().unwrap().len() <= LINE_BYTES_MAX);
+    }
+    let kept = fixture.published().await;
+    assert!(kept.len() > 60);
+    assert_eq!(kept, events[400 - kept.len()..]);
+}
+
+#[tokio::test]
+async fn after_a_failed_write_the_next_goes_to_a_new_file() {
+    let fixture = InFiles::new();
+    let bob = fresh_user();
+    let (first, second) = (event(&bob, 1, "one"), event(&bob, 2, "two"));
+    // A file that cannot be written to: open for reading only.
+    let path = fixture.dir.path().join("events-000000000001.jsonl");
+    let read_only = File::open(&path).unwrap();
+    fixture.events.files.lock().current = Some(Current { file: read_only, bytes: 0 });
+    assert!(fixture.events.publish(std::slice::from_ref(&first)).await.is_err());
+    fs::write(&path, "{\"half").unwrap();
+    fixture.events.publish(&[first.clone(), second.clone()]).await.unwrap();
+    assert_eq!(fixture.published().await, [first, second]);
+    assert_eq!(numbers(fixture.dir.path()).unwrap(), [1, 2]);
+}
+
+#[test]
+fn bad_settings_and_directories_are_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |config| FileEvents::open(config).err().unwrap().to_string();
+    let one = open(FileEventsConfig { files_max: 1, ..config(&dir) });
+    assert!(one.contains("files_max must be at least 2"), "{one}");
+    let small = open(FileEventsConfig { file_bytes_max: 100, ..config(&dir) });
+    assert!(small.contains("file_bytes_max must be at least 16384"), "{small}");
+    fs::write(dir.path().join("file"), "").unwrap();
+    let no_dir = open(FileEventsConfig { dir: dir.path().join("file"), ..config(&dir) });
+    assert!(no_dir.contains("cannot use the event directory"), "{no_dir}");
+}

@@ -1,0 +1,160 @@
+//! The ports for clients: one number on UDP and TCP, and plain HTTP where it is wanted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::config::Config;
+use crate::drain::Shutdown;
+use crate::http;
+use crate::session::Gateway;
+use crate::transport::address::AddressGate;
+use crate::transport::quic::QuicListener;
+use crate::transport::tcp::TcpListener;
+use crate::transport::tls::{self, Certificate};
+
+/// Tries to find a port that is free on both UDP and TCP.
+const PORT_TRIES: usize = 16;
+
+/// Why a port could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address is taken or not of this machine.
+    #[error("cannot listen on {address} ({protocol}): {source}{hint}", hint = hint(source))]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// UDP or TCP.
+        protocol: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program uses it: stop that or choose another port",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose a higher one",
+        _ => "",
+    }
+}
+
+/// The bound ports, not yet accepting.
+pub(super) struct Listeners {
+    quic: QuicListener,
+    tls: TcpListener,
+    plain: Option<TcpListener>,
+    client: SocketAddr,
+    http: Option<SocketAddr>,
+}
+
+impl Listeners {
+    /// Takes all ports, or none.
+    pub(super) fn bind(config: &Config, certificate: &Arc<Certificate>) -> Result<Self, ListenError> {
+        let gate = AddressGate::new(&config.transport);
+        let (quic, tls, client) = bind_client(config, certificate, &gate)?;
+        let plain = match config.listen.http {
+            None => None,
+            Some(address) => {
+                let listener = TcpListener::bind(address, None, gate, &config.transport);
+                Some(listener.map_err(|source| ListenError::Bind { address, protocol: "TCP", source })?)
+            }
+        };
+        let http = plain.as_ref().and_then(|plain| plain.local_addr().ok());
+        Ok(Self { quic, tls, plain, client, http })
+    }
+
+    /// Where clients connect, on UDP and TCP.
+    pub(super) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Where plain HTTP is.
+    pub(super) fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Accepts until the drain begins. Every connection is a task that the drain waits for. All QUIC
+    /// sessions run on the socket that is returned: it must outlive them.
+    pub(super) fn serve(self, gateway: Gateway, router: Router, shutdown: &Shutdown) -> Arc<QuicListener> {
+        let Self { quic, tls, plain, .. } = self;
+        let quic = Arc::new(quic);
+        shutdown.spawn(accept_quic(quic.clone(), gateway, shutdown.clone()));
+        for listener in std::iter::once(tls).chain(plain) {
+            shutdown.spawn(accept_tcp(listener, router.clone(), shutdown.clone()));
+        }
+        quic
+    }
+}
+
+/// One number on both protocols. With port 0, TCP picks and UDP must get the same.
+fn bind_client(
+    config: &Config,
+    certificate: &Arc<Certificate>,
+    gate: &AddressGate,
+) -> Result<(QuicListener, TcpListener, SocketAddr), ListenError> {
+    let wanted = config.listen.client;
+    let mut tries = if wanted.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let tcp = |source| ListenError::Bind { address: wanted, protocol: "TCP", source };
+        let tls_config = tls::tcp_server_config(certificate.clone());
+        let listener =
+            TcpListener::bind(wanted, Some(tls_config), gate.clone(), &config.transport).map_err(tcp)?;
+        let address = listener.local_addr().map_err(tcp)?;
+        let quic_config = tls::quic_server_config(certificate.clone());
+        match QuicListener::bind(address, quic_config, gate.clone(), &config.transport) {
+            Ok(quic) => return Ok((quic, listener, address)),
+            Err(source) => {
+                tries -= 1;
+                if tries == 0 {
+                    return Err(ListenError::Bind { address, protocol: "UDP", source });
+                }
+            }
+        }
+    }
+}
+
+async fn accept_quic(listener: Arc<QuicListener>, gateway: Gateway, shutdown: Shutdown) {
+    loop {
+        let pending = tokio::select! {
+            pending = listener.accept() => pending,
+            _ = shutdown.draining() => return,
+        };
+        let Some(pending) = pending else { return };
+        let gateway = gateway.clone();
+        shutdown.spawn(async move {
+            match pending.establish().await {
+                Ok(link) => gateway.serve(link).await,
+                Err(error) => tracing::debug!(%error, "no QUIC session"),
+            }
+        });
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, router: Router, shutdown: Shutdown) {
+    loop {
+        let pending = tokio::select! {
+            pending = listener.accept() => pending,
+            _ = shutdown.draining() => return,
+        };
+        let router = router.clone();
+        let stop = shutdown.clone();
+        shutdown.spawn(async move {
+            let connection = match pending.establish().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "no TCP connection");
+                    return;
+                }
+            };
+            let remote = connection.remote();
+            tokio::select! {
+                () = http::serve(connection, remote, router) => {}
+                _ = stop.draining() => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,198 @@
+//! Presence: what users see of each other. Derived from sessions, asked for by watching.
+//!
+//! [`Presence`] is the handle. Sessions change the state directly, without a queue that could be full;
+//! one task tells the watchers what is due and stores when users were last seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tern_protocol::{UserId, WATCH_USERS_MAX};
+use tokio::sync::Notify as Wake;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::clock::unix_ms;
+use crate::store::{Store, StoreError};
+
+mod last_seen;
+mod state;
+#[cfg(test)]
+mod tests;
+mod visibility;
+
+pub use state::{Due, Full, Notice, State, Timing, Watched};
+pub use visibility::{CONVERSATIONS_READ_MAX, visible};
+
+use last_seen::LastSeen;
+
+/// The `[presence]` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PresenceConfig {
+    /// A user whose last session ended is offline after this time, in milliseconds.
+    pub grace_ms: u64,
+    /// Changes go to watchers at most once in this time, in milliseconds.
+    pub batch_ms: u64,
+    /// Most (session, watched user) pairs on this node.
+    pub watches_max: usize,
+}
+
+impl Default for PresenceConfig {
+    fn default() -> Self {
+        Self { grace_ms: 10_000, batch_ms: 1_000, watches_max: 2_000_000 }
+    }
+}
+
+/// Where the notices of one watch go. Called by the presence task, one notice at a time: it must not
+/// block. It may still be called once after the session has unwatched.
+pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// Why a watch is refused. Nothing changed; the watch before it stands.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// More than [`WATCH_USERS_MAX`] users.
+    #[error("{0} users, at most {WATCH_USERS_MAX} can be watched at a time")]
+    TooMany(usize),
+    /// This node watches as many users as it can.
+    #[error("this node cannot watch more users now")]
+    Full,
+    /// Who is visible could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Handle of the presence service; cheap to clone.
+#[derive(Clone)]
+pub struct Presence {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State<Notify>>,
+    /// The state has something new that may be due.
+    wake: Wake,
+    last_seen: LastSeen,
+    store: Arc<dyn Store>,
+}
+
+/// The running service. Dropping it stops it without storing anything; better call
+/// [`PresenceTasks::stop`].
+pub struct PresenceTasks {
+    presence: Presence,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Presence {
+    /// Starts the service.
+    pub fn start(config: &PresenceConfig, store: Arc<dyn Store>) -> (Self, PresenceTasks) {
+        let timing = Timing {
+            grace: Duration::from_millis(config.grace_ms),
+            batch: Duration::from_millis(config.batch_ms),
+        };
+        let state = Mutex::new(State::new(timing, config.watches_max));
+        let shared = Arc::new(Shared { state, wake: Wake::new(), last_seen: LastSeen::default(), store });
+        let tasks = [tokio::spawn(tell(shared.clone())), tokio::spawn(record(shared.clone()))];
+        let presence = Self { shared };
+        (presence.clone(), PresenceTasks { presence, tasks })
+    }
+
+    /// A session of a user began.
+    pub fn session_started(&self, user: &UserId, session: u64) {
+        self.shared.state.lock().session_started(user, session);
+        self.shared.wake.notify_one();
+    }
+
+    /// A session of a user ended, at `now_ms` (Unix milliseconds). It also ends its watches.
+    /// Does not wait, so that a guard can call it when it is dropped.
+    pub fn session_ended(&self, user: &UserId, session: u64, now_ms: u64) {
+        let mut state = self.shared.state.lock();
+        state.unwatch(session);
+        state.session_ended(user, session, Instant::now().into_std(), now_ms);
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    /// A session of `me` watches these users and no others. `notify` gets one [`Notice::Answer`] with
+    /// all of them in this order (those whom `me` may not see read as unknown), then changes.
+    pub async fn watch(
+        &self,
+        session: u64,
+        me: &UserId,
+        users: Vec<UserId>,
+        notify: Notify,
+    ) -> Result<(), WatchError> {
+        if users.len() > WATCH_USERS_MAX {
+            return Err(WatchError::TooMany(users.len()));
+        }
+        let store = &*self.shared.store;
+        let visible = visible(store, me, &users).await?;
+        let stored = store.users(&users).await?;
+        let watched = users
+            .into_iter()
+            .zip(visible)
+            .zip(stored)
+            .map(|((user, visible), stored)| {
+                let last_seen_ms = stored.map(|stored| stored.last_seen_ms).filter(|time| *time > 0);
+                Watched { user, visible, last_seen_ms }
+            })
+            .collect();
+        self.shared.state.lock().watch(session, watched, notify).map_err(|Full| WatchError::Full)?;
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// A session watches nobody any more.
+    pub fn unwatch(&self, session: u64) {
+        self.shared.state.lock().unwatch(session);
+    }
+}
+
+impl PresenceTasks {
+    /// Stops, and stores of everybody still online that they were last seen now. Call it when all
+    /// sessions have ended.
+    pub async fn stop(mut self) {
+        for task in &mut self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        let shared = &self.presence.shared;
+        let left = shared.state.lock().leave_all(unix_ms());
+        shared.last_seen.note(left);
+        shared.last_seen.store_all(&*shared.store).await;
+    }
+}
+
+impl Drop for PresenceTasks {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Tells watchers what is due, when it is due.
+async fn tell(shared: Arc<Shared>) {
+    loop {
+        let now = Instant::now().into_std();
+        let (due, next) = {
+            let mut state = shared.state.lock();
+            (state.advance(now), state.due(now))
+        };
+        shared.last_seen.note(due.left);
+        for (notify, notice) in due.notices {
+            notify(notice);
+        }
+        match next {
+            None => shared.wake.notified().await,
+            Some(next) => tokio::select! {
+                () = shared.wake.notified() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+            },
+        }
+    }
+}
+
+/// Stores last-seen times; apart from telling, so that a slow store delays no notice.
+async fn record(shared: Arc<Shared>) {
+    shared.last_seen.run(&*shared.store).await;
+}

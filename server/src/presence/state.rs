@@ -1,0 +1,306 @@
+//! Who is online and who watches whom. Pure: input and time go in, what to tell and to store comes out.
+//!
+//! A user is online at once with their first session. After the last one they stay online for a
+//! grace, so that a device which merely reconnects is not seen to leave. What changed goes to
+//! watchers at most once per batch interval, and only if it is still a change by then.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use tern_protocol::{PresenceState, UserId, UserPresence};
+
+/// A user who went offline is remembered for this long, so that a watch whose read of the store was
+/// under way at that moment is still answered with the newer time.
+const REMEMBER: Duration = Duration::from_secs(60);
+
+/// Timing of [`State`].
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// From the end of the last session until a user is offline.
+    pub grace: Duration,
+    /// Between two batches of changes.
+    pub batch: Duration,
+}
+
+/// A user whom a session wants to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Whom.
+    pub user: UserId,
+    /// The watcher may see them. If not, they read as unknown and are not watched.
+    pub visible: bool,
+    /// When they were last seen by what is stored, in Unix milliseconds.
+    pub last_seen_ms: Option<u64>,
+}
+
+/// What is to be told to one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The answer to its watch: every user it named, in that order.
+    Answer(Vec<UserPresence>),
+    /// Users whose presence changed since.
+    Change(Vec<UserPresence>),
+}
+
+/// What [`State::advance`] found due. `N` is where the notices of a watch go.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Due<N> {
+    /// Notices in order: of one watch, the answer comes before changes.
+    pub notices: Vec<(N, Notice)>,
+    /// Users who are offline now, with the time they were last seen in Unix milliseconds.
+    pub left: Vec<(UserId, u64)>,
+}
+
+/// Why a watch is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// A user of whom something is known here. Without sessions, watchers and deadline there is no entry.
+#[derive(Debug, Default)]
+struct Entry {
+    sessions: BTreeSet<u64>,
+    /// Sessions that watch, with what each was told last: online or not.
+    watchers: BTreeMap<u64, bool>,
+    /// No session, and still online until the deadline.
+    grace: bool,
+    /// End of the grace, or of remembering.
+    deadline: Option<Instant>,
+    last_seen_ms: Option<u64>,
+}
+
+impl Entry {
+    fn online(&self) -> bool {
+        self.grace || !self.sessions.is_empty()
+    }
+
+    fn presence(&self, user: &UserId) -> UserPresence {
+        if self.online() {
+            UserPresence { user: user.clone(), state: PresenceState::Online, last_seen_ms: None }
+        } else {
+            let last_seen_ms = self.last_seen_ms;
+            UserPresence { user: user.clone(), state: PresenceState::Offline, last_seen_ms }
+        }
+    }
+}
+
+/// What one session watches.
+#[derive(Debug)]
+struct Watch<N> {
+    users: Vec<UserId>,
+    notify: N,
+}
+
+/// All that this node knows of presence. `N` is where the notices of a watch go.
+#[derive(Debug)]
+pub struct State<N> {
+    timing: Timing,
+    watches_max: usize,
+    users: HashMap<UserId, Entry>,
+    watches: HashMap<u64, Watch<N>>,
+    /// Sum of the users in `watches`.
+    watched: usize,
+    /// Watches to answer, oldest first, by session.
+    answers: Vec<(u64, N, Vec<UserPresence>)>,
+    /// Users to look at in the next batch.
+    changed: BTreeSet<UserId>,
+    /// The earliest time of the next batch.
+    batch_from: Option<Instant>,
+    deadlines: BTreeSet<(Instant, UserId)>,
+}
+
+impl<N: Clone> State<N> {
+    /// Nobody is there. `watches_max` bounds (session, watched user) pairs.
+    pub fn new(timing: Timing, watches_max: usize) -> Self {
+        Self {
+            timing,
+            watches_max,
+            users: HashMap::new(),
+            watches: HashMap::new(),
+            watched: 0,
+            answers: Vec::new(),
+            changed: BTreeSet::new(),
+            batch_from: None,
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// A session of a user begins. Twice is once.
+    pub fn session_started(&mut self, user: &UserId, session: u64) {
+        let entry = self.users.entry(user.clone()).or_default();
+        entry.sessions.insert(session);
+        entry.grace = false;
+        if let Some(deadline) = entry.deadline.take() {
+            self.deadlines.remove(&(deadline, user.clone()));
+        }
+        self.note_change(user);
+    }
+
+    /// A session of a user ended at `seen_ms` (Unix milliseconds). One that is not known is ignored.
+    pub fn session_ended(&mut self, user: &UserId, session: u64, now: Instant, seen_ms: u64) {
+        let Some(entry) = self.users.get_mut(user) else { return };
+        if !entry.sessions.remove(&session) {
+            return;
+        }
+        entry.last_seen_ms = entry.last_seen_ms.max(Some(seen_ms));
+        if entry.sessions.is_empty() {
+            entry.grace = true;
+            self.set_deadline(user, now + self.timing.grace);
+        }
+    }
+
+    /// A session watches these users and no others; [`State::advance`] gives the answer. At the
+    /// limit nothing changes.
+    pub fn watch(&mut self, session: u64, users: Vec<Watched>, notify: N) -> Result<(), Full> {
+        let before = self.watches.get(&session).map_or(0, |watch| watch.users.len());
+        if self.watched - before + users.len() > self.watches_max {
+            return Err(Full);
+        }
+        let replaced = self.watches.remove(&session);
+        let answer = users.iter().map(|watched| self.watch_one(session, watched)).collect();
+        self.answers.push((session, notify.clone(), answer));
+        let mut users: Vec<UserId> =
+            users.into_iter().filter(|watched| watched.visible).map(|watched| watched.user).collect();
+        users.sort_unstable();
+        users.dedup();
+        if let Some(replaced) = replaced {
+            self.drop_watch(session, replaced, &users);
+        }
+        self.watched += users.len();
+        if !users.is_empty() {
+            self.watches.insert(session, Watch { users, notify });
+        }
+        Ok(())
+    }
+
+    fn watch_one(&mut self, session: u64, watched: &Watched) -> UserPresence {
+        let user = &watched.user;
+        if !watched.visible {
+            return UserPresence { user: user.clone(), state: PresenceState::Unknown, last_seen_ms: None };
+        }
+        let entry = self.users.entry(user.clone()).or_default();
+        // Both may know a time; the newer one is right.
+        entry.last_seen_ms = entry.last_seen_ms.max(watched.last_seen_ms);
+        entry.watchers.insert(session, entry.online());
+        entry.presence(user)
+    }
+
+    /// A session watches nobody any more, and is owed no answer.
+    pub fn unwatch(&mut self, session: u64) {
+        self.answers.retain(|(other, _, _)| *other != session);
+        if let Some(watch) = self.watches.remove(&session) {
+            self.drop_watch(session, watch, &[]);
+        }
+    }
+
+    /// Takes a session off the users of a watch, except those in `kept` (sorted).
+    fn drop_watch(&mut self, session: u64, watch: Watch<N>, kept: &[UserId]) {
+        self.watched -= watch.users.len();
+        for user in watch.users {
+            if kept.binary_search(&user).is_err()
+                && let Some(entry) = self.users.get_mut(&user)
+            {
+                entry.watchers.remove(&session);
+                self.forget_if_idle(&user);
+            }
+        }
+    }
+
+    /// When [`State::advance`] has something to do: at once if the time has passed.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        if !self.answers.is_empty() {
+            return Some(now);
+        }
+        let batch = (!self.changed.is_empty()).then(|| self.batch_from.unwrap_or(now));
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        batch.into_iter().chain(deadline).min()
+    }
+
+    /// Everything that is due by `now`.
+    pub fn advance(&mut self, now: Instant) -> Due<N> {
+        let mut due = Due { notices: Vec::new(), left: Vec::new() };
+        while let Some((deadline, user)) = self.deadlines.pop_first() {
+            if deadline > now {
+                self.deadlines.insert((deadline, user));
+                break;
+            }
+            self.deadline_passed(&user, now, &mut due);
+        }
+        let answers = std::mem::take(&mut self.answers);
+        due.notices.extend(answers.into_iter().map(|(_, notify, users)| (notify, Notice::Answer(users))));
+        if !self.changed.is_empty() && self.batch_from.is_none_or(|from| from <= now) {
+            self.batch_from = Some(now + self.timing.batch);
+            self.take_changes(&mut due);
+        }
+        due
+    }
+
+    /// The node stops: everybody who is online here, with the time to store for them.
+    pub fn leave_all(&mut self, seen_ms: u64) -> Vec<(UserId, u64)> {
+        let online = self.users.iter().filter(|(_, entry)| entry.online());
+        let last_seen = |entry: &Entry| match entry.last_seen_ms {
+            Some(last_seen_ms) if entry.sessions.is_empty() => last_seen_ms,
+            _ => seen_ms,
+        };
+        let left = online.map(|(user, entry)| (user.clone(), last_seen(entry))).collect();
+        *self = Self::new(self.timing, self.watches_max);
+        left
+    }
+
+    fn deadline_passed(&mut self, user: &UserId, now: Instant, due: &mut Due<N>) {
+        let Some(entry) = self.users.get_mut(user) else { return };
+        entry.deadline = None;
+        if entry.grace {
+            entry.grace = false;
+            due.left.push((user.clone(), entry.last_seen_ms.unwrap_or_default()));
+            self.set_deadline(user, now + REMEMBER);
+            self.note_change(user);
+        } else {
+            self.forget_if_idle(user);
+        }
+    }
+
+    /// Tells each watcher what differs from what it was told last.
+    fn take_changes(&mut self, due: &mut Due<N>) {
+        let mut by_session: BTreeMap<u64, Vec<UserPresence>> = BTreeMap::new();
+        for user in std::mem::take(&mut self.changed) {
+            let Some(entry) = self.users.get_mut(&user) else { continue };
+            let (online, presence) = (entry.online(), entry.presence(&user));
+            for (session, told_online) in &mut entry.watchers {
+                if *told_online != online {
+                    *told_online = online;
+                    by_session.entry(*session).or_default().push(presence.clone());
+                }
+            }
+        }
+        for (session, users) in by_session {
+            if let Some(watch) = self.watches.get(&session) {
+                due.notices.push((watch.notify.clone(), Notice::Change(users)));
+            }
+        }
+    }
+
+    fn note_change(&mut self, user: &UserId) {
+        if self.users.get(user).is_some_and(|entry| !entry.watchers.is_empty()) {
+            self.changed.insert(user.clone());
+        }
+    }
+
+    fn set_deadline(&mut self, user: &UserId, deadline: Instant) {
+        let Some(entry) = self.users.get_mut(user) else { return };
+        if let Some(before) = entry.deadline.replace(deadline) {
+            self.deadlines.remove(&(before, user.clone()));
+        }
+        self.deadlines.insert((deadline, user.clone()));
+    }
+
+    fn forget_if_idle(&mut self, user: &UserId) {
+        let idle = |entry: &Entry| !entry.online() && entry.watchers.is_empty() && entry.deadline.is_none();
+        if self.users.get(user).is_some_and(idle) {
+            self.users.remove(user);
+            self.changed.remove(user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use tern_protocol::{
+    ConversationId, ConversationKind, Entry, PresenceState, Role, StoreId, TempId, UserPresence,
+};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::store::{
+    AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Member, Order,
+    PageLimit, User, Users,
+};
+
+/// As much of a store as presence asks: conversations, inboxes and users.
+#[derive(Default)]
+struct Shelf {
+    conversations: HashMap<ConversationId, Conversation>,
+    inboxes: HashMap<UserId, Vec<InboxRow>>,
+    users: Mutex<HashMap<UserId, User>>,
+    broken: AtomicBool,
+    reads: AtomicUsize,
+}
+
+impl Shelf {
+    fn check(&self) -> Result<(), StoreError> {
+        match self.broken.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unavailable("broken for the test".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn add(&mut self, id: ConversationId, kind: ConversationKind, names: &[&str]) {
+        let member = |name: &&str| Member { user: user(name), role: Role::Owner, first_seq: 1 };
+        let members = names.iter().map(member).collect();
+        let state = Conversation { kind, name: None, head: 1, last_time_ms: 1, members };
+        self.conversations.insert(id, state);
+        for name in names {
+            self.inboxes.entry(user(name)).or_default().push(InboxRow {
+                conversation: id,
+                last_seq: 1,
+                last_time_ms: 1,
+                first_seq: 1,
+                until_seq: None,
+                read_seq: 0,
+            });
+        }
+    }
+
+    fn pair(&mut self, a: &str, b: &str) {
+        self.add(ConversationId::pair(&user(a), &user(b)), ConversationKind::Pair, &[a, b]);
+    }
+
+    fn group(&mut self, number: u8, names: &[&str]) {
+        self.add(ConversationId::from_bytes([number; 16]), ConversationKind::Group, names);
+    }
+
+    fn user(&self, name: &str) -> User {
+        self.users.lock().get(&user(name)).cloned().unwrap_or_default()
+    }
+}
+
+impl Store for Shelf {
+    fn store_id(&self) -> StoreId {
+        StoreId::from_bytes([0; 16])
+    }
+}
+
+#[async_trait]
+impl Users for Shelf {
+    async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError> {
+        self.check()?;
+        let stored = self.users.lock();
+        Ok(users.iter().map(|user| stored.get(user).cloned()).collect())
+    }
+
+    async fn put_user(&self, user: &UserId, value: User) -> Result<(), StoreError> {
+        self.check()?;
+        self.users.lock().insert(user.clone(), value);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Inbox for Shelf {
+    async fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+        self.check()?;
+        Ok(self.inboxes.get(user).cloned().unwrap_or_default())
+    }
+
+    async fn inbox_row(&self, _: &UserId, _: ConversationId) -> Result<Option<InboxRow>, StoreError> {
+        unreachable!("presence reads whole inboxes")
+    }
+
+    async fn set_read(&self, _: &UserId, _: ConversationId, _: u64) -> Result<bool, StoreError> {
+        unreachable!("presence sets no positions")
+    }
+}
+
+#[async_trait]
+impl Log for Shelf {
+    async fn append(&self, _: AppendGroup) -> Result<Appended, StoreError> {
+        unreachable!("presence appends nothing")
+    }
+
+    async fn conversation(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        self.check()?;
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        Ok(self.conversations.get(&id).cloned())
+    }
+
+    async fn marker(
+        &self,
+        _: ConversationId,
+        _: &UserId,
+        _: TempId,
+        _: u64,
+    ) -> Result<Option<Marker>, StoreError> {
+        unreachable!("presence asks for no marker")
+    }
+
+    async fn entries(
+        &self,
+        _: ConversationId,
+        _: RangeInclusive<u64>,
+        _: Order,
+        _: PageLimit,
+    ) -> Result<Vec<Entry>, StoreError> {
+        unreachable!("presence reads no entries")
+    }
+
+    async fn redo(&self, _: ConversationId, _: &[u64]) -> Result<(), StoreError> {
+        unreachable!("presence redoes nothing")
+    }
+}
+
+#[async_trait]
+impl Intents for Shelf {
+    async fn intents(&self, _: u64, _: usize) -> Result<Vec<Intent>, StoreError> {
+        unreachable!("presence pushes nothing")
+    }
+
+    async fn clear_intents(&self, _: &[Intent]) -> Result<(), StoreError> {
+        unreachable!("presence pushes nothing")
+    }
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn users(names: &[&str]) -> Vec<UserId> {
+    names.iter().map(|name| user(name)).collect()
+}
+
+fn shown(name: &str, state: PresenceState, last_seen_ms: Option<u64>) -> UserPresence {
+    UserPresence { user: user(name), state, last_seen_ms }
+}
+
+/// Where the notices of a test's watch arrive.
+fn outbox() -> (Notify, mpsc::Receiver<Notice>) {
+    let (send, receive) = mpsc::channel(16);
+    (Arc::new(move |notice| send.try_send(notice).expect("the test reads")), receive)
+}
+
+/// Lets the tasks do all they can do now. Time is paused, so it passes only when all of them wait.
+async fn let_pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_sees_those_it_may_see_come_and_go() {
+    let mut shelf = Shelf::default();
+    shelf.pair("alice", "bob");
+    shelf.users.get_mut().insert(user("carol"), User { name: None, last_seen_ms: 77 });
+    shelf.group(1, &["alice", "carol"]);
+    let (presence, _tasks) = Presence::start(&PresenceConfig::default(), Arc::new(shelf));
+    presence.session_started(&user("mallory"), 3);
+    let (notify, mut notices) = outbox();
+    let all = users(&["mallory", "bob", "carol", "alice", "bob"]);
+    presence.session_started(&user("alice"), 1);
+    presence.watch(1, &user("alice"), all, notify).await.unwrap();
+    let expected = vec![
+        shown("mallory", PresenceState::Unknown, None),
+        shown("bob", PresenceState::Offline, None),
+        shown("carol", PresenceState::Offline, Some(77)),
+        shown("alice", PresenceState::Online, None),
+        shown("bob", PresenceState::Offline, None),
+    ];
+    assert_eq!(notices.recv().await, Some(Notice::Answer(expected)));
+    presence.session_started(&user("bob"), 2);
+    let online = vec![shown("bob", PresenceState::Online, None)];
+    assert_eq!(notices.recv().await, Some(Notice::Change(online)));
+    presence.session_ended(&user("bob"), 2, 1234);
+    presence.session_ended(&user("mallory"), 3, 1234);
+    let_pass(9_999 * MS).await;
+    assert_eq!(notices.try_recv().ok(), None, "the grace is not over");
+    let offline = vec![shown("bob", PresenceState::Offline, Some(1234))];
+    assert_eq!(notices.recv().await, Some(Notice::Change(offline)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_session_is_the_end_of_its_watch() {
+    let mut shelf = Shelf::default();
+    shelf.pair("alice", "bob");
+    let (presence, _tasks) = Presence::start(&PresenceConfig::default(), Arc::new(shelf));
+    let (notify, mut notices) = outbox();
+    presence.session_started(&user("alice"), 1);
+    presence.watch(1, &user("alice"), users(&["bob"]), notify).await.unwrap();
+    notices.recv().await.unwrap();
+    presence.session_ended(&user("alice"), 1, 5);
+    presence.session_started(&user("bob"), 2);
+    let_pass(60_000 * MS).await;
+    assert_eq!(notices.recv().await, None, "the callback is dropped without another call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_seen_is_stored_when_a_user_goes_offline_and_the_name_is_kept() {
+    let shelf = Shelf::default();
+    shelf.users.lock().insert(user("bob"), User { name: Some("Bob".into()), last_seen_ms: 1 });
+    let store = Arc::new(shelf);
+    let (presence, _tasks) = Presence::start(&PresenceConfig::default(), store.clone());
+    presence.session_started(&user("bob"), 1);
+    presence.session_ended(&user("bob"), 1, 5_000);
+    let_pass(9_999 * MS).await;
+    assert_eq!(store.user("bob").last_seen_ms, 1, "he may be back within the grace");
+    let_pass(2 * MS).await;
+    assert_eq!(store.user("bob"), User { name: Some("Bob".into()), last_seen_ms: 5_000 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_delays_last_seen_but_loses_none_and_delays_no_notice() {
+    let mut shelf = Shelf::default();
+    shelf.pair("alice", "bob");
+    let store = Arc::new(shelf);
+    let (presence, _tasks) = Presence::start(&PresenceConfig::default(), store.clone());
+    let (notify, mut notices) = outbox();
+    presence.session_started(&user("bob"), 2);
+    presence.watch(1, &user("alice"), users(&["bob"]), notify).await.unwrap();
+    notices.recv().await.unwrap();
+    store.broken.store(true, Ordering::SeqCst);
+    presence.session_ended(&user("bob"), 2, 5_000);
+    let_pass(10_001 * MS).await;
+    assert!(matches!(notices.try_recv(), Ok(Notice::Change(_))));
+    let_pass(60_000 * MS).await;
+    assert_eq!(store.user("bob").last_seen_ms, 0);
+    store.broken.store(false, Ordering::SeqCst);
+    let_pass(60_000 * MS).await;
+    assert_eq!(store.user("bob").last_seen_ms, 5_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_stores_everybody_who_is_still_here() {
+    let store = Arc::new(Shelf::default());
+    let (presence, tasks) = Presence::start(&PresenceConfig::default(), store.clone());
+    for number in 0..500 {
+        presence.session_started(&user(&format!("user{number}")), number);
+    }
+    presence.session_ended(&user("user7"), 7, 70_000);
+    let before = unix_ms();
+    tasks.stop().await;
+    assert_eq!(store.user("user7").last_seen_ms, 70_000, "the time of the end of the last session");
+    assert!(
+        (0..500)
+            .filter(|number| *number != 7)
+            .all(|number| { store.user(&format!("user{number}")).last_seen_ms >= before })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_refused_by_name_of_the_reason() {
+    let store = Arc::new(Shelf::default());
+    let config = PresenceConfig { watches_max: 2, ..PresenceConfig::default() };
+    let (presence, _tasks) = Presence::start(&config, store.clone());
+    let (notify, mut notices) = outbox();
+    let many: Vec<UserId> = (0..=WATCH_USERS_MAX).map(|number| user(&format!("user{number}"))).collect();
+    let watch = |users: Vec<UserId>| presence.watch(1, &many[0], users, notify.clone());
+    assert!(matches!(watch(many.clone()).await, Err(WatchError::TooMany(201))));
+    assert!(matches!(watch(many[..3].to_vec()).await, Err(WatchError::Full)));
+    store.broken.store(true, Ordering::SeqCst);
+    assert!(matches!(watch(many[..1].to_vec()).await, Err(WatchError::Store(_))));
+    assert!(notices.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn who_shares_a_conversation_is_visible_and_nobody_else() {
+    let mut shelf = Shelf::default();
+    shelf.pair("me", "friend");
+    shelf.pair("friend", "stranger");
+    shelf.group(1, &["me", "colleague"]);
+    shelf.group(2, &["colleague", "stranger"]);
+    // A group that I left: my row has an end, and I am not among its members.
+    shelf.group(3, &["me", "former"]);
+    let left = ConversationId::from_bytes([3; 16]);
+    shelf.conversations.get_mut(&left).unwrap().members.remove(0);
+    // A group whose inbox row is behind its log: the log decides.
+    shelf.group(4, &["me", "behind"]);
+    let removed = ConversationId::from_bytes([4; 16]);
+    shelf.conversations.get_mut(&removed).unwrap().members.remove(0);
+    for row in shelf.inboxes.get_mut(&user("me")).unwrap() {
+        row.until_seq = (row.conversation == left).then_some(1);
+    }
+    let asked = users(&["me", "friend", "colleague", "stranger", "former", "behind", "nobody", "friend"]);
+    let seen = visible(&shelf, &user("me"), &asked).await.unwrap();
+    assert_eq!(seen, [true, true, true, false, false, false, false, true]);
+    assert_eq!(visible(&shelf, &user("me"), &[]).await.unwrap(), [true; 0]);
+}
+
+#[tokio::test]
+async fn looking_for_strangers_reads_a_bounded_number_of_conversations() {
+    let mut shelf = Shelf::default();
+    for number in 0..1_000u16 {
+        let mut id = [9; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        shelf.add(ConversationId::from_bytes(id), ConversationKind::Group, &["me", "other"]);
+    }
+    let seen = visible(&shelf, &user("me"), &users(&["stranger"])).await.unwrap();
+    assert_eq!(seen, [false]);
+    assert!(shelf.reads.load(Ordering::SeqCst) <= 1 + CONVERSATIONS_READ_MAX);
+    // Each stranger costs one more, and somebody found early ends the search.
+    shelf.reads.store(0, Ordering::SeqCst);
+    assert_eq!(visible(&shelf, &user("me"), &users(&["other"])).await.unwrap(), [true]);
+    assert!(shelf.reads.load(Ordering::SeqCst) < 40);
+}

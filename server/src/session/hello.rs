@@ -1,0 +1,125 @@
+//! The first frame: who is there, and may they come in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tern_protocol::{Close, Code, DeviceId, Frame, Hello, Welcome};
+use tokio::time::timeout_at;
+
+use super::Inner;
+use super::active::Active;
+use super::quota::Verdict;
+use super::run::close_for;
+use crate::clock::unix_ms;
+use crate::hub::{Outbox, Outgoing, Session};
+use crate::registry::SessionAddress;
+use crate::store::User;
+use crate::transport::{Inbound, LinkInfo, LinkReader};
+
+/// Waits for Hello and opens the session. The error is what to close with, if anybody is there to hear it.
+pub(super) async fn greet(
+    gateway: &Arc<Inner>,
+    number: u64,
+    info: &LinkInfo,
+    outbox: &Arc<Outbox>,
+    reader: &mut LinkReader,
+) -> Result<Active, Option<Close>> {
+    let parts = &gateway.parts;
+    if let Verdict::Refused { retry_after } = parts.quota.connect(info.remote.ip(), Instant::now()) {
+        return Err(Some(back_off(
+            Code::RATE_LIMITED,
+            "too many connections from this address",
+            retry_after,
+        )));
+    }
+    let wait = parts.transport.hello_timeout();
+    let inbound = timeout_at(info.established + wait, reader.recv())
+        .await
+        .map_err(|_| close_for(Code::HELLO_TIMEOUT, format!("no hello within {} ms", wait.as_millis())))?;
+    let (request, hello) = match inbound {
+        Ok(Inbound::Frame(envelope)) => match envelope.frame {
+            Frame::Hello(hello) => (envelope.request, hello),
+            other => {
+                let reason = format!("the first frame must be hello, not {}", other.name());
+                return Err(Some(close_for(Code::UNEXPECTED_FRAME, reason)));
+            }
+        },
+        Ok(Inbound::Bad(error)) => return Err(Some(close_for(error.code(), error.to_string()))),
+        Err(error) => return Err(error.reply()),
+    };
+    open(gateway, number, info, outbox, request, hello).await.map_err(Some)
+}
+
+fn back_off(code: Code, reason: &str, after: Duration) -> Close {
+    let retry_after_ms = Some(after.as_millis().clamp(1, u128::from(u32::MAX)) as u32);
+    Close { retry_after_ms, ..close_for(code, reason) }
+}
+
+/// Checks the token, registers the session everywhere, and answers Welcome.
+async fn open(
+    gateway: &Arc<Inner>,
+    number: u64,
+    info: &LinkInfo,
+    outbox: &Arc<Outbox>,
+    request: Option<u64>,
+    hello: Hello,
+) -> Result<Active, Close> {
+    let parts = &gateway.parts;
+    let claims = parts
+        .auth
+        .verify(&hello.token.0, SystemTime::now())
+        .map_err(|error| close_for(error.code(), error.to_string()))?;
+    let device = hello.device.unwrap_or_else(|| {
+        DeviceId::new(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid device id")
+    });
+    remember(gateway, &claims).await?;
+    let session = Session::new(number, claims.user.clone(), device.clone(), Arc::clone(outbox));
+    // Live entries are queued from here on; whatever was committed before, sync finds in the store.
+    let (guard, replaced) = parts.hub.register(session, parts.config.sessions_per_user as usize);
+    if let Some(oldest) = replaced {
+        let reason = format!("more than {} sessions of this user", parts.config.sessions_per_user);
+        oldest.outbox.close(close_for(Code::SESSION_REPLACED, reason));
+    }
+    let address = SessionAddress {
+        node: parts.identity.name.clone(),
+        boot: parts.identity.boot,
+        session: number,
+        device: device.clone(),
+    };
+    if let Err(error) = parts.registry.register(&claims.user, &address).await {
+        // A hint: without it the user is served here all the same.
+        tracing::warn!(session = number, %error, "not in the registry");
+    }
+    parts.presence.session_started(&claims.user, number);
+    let welcome = Welcome {
+        session: number,
+        user: claims.user.clone(),
+        name: claims.name.clone(),
+        device,
+        store_id: parts.store.store_id(),
+        server: concat!("tern/", env!("CARGO_PKG_VERSION")).to_owned(),
+        features: 0,
+        time_ms: unix_ms(),
+        token_expires_ms: claims.expires_ms,
+        limits: gateway.limits(),
+    };
+    let agent = hello.agent.as_deref().map(|agent| agent.chars().take(128).collect::<String>());
+    tracing::debug!(session = number, agent, transport = info.label(), "hello");
+    let _ = outbox.push_control(&Outgoing::new(tern_protocol::Envelope { request, frame: welcome.into() }));
+    Ok(Active::new(Arc::clone(gateway), guard, address, claims))
+}
+
+/// Keeps the user's display name, and that they have been here.
+async fn remember(gateway: &Inner, claims: &crate::auth::Claims) -> Result<(), Close> {
+    let store = &gateway.parts.store;
+    let unavailable = |error| {
+        tracing::warn!(%error, "a user could not be read or written");
+        back_off(Code::UNAVAILABLE, "the message store does not answer", Duration::from_secs(1))
+    };
+    let known = store.users(std::slice::from_ref(&claims.user)).await.map_err(unavailable)?.pop().flatten();
+    if known.as_ref().is_some_and(|user| user.name == claims.name) {
+        return Ok(());
+    }
+    let last_seen_ms = known.map_or(0, |user| user.last_seen_ms);
+    store.put_user(&claims.user, User { name: claims.name.clone(), last_seen_ms }).await.map_err(unavailable)
+}

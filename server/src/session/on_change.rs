@@ -1,0 +1,231 @@
+//! Frames that change a conversation: messages and group management.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tern_protocol::{
+    Abandon, AddMembers, Code, ConversationId, CreateGroup, DEDUPE_WINDOW_S, Envelope, GROUP_MEMBERS_MAX,
+    LeaveGroup, NAME_BYTES_MAX, RemoveMembers, RenameGroup, Send, SendAck, SetRole, TEXT_BYTES_MAX, Target,
+    TempId, UserId,
+};
+
+use super::active::{Active, Handled};
+use super::lane::Admission;
+use super::quota::Verdict;
+use super::refused::Refused;
+use super::run::close_for;
+use crate::conversation::{Change, Reply, Submission};
+use crate::hub::Outgoing;
+
+/// Age of a send whose client does not say: markers are looked for a day back.
+const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
+
+/// A change before its order and rate were looked at.
+struct Asked {
+    request: Option<u64>,
+    conversation: ConversationId,
+    peer: Option<UserId>,
+    temp_id: TempId,
+    age_ms: u64,
+    change: Change,
+}
+
+impl Active {
+    pub(super) fn on_send(
+        &mut self,
+        request: Option<u64>,
+        send: Send,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let temp_id = send.temp_id;
+        let refuse = |code, detail: String| Err(Refused::new(code, detail).about(temp_id));
+        if send.text.is_empty() {
+            return refuse(Code::TEXT_EMPTY, "the text is empty".into());
+        }
+        if send.text.len() > TEXT_BYTES_MAX {
+            let detail =
+                format!("the text has {} bytes, at most {TEXT_BYTES_MAX} are allowed", send.text.len());
+            return refuse(Code::TEXT_TOO_LONG, detail);
+        }
+        let age_ms = send.age_ms.unwrap_or(AGE_UNSAID_MS);
+        if age_ms > u64::from(DEDUPE_WINDOW_S) * 1000 {
+            let detail = "the first attempt is more than 7 days ago: look for it in the history".into();
+            return refuse(Code::TOO_OLD, detail);
+        }
+        let conversation = send.to.conversation(&self.session.user);
+        let peer = match send.to {
+            Target::User(user) => Some(user),
+            Target::Conversation(_) => None,
+        };
+        let change = Change::Message { text: send.text };
+        self.ask(Asked { request, conversation, peer, temp_id, age_ms, change }, now)
+    }
+
+    pub(super) fn on_abandon(&mut self, abandon: Abandon) -> Result<Handled, Refused> {
+        let conversation = abandon.to.conversation(&self.session.user);
+        self.lanes.lock().abandon(conversation, abandon.temp_id);
+        Ok(Handled::Later)
+    }
+
+    pub(super) fn on_create_group(
+        &mut self,
+        request: Option<u64>,
+        create: CreateGroup,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let CreateGroup { name, members, temp_id } = create;
+        check_name(&name).map_err(|refused| refused.about(temp_id))?;
+        check_group_size(members.len()).map_err(|refused| refused.about(temp_id))?;
+        let conversation = ConversationId::group(&self.session.user, &temp_id);
+        self.ask_group(request, conversation, temp_id, Change::Create { name, members }, now)
+    }
+
+    pub(super) fn on_add_members(
+        &mut self,
+        request: Option<u64>,
+        add: AddMembers,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let AddMembers { conversation, users, temp_id } = add;
+        check_group_size(users.len()).map_err(|refused| refused.about(temp_id))?;
+        self.ask_group(request, conversation, temp_id, Change::Add { users }, now)
+    }
+
+    pub(super) fn on_remove_members(
+        &mut self,
+        request: Option<u64>,
+        remove: RemoveMembers,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let RemoveMembers { conversation, users, temp_id } = remove;
+        check_group_size(users.len()).map_err(|refused| refused.about(temp_id))?;
+        self.ask_group(request, conversation, temp_id, Change::Remove { users }, now)
+    }
+
+    pub(super) fn on_leave_group(
+        &mut self,
+        request: Option<u64>,
+        leave: LeaveGroup,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        self.ask_group(request, leave.conversation, leave.temp_id, Change::Leave, now)
+    }
+
+    pub(super) fn on_rename_group(
+        &mut self,
+        request: Option<u64>,
+        rename: RenameGroup,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let RenameGroup { conversation, name, temp_id } = rename;
+        check_name(&name).map_err(|refused| refused.about(temp_id))?;
+        self.ask_group(request, conversation, temp_id, Change::Rename { name }, now)
+    }
+
+    pub(super) fn on_set_role(
+        &mut self,
+        request: Option<u64>,
+        set: SetRole,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let SetRole { conversation, user, role, temp_id } = set;
+        self.ask_group(request, conversation, temp_id, Change::SetRole { user, role }, now)
+    }
+
+    /// A send that is refused for now before it was looked at keeps its place.
+    pub(super) fn put_off(&mut self, conversation: ConversationId, temp_id: TempId) {
+        let mut lanes = self.lanes.lock();
+        if let Admission::Submit { attempt, .. } = lanes.admit(conversation, temp_id) {
+            lanes.answered(conversation, temp_id, attempt, true);
+        }
+    }
+
+    fn ask_group(
+        &mut self,
+        request: Option<u64>,
+        conversation: ConversationId,
+        temp_id: TempId,
+        change: Change,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let age_ms = AGE_UNSAID_MS;
+        self.ask(Asked { request, conversation, peer: None, temp_id, age_ms, change }, now)
+    }
+
+    /// Order first, then rate, then the router. The answer comes through the reply.
+    fn ask(&mut self, asked: Asked, now: Instant) -> Result<Handled, Refused> {
+        let Asked { request, conversation, peer, temp_id, age_ms, change } = asked;
+        let admission = self.lanes.lock().admit(conversation, temp_id);
+        let (attempt, after) = match admission {
+            Admission::Submit { attempt, after } => (attempt, after),
+            Admission::OutOfOrder => {
+                return Err(Refused::from(crate::conversation::Refusal::OutOfOrder).about(temp_id));
+            }
+            Admission::TooMany => {
+                let reason = "more than sends_in_flight unresolved sends in this session";
+                return Ok(Handled::Fatal(close_for(Code::LIMIT_EXCEEDED, reason)));
+            }
+        };
+        let parts = &self.gateway.parts;
+        if let Verdict::Refused { retry_after } = parts.quota.send(&self.session.user, now) {
+            self.lanes.lock().answered(conversation, temp_id, attempt, true);
+            return Err(Refused::rate_limited(retry_after, "sends of this user").about(temp_id));
+        }
+        let lanes = Arc::clone(&self.lanes);
+        let session = Arc::clone(&self.session);
+        let gateway = Arc::clone(&self.gateway);
+        let reply = Reply::new(move |outcome| {
+            let temporary = outcome.as_ref().is_err_and(|refusal| refusal.code().temporary());
+            lanes.lock().answered(conversation, temp_id, attempt, temporary);
+            let frame = match outcome {
+                Ok(committed) => SendAck {
+                    temp_id,
+                    conversation,
+                    seq: committed.seq,
+                    id: committed.id,
+                    time_ms: committed.time_ms,
+                    duplicate: committed.duplicate,
+                    recipient_unknown: committed.recipient_unknown,
+                }
+                .into(),
+                Err(refusal) => {
+                    gateway.refused(refusal.code());
+                    Refused::from(refusal).about(temp_id).into_frame().into()
+                }
+            };
+            let _ = session.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
+        });
+        parts.router.submit(Submission {
+            conversation,
+            peer,
+            sender: self.session.user.clone(),
+            sender_name: self.claims.name.clone(),
+            origin: self.session.id,
+            temp_id,
+            after,
+            age_ms,
+            change,
+            arrived: now,
+            reply,
+        });
+        Ok(Handled::Later)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Refused> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        let detail = format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters");
+        return Err(Refused::new(Code::INVALID_ARGUMENT, detail));
+    }
+    Ok(())
+}
+
+fn check_group_size(users: usize) -> Result<(), Refused> {
+    if users > GROUP_MEMBERS_MAX {
+        return Err(Refused::new(
+            Code::GROUP_FULL,
+            format!("a group has at most {GROUP_MEMBERS_MAX} members"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Frames that read: sync, history, lists. They are queued for the session's backlog worker.
+
+use std::time::Instant;
+
+use tern_protocol::{
+    Code, Fetch, ListConversations, ListMembers, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX, SYNC_CURSORS_MAX,
+    SYNC_CURSORS_TOTAL_MAX, Sync,
+};
+
+use super::active::{Active, Handled};
+use super::backlog::Job;
+use super::quota::Verdict;
+use super::refused::Refused;
+use crate::conversation::history::{Anchor, ListCursor};
+
+impl Active {
+    pub(super) fn on_sync(
+        &mut self,
+        request: Option<u64>,
+        sync: Sync,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let total = self.cursors.len() + sync.cursors.len();
+        if sync.cursors.len() > SYNC_CURSORS_MAX || total > SYNC_CURSORS_TOTAL_MAX {
+            self.cursors = Vec::new();
+            let detail = format!(
+                "at most {SYNC_CURSORS_MAX} cursors a frame and {SYNC_CURSORS_TOTAL_MAX} a sync are allowed"
+            );
+            return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
+        }
+        self.cursors.extend(sync.cursors);
+        if sync.more {
+            return Ok(Handled::Later);
+        }
+        let cursors = std::mem::take(&mut self.cursors);
+        self.allow_fetch(now)?;
+        self.backlog.push(Job::Sync { request, cursors })
+    }
+
+    pub(super) fn on_fetch(
+        &mut self,
+        request: Option<u64>,
+        fetch: Fetch,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        self.allow_fetch(now)?;
+        let limit = page_limit(fetch.limit)?;
+        let anchor = match (fetch.before, fetch.after, fetch.around) {
+            (None, None, None) => Anchor::Latest,
+            (Some(seq), None, None) => Anchor::Before(seq),
+            (None, Some(seq), None) => Anchor::After(seq),
+            (None, None, Some(seq)) => Anchor::Around(seq),
+            _ => {
+                let detail = "give at most one of before, after and around";
+                return Err(Refused::new(Code::INVALID_ARGUMENT, detail));
+            }
+        };
+        self.backlog.push(Job::Fetch { request, conversation: fetch.conversation, anchor, limit })
+    }
+
+    pub(super) fn on_list_conversations(
+        &mut self,
+        request: Option<u64>,
+        list: ListConversations,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        self.allow_fetch(now)?;
+        let limit = page_limit(list.limit)?;
+        let cursor = match list.cursor.map(|text| text.parse::<ListCursor>()).transpose() {
+            Ok(cursor) => cursor,
+            Err(()) => {
+                let detail = "cursor must be the `next` of an earlier page";
+                return Err(Refused::new(Code::INVALID_ARGUMENT, detail));
+            }
+        };
+        self.backlog.push(Job::List { request, cursor, limit })
+    }
+
+    pub(super) fn on_list_members(
+        &mut self,
+        request: Option<u64>,
+        list: ListMembers,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        self.allow_fetch(now)?;
+        self.backlog.push(Job::Members { request, conversation: list.conversation })
+    }
+
+    fn allow_fetch(&self, now: Instant) -> Result<(), Refused> {
+        match self.gateway.parts.quota.fetch(&self.session.user, now) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Refused { retry_after } => Err(Refused::rate_limited(retry_after, "reads of this user")),
+        }
+    }
+}
+
+fn page_limit(asked: Option<u32>) -> Result<usize, Refused> {
+    let limit = asked.map_or(PAGE_ENTRIES_DEFAULT, |limit| limit as usize);
+    if !(1..=PAGE_ENTRIES_MAX).contains(&limit) {
+        let detail = format!("limit must be 1 to {PAGE_ENTRIES_MAX}, not {limit}");
+        return Err(Refused::new(Code::INVALID_ARGUMENT, detail));
+    }
+    Ok(limit)
+}

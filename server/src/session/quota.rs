@@ -1,0 +1,312 @@
+//! How often a connection, a user and an address may do what. Pure: time is an argument.
+//!
+//! Buckets follow the generic cell rate algorithm (ITU-T I.371): a bucket is one number, the time at
+//! which it would be full again. Users and addresses are remembered beyond their connections, so
+//! reconnecting resets nothing.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tern_protocol::UserId;
+
+/// Shards of a table: more than the cores that lock them at once.
+const SHARDS: usize = 16;
+
+/// The `[quota]` section. Every rate has a steady part and a burst on top of an idle start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuotaConfig {
+    /// Messages and other changes one user may send per second, over all their sessions.
+    pub user_sends_per_second: NonZeroU32,
+    /// Sends at once after a pause.
+    pub user_sends_burst: NonZeroU32,
+    /// Pages of history and lists one user may ask for per second, over all their sessions.
+    pub user_fetches_per_second: NonZeroU32,
+    /// Fetches at once after a pause.
+    pub user_fetches_burst: NonZeroU32,
+    /// Frames of any kind per second on one connection.
+    pub connection_frames_per_second: NonZeroU32,
+    /// Frames at once after a pause.
+    pub connection_frames_burst: NonZeroU32,
+    /// Typing notices per second on one connection; more are dropped without a word.
+    pub connection_typing_per_second: NonZeroU32,
+    /// Typing notices at once after a pause.
+    pub connection_typing_burst: NonZeroU32,
+    /// Presence watches per second on one connection.
+    pub connection_watches_per_second: NonZeroU32,
+    /// Watches at once after a pause.
+    pub connection_watches_burst: NonZeroU32,
+    /// New connections per second from one address (IPv4, or IPv6 /64).
+    pub address_connects_per_second: NonZeroU32,
+    /// New connections at once after a pause.
+    pub address_connects_burst: NonZeroU32,
+    /// Addresses of this machine have no limit: for development only.
+    pub loopback_exempt: bool,
+    /// Most users remembered per kind of limit. Only full buckets are forgotten; where there is no
+    /// room, newcomers share one bucket.
+    pub users_max: usize,
+    /// Most addresses remembered, by the same rule.
+    pub addresses_max: usize,
+}
+
+const fn count(number: u32) -> NonZeroU32 {
+    match NonZeroU32::new(number) {
+        Some(number) => number,
+        None => NonZeroU32::MIN,
+    }
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self {
+            user_sends_per_second: count(50),
+            user_sends_burst: count(200),
+            user_fetches_per_second: count(100),
+            user_fetches_burst: count(1_000),
+            connection_frames_per_second: count(200),
+            connection_frames_burst: count(1_000),
+            connection_typing_per_second: count(2),
+            connection_typing_burst: count(5),
+            connection_watches_per_second: count(2),
+            connection_watches_burst: count(20),
+            address_connects_per_second: count(50),
+            address_connects_burst: count(200),
+            loopback_exempt: false,
+            users_max: 65_536,
+            addresses_max: 65_536,
+        }
+    }
+}
+
+/// May it be done now?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Yes, and it was counted.
+    Allowed,
+    /// No, and it was not counted.
+    Refused {
+        /// After this time it is allowed, if nothing else is done meanwhile. Never zero.
+        retry_after: Duration,
+    },
+}
+
+impl Verdict {
+    /// It is [`Verdict::Allowed`].
+    pub fn allowed(self) -> bool {
+        self == Self::Allowed
+    }
+}
+
+/// A steady rate with a burst, in the numbers the algorithm wants.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    /// Time that one event costs, in nanoseconds.
+    cost_ns: u64,
+    /// Time that an idle bucket holds, in nanoseconds: burst × cost.
+    depth_ns: u64,
+}
+
+impl Rate {
+    fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        let cost_ns = (1_000_000_000 / u64::from(per_second.get())).max(1);
+        Self { cost_ns, depth_ns: cost_ns * u64::from(burst.get()) }
+    }
+}
+
+/// One bucket: when it will be full again, in nanoseconds since its origin. 0 is full.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    full_ns: u64,
+}
+
+impl Bucket {
+    fn take(&mut self, rate: Rate, now_ns: u64) -> Verdict {
+        let full_ns = self.full_ns.max(now_ns) + rate.cost_ns;
+        match (full_ns - now_ns).checked_sub(rate.depth_ns) {
+            None | Some(0) => {
+                self.full_ns = full_ns;
+                Verdict::Allowed
+            }
+            Some(wait_ns) => Verdict::Refused { retry_after: Duration::from_nanos(wait_ns) },
+        }
+    }
+}
+
+/// Nanoseconds since `origin`; enough for 584 years.
+fn since(origin: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(origin).as_nanos() as u64
+}
+
+/// The buckets of one connection. They live and die with it.
+#[derive(Debug)]
+pub struct ConnectionQuota {
+    origin: Instant,
+    frames: (Rate, Bucket),
+    typing: (Rate, Bucket),
+    watches: (Rate, Bucket),
+}
+
+impl ConnectionQuota {
+    /// Full buckets for a connection that begins now.
+    pub fn new(config: &QuotaConfig, now: Instant) -> Self {
+        let full = |per_second, burst| (Rate::new(per_second, burst), Bucket::default());
+        Self {
+            origin: now,
+            frames: full(config.connection_frames_per_second, config.connection_frames_burst),
+            typing: full(config.connection_typing_per_second, config.connection_typing_burst),
+            watches: full(config.connection_watches_per_second, config.connection_watches_burst),
+        }
+    }
+
+    /// A frame came, of any kind.
+    pub fn frame(&mut self, now: Instant) -> Verdict {
+        self.frames.1.take(self.frames.0, since(self.origin, now))
+    }
+
+    /// A typing notice came. A refused one is dropped without an answer.
+    pub fn typing(&mut self, now: Instant) -> Verdict {
+        self.typing.1.take(self.typing.0, since(self.origin, now))
+    }
+
+    /// A presence watch came.
+    pub fn watch(&mut self, now: Instant) -> Verdict {
+        self.watches.1.take(self.watches.0, since(self.origin, now))
+    }
+}
+
+/// The buckets of users and addresses of this node, shared by all its sessions.
+pub struct Quota {
+    sends: Shards<UserId>,
+    fetches: Shards<UserId>,
+    connects: Shards<AddressKey>,
+    loopback_exempt: bool,
+}
+
+impl Quota {
+    /// Full buckets for everybody. `origin` is any time that no later argument precedes.
+    pub fn new(config: &QuotaConfig, origin: Instant) -> Self {
+        let sends = Rate::new(config.user_sends_per_second, config.user_sends_burst);
+        let fetches = Rate::new(config.user_fetches_per_second, config.user_fetches_burst);
+        let connects = Rate::new(config.address_connects_per_second, config.address_connects_burst);
+        Self {
+            sends: Shards::new(sends, config.users_max, origin),
+            fetches: Shards::new(fetches, config.users_max, origin),
+            connects: Shards::new(connects, config.addresses_max, origin),
+            loopback_exempt: config.loopback_exempt,
+        }
+    }
+
+    /// The user sends a message or asks for another change.
+    pub fn send(&self, user: &UserId, now: Instant) -> Verdict {
+        self.sends.take(user, now)
+    }
+
+    /// The user asks for a page of history or a list, by frame or by HTTP.
+    pub fn fetch(&self, user: &UserId, now: Instant) -> Verdict {
+        self.fetches.take(user, now)
+    }
+
+    /// A connection comes from this address.
+    pub fn connect(&self, address: IpAddr, now: Instant) -> Verdict {
+        let address = address.to_canonical();
+        if self.loopback_exempt && address.is_loopback() {
+            return Verdict::Allowed;
+        }
+        self.connects.take(&AddressKey::of(address), now)
+    }
+}
+
+/// Whom an address stands for: in IPv6 a subscriber has at least a /64.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct AddressKey(IpAddr);
+
+impl AddressKey {
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self(address),
+            IpAddr::V6(v6) => Self(IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)))),
+        }
+    }
+}
+
+/// Tables by hash of the key, so that sessions seldom wait for each other.
+struct Shards<K> {
+    hasher: RandomState,
+    origin: Instant,
+    rate: Rate,
+    tables: [Mutex<Table<K>>; SHARDS],
+}
+
+impl<K: Clone + Eq + Hash> Shards<K> {
+    fn new(rate: Rate, keys_max: usize, origin: Instant) -> Self {
+        let keys_max = keys_max.div_ceil(SHARDS);
+        let tables = std::array::from_fn(|_| Mutex::new(Table::new(keys_max)));
+        Self { hasher: RandomState::default(), origin, rate, tables }
+    }
+
+    fn take(&self, key: &K, now: Instant) -> Verdict {
+        let shard = (self.hasher.hash_one(key) >> 32) as usize % SHARDS;
+        self.tables[shard].lock().take(key, self.rate, since(self.origin, now))
+    }
+}
+
+/// Buckets by key, in two generations. Every `depth` of the rate the older one is dropped: what was
+/// not touched for that long is full, and a full bucket is the same as none.
+struct Table<K> {
+    keys_max: usize,
+    young: HashMap<K, Bucket, RandomState>,
+    old: HashMap<K, Bucket, RandomState>,
+    /// When the next generation begins, in nanoseconds since the origin.
+    turn_ns: u64,
+    /// Shared by keys for which there is no room.
+    overflow: Bucket,
+}
+
+impl<K: Clone + Eq + Hash> Table<K> {
+    fn new(keys_max: usize) -> Self {
+        Self {
+            keys_max: keys_max.max(1),
+            young: HashMap::default(),
+            old: HashMap::default(),
+            turn_ns: 0,
+            overflow: Bucket::default(),
+        }
+    }
+
+    fn take(&mut self, key: &K, rate: Rate, now_ns: u64) -> Verdict {
+        if now_ns >= self.turn_ns {
+            let idle = now_ns >= self.turn_ns.saturating_add(rate.depth_ns);
+            self.old = std::mem::take(&mut self.young);
+            if idle {
+                // Nothing at all was touched for a whole generation.
+                self.old = HashMap::default();
+            }
+            self.turn_ns = now_ns + rate.depth_ns;
+        }
+        if let Some(bucket) = self.young.get_mut(key) {
+            return bucket.take(rate, now_ns);
+        }
+        let mut bucket = match self.old.remove(key) {
+            Some(bucket) => bucket,
+            None if self.len() >= self.keys_max => return self.overflow.take(rate, now_ns),
+            None => Bucket::default(),
+        };
+        let verdict = bucket.take(rate, now_ns);
+        self.young.insert(key.clone(), bucket);
+        verdict
+    }
+
+    fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

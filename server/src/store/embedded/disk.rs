@@ -1,0 +1,211 @@
+//! Reads of what is durable: single keys, states of conversations, pages and inboxes.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, Readable, Snapshot};
+use moka::sync::Cache;
+use tern_protocol::{ConversationId, Entry, UserId};
+
+use super::keys;
+use super::values::{self, Head, Row, Shape};
+use crate::store::{Conversation, InboxRow, Intent, Order, PageLimit, StoreError};
+
+/// Members over all cached conversations; one takes about 100 bytes, so this is some 10 MiB.
+const CACHED_MEMBERS_MAX: u64 = 100_000;
+
+/// The database, with one keyspace for everything: its parts then reach tables together, so the
+/// commit count can never be ahead of the data it counts.
+#[derive(Clone)]
+pub(super) struct Disk {
+    pub(super) db: Database,
+    pub(super) space: Keyspace,
+    /// States as of the last commit. Only the committer inserts, or a slow reader could put back
+    /// an old state.
+    states: Cache<ConversationId, Arc<Conversation>>,
+}
+
+impl Disk {
+    pub(super) fn new(db: Database, space: Keyspace) -> Self {
+        let states = Cache::builder()
+            .weigher(|_, state: &Arc<Conversation>| 1 + state.members.len() as u32)
+            .max_capacity(CACHED_MEMBERS_MAX)
+            .build();
+        Self { db, space, states }
+    }
+
+    /// A value as of the last commit.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.space.get(key).map_err(read_failed)?.map(Bytes::from))
+    }
+
+    /// Number of the last commit; 0 before the first.
+    pub(super) fn commits(&self) -> Result<u64, StoreError> {
+        self.get(keys::COMMITS)?.map_or(Ok(0), |bytes| values::decode("the commit count", &bytes))
+    }
+
+    /// A state as of the last commit.
+    pub(super) fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
+        if let Some(state) = self.states.get(&id) {
+            return Ok(Some(state));
+        }
+        let snapshot = self.db.snapshot();
+        let Some(head) = self.head(&snapshot, id)? else { return Ok(None) };
+        let shape = snapshot.get(&self.space, keys::shape(id)).map_err(read_failed)?;
+        let shape = shape.ok_or_else(|| StoreError::Corrupt(format!("{id} has a head but no members")))?;
+        let shape: Shape = values::decode("a conversation", &shape)?;
+        Ok(Some(Arc::new(values::conversation(head, shape))))
+    }
+
+    /// Keeps a state that has just been committed. For the committer only.
+    pub(super) fn committed(&self, id: ConversationId, state: Arc<Conversation>) {
+        self.states.insert(id, state);
+    }
+
+    fn head(&self, snapshot: &Snapshot, id: ConversationId) -> Result<Option<Head>, StoreError> {
+        let bytes = snapshot.get(&self.space, keys::head(id)).map_err(read_failed)?;
+        bytes.map(|bytes| values::decode("a head", &bytes)).transpose()
+    }
+
+    /// Entries of a log in `range`, cut at `limit`.
+    pub(super) fn entries(
+        &self,
+        id: ConversationId,
+        range: RangeInclusive<u64>,
+        order: Order,
+        limit: PageLimit,
+    ) -> Result<Vec<Entry>, StoreError> {
+        if range.is_empty() || limit.entries == 0 {
+            return Ok(Vec::new());
+        }
+        let found = self.space.range(keys::entry(id, *range.start())..=keys::entry(id, *range.end()));
+        let mut page = Page { order, limit, bytes: 0, entries: Vec::new() };
+        match order {
+            Order::Ascending => page.fill(found)?,
+            Order::Descending => page.fill(found.rev())?,
+        }
+        Ok(page.entries)
+    }
+
+    /// All rows of a user, most recently changed first.
+    pub(super) fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+        let snapshot = self.db.snapshot();
+        let mut reads = Vec::new();
+        for item in snapshot.prefix(&self.space, keys::reads(user)) {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            reads.push((keys::row_conversation(&key)?, values::decode("a read position", &value)?));
+        }
+        let mut rows = Vec::new();
+        for item in snapshot.prefix(&self.space, keys::rows(user)) {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            let conversation = keys::row_conversation(&key)?;
+            // Both scans are in key order, that is, by conversation.
+            let read = reads.binary_search_by_key(&conversation, |(id, _)| *id);
+            let read_seq = read.map_or(0, |place| reads[place].1);
+            rows.push(self.row(&snapshot, conversation, &value, read_seq)?);
+        }
+        rows.sort_unstable_by_key(|row| (std::cmp::Reverse(row.last_time_ms), row.conversation));
+        Ok(rows)
+    }
+
+    /// One row of a user.
+    pub(super) fn inbox_row(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+    ) -> Result<Option<InboxRow>, StoreError> {
+        let snapshot = self.db.snapshot();
+        let row = snapshot.get(&self.space, keys::row(user, id)).map_err(read_failed)?;
+        let Some(row) = row else { return Ok(None) };
+        let read = snapshot.get(&self.space, keys::read(user, id)).map_err(read_failed)?;
+        let read_seq = read.map_or(Ok(0), |bytes| values::decode("a read position", &bytes))?;
+        self.row(&snapshot, id, &row, read_seq).map(Some)
+    }
+
+    fn row(
+        &self,
+        snapshot: &Snapshot,
+        conversation: ConversationId,
+        value: &[u8],
+        read_seq: u64,
+    ) -> Result<InboxRow, StoreError> {
+        let Row { first_seq, until } = values::decode("an inbox row", value)?;
+        let last = match until {
+            Some(until) => until,
+            None => self.head(snapshot, conversation)?.ok_or_else(|| {
+                StoreError::Corrupt(format!("{conversation} is in an inbox but has no head"))
+            })?,
+        };
+        Ok(InboxRow {
+            conversation,
+            last_seq: last.seq,
+            last_time_ms: last.time_ms,
+            first_seq,
+            until_seq: until.map(|until| until.seq),
+            read_seq,
+        })
+    }
+
+    /// Intents with a time in `times`, oldest first, at most `limit`.
+    pub(super) fn intents(
+        &self,
+        times: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
+        if times.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A prefix sorts before all that it starts, so the end is the prefix after the last time.
+        let end = times.end().checked_add(1).map_or_else(|| keys::INTENTS_END.into(), keys::intents_from);
+        let found = self.space.range(keys::intents_from(*times.start())..end);
+        found.take(limit).map(|item| keys::parse_intent(&item.key().map_err(read_failed)?)).collect()
+    }
+}
+
+struct Page {
+    order: Order,
+    limit: PageLimit,
+    bytes: usize,
+    entries: Vec<Entry>,
+}
+
+impl Page {
+    fn fill(&mut self, found: impl Iterator<Item = fjall::Guard>) -> Result<(), StoreError> {
+        for item in found {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            let (entry, bytes) = values::decode_entry(&value)?;
+            self.check(keys::entry_seq(&key)?, &entry)?;
+            self.bytes += bytes;
+            if self.bytes > self.limit.bytes && !self.entries.is_empty() {
+                break;
+            }
+            self.entries.push(entry);
+            if self.entries.len() == self.limit.entries {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A log has no holes: one found here is damage, and must not look like the end of the log.
+    fn check(&self, key: u64, entry: &Entry) -> Result<(), StoreError> {
+        let expected = match (self.entries.last(), self.order) {
+            (None, _) => key,
+            (Some(last), Order::Ascending) => last.seq + 1,
+            (Some(last), Order::Descending) => last.seq - 1,
+        };
+        if key != expected || entry.seq != key {
+            return Err(StoreError::Corrupt(format!("entry {expected} of a log is missing")));
+        }
+        Ok(())
+    }
+}
+
+/// The words for a failed read of the database.
+pub(super) fn read_failed(error: fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(error) => StoreError::Unavailable(format!("reading failed: {error}")),
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}

@@ -1,0 +1,152 @@
+//! The layout of keys: one letter for the kind, then the fields in the order they are read in.
+//!
+//! Numbers are big-endian, so byte order is number order. User ids carry their length in one byte,
+//! so no key of one user is a prefix of another's.
+
+use bytes::Bytes;
+use tern_protocol::{ConversationId, TempId, USER_ID_BYTES_MAX, UserId};
+
+use crate::store::{Intent, StoreError};
+
+/// Number of the last commit; written by every commit.
+pub(super) const COMMITS: &[u8] = b"n";
+
+const ENTRY: u8 = b'e';
+const MARKER: u8 = b'm';
+const HEAD: u8 = b'h';
+const SHAPE: u8 = b'c';
+const ROW: u8 = b'i';
+const READ: u8 = b'r';
+const USER: u8 = b'u';
+const INTENT: u8 = b'p';
+/// What sorts after every push intent.
+pub(super) const INTENTS_END: &[u8] = &[INTENT + 1];
+
+// The length of a user id is kept in one byte.
+const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
+
+/// One entry of a log.
+pub(super) fn entry(conversation: ConversationId, seq: u64) -> Bytes {
+    join(&[&[ENTRY], conversation.as_bytes(), &seq.to_be_bytes()])
+}
+
+/// The seq in the key of an entry.
+pub(super) fn entry_seq(key: &[u8]) -> Result<u64, StoreError> {
+    number(key.get(17..)).ok_or_else(|| damaged("entry"))
+}
+
+/// The dedupe marker of one change.
+pub(super) fn marker(conversation: ConversationId, sender: &UserId, temp_id: TempId) -> Bytes {
+    join(&[&[MARKER], conversation.as_bytes(), &[length(sender)], text(sender), temp_id.as_bytes()])
+}
+
+/// Head and time of a log: what changes with every append.
+pub(super) fn head(conversation: ConversationId) -> Bytes {
+    join(&[&[HEAD], conversation.as_bytes()])
+}
+
+/// Kind, name and members: what changes seldom.
+pub(super) fn shape(conversation: ConversationId) -> Bytes {
+    join(&[&[SHAPE], conversation.as_bytes()])
+}
+
+/// What a user may see of a conversation.
+pub(super) fn row(user: &UserId, conversation: ConversationId) -> Bytes {
+    join(&[&[ROW, length(user)], text(user), conversation.as_bytes()])
+}
+
+/// What the keys of all rows of a user start with.
+pub(super) fn rows(user: &UserId) -> Bytes {
+    join(&[&[ROW, length(user)], text(user)])
+}
+
+/// How far a user has read.
+pub(super) fn read(user: &UserId, conversation: ConversationId) -> Bytes {
+    join(&[&[READ, length(user)], text(user), conversation.as_bytes()])
+}
+
+/// What the keys of all read positions of a user start with.
+pub(super) fn reads(user: &UserId) -> Bytes {
+    join(&[&[READ, length(user)], text(user)])
+}
+
+/// The conversation at the end of the key of a row or of a read position.
+pub(super) fn row_conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
+    key.last_chunk().map(|id| ConversationId::from_bytes(*id)).ok_or_else(|| damaged("inbox row"))
+}
+
+/// A user.
+pub(super) fn user(user: &UserId) -> Bytes {
+    join(&[&[USER], text(user)])
+}
+
+/// A push intent; the whole of it is in the key.
+pub(super) fn intent(intent: &Intent) -> Bytes {
+    join(&[
+        &[INTENT],
+        &intent.time_ms.to_be_bytes(),
+        intent.conversation.as_bytes(),
+        &intent.seq.to_be_bytes(),
+    ])
+}
+
+/// What no intent before `time_ms` reaches and every other one does.
+pub(super) fn intents_from(time_ms: u64) -> Bytes {
+    join(&[&[INTENT], &time_ms.to_be_bytes()])
+}
+
+/// The intent of a key.
+pub(super) fn parse_intent(key: &[u8]) -> Result<Intent, StoreError> {
+    let parse = || {
+        let conversation: [u8; 16] = key.get(9..25)?.try_into().ok()?;
+        Some(Intent {
+            time_ms: number(key.get(1..9))?,
+            conversation: ConversationId::from_bytes(conversation),
+            seq: number(key.get(25..))?,
+        })
+    };
+    parse().ok_or_else(|| damaged("push intent"))
+}
+
+fn join(parts: &[&[u8]]) -> Bytes {
+    parts.concat().into()
+}
+
+fn length(user: &UserId) -> u8 {
+    user.as_str().len() as u8
+}
+
+fn text(user: &UserId) -> &[u8] {
+    user.as_str().as_bytes()
+}
+
+fn number(bytes: Option<&[u8]>) -> Option<u64> {
+    bytes?.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("the key of an {what} has the wrong length"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intent_survives_its_key_and_keys_sort_by_time() {
+        let early = Intent { conversation: ConversationId::from_bytes([9; 16]), seq: 300, time_ms: 255 };
+        let late = Intent { conversation: ConversationId::from_bytes([1; 16]), seq: 1, time_ms: 256 };
+        assert_eq!(parse_intent(&intent(&early)).unwrap(), early);
+        assert!(intent(&early) < intent(&late));
+        assert!(intents_from(256) > intent(&early) && intents_from(256) < intent(&late));
+    }
+
+    #[test]
+    fn no_key_of_one_user_starts_with_the_keys_of_another() {
+        let id = ConversationId::from_bytes([b'b'; 16]);
+        let (a, ab) = (UserId::new("a").unwrap(), UserId::new("ab").unwrap());
+        assert!(!row(&ab, id).starts_with(&rows(&a)));
+        assert!(!read(&ab, id).starts_with(&reads(&a)));
+        assert_eq!(row_conversation(&row(&a, id)).unwrap(), id);
+    }
+}

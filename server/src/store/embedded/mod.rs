@@ -1,0 +1,264 @@
+//! The store on local disk: one process, one directory, no other service.
+//!
+//! Every write is one synced group commit of the one committer thread; what has been answered is on
+//! disk. A commit that fails ends the process, since nobody can tell what it left behind.
+
+mod batch;
+mod committer;
+mod directory;
+mod disk;
+mod intents;
+mod journals;
+mod keys;
+mod open;
+#[cfg(test)]
+mod tests;
+mod tripwire;
+mod values;
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use fjall::OwnedWriteBatch;
+use serde::Deserialize;
+use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
+use tokio::sync::Semaphore;
+
+pub use directory::OpenError;
+pub use open::{Recovered, recover_accept_loss};
+
+use self::batch::{Append, Op};
+use self::committer::{Committer, Hooks, Queue};
+use self::directory::Directory;
+use self::disk::Disk;
+use self::intents::IntentFloor;
+use self::tripwire::Tripwire;
+use super::{
+    AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit,
+    Store, StoreError, User, Users,
+};
+use crate::ops::metrics::Metrics;
+
+/// Exit code of a process that can no longer promise durability; a supervisor restarts it.
+pub const EXIT_BROKEN: i32 = 70;
+/// Most range scans at a time; they run on blocking threads, more wait.
+const SCANS_MAX: usize = 8;
+/// Up to this many single keys are read on the caller's thread: most are in memory.
+const INLINE_READS_MAX: usize = 8;
+
+/// Settings of the embedded store.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddedConfig {
+    /// Directory of the store, made if absent; a relative one is in the node's data directory.
+    pub dir: PathBuf,
+    /// Memory for blocks read from disk, in MiB.
+    pub cache_mib: u32,
+}
+
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        Self { dir: "store".into(), cache_mib: 64 }
+    }
+}
+
+/// The embedded store. Dropping it writes what is queued and blocks until that is on disk;
+/// [`close`](Self::close) does the same without blocking a task.
+pub struct EmbeddedStore {
+    store_id: StoreId,
+    disk: Disk,
+    /// `None` only while it is dropped.
+    queue: Option<Queue>,
+    committer: Option<JoinHandle<()>>,
+    scans: Arc<Semaphore>,
+    intents: Arc<IntentFloor>,
+    /// One scan for intents at a time, or their floor could miss one.
+    intent_scan: Arc<Semaphore>,
+    /// Last: the directory is given up when the database is closed.
+    _directory: Directory,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `config.dir`, or makes it. Blocks while it checks and reads the journals:
+    /// up to some seconds after a crash. Refuses to open if anything acknowledged is missing.
+    pub fn open(config: EmbeddedConfig, metrics: Metrics) -> Result<Self, OpenError> {
+        let fatal = |reason: &str| {
+            tracing::error!(
+                reason,
+                "the store is broken; ending the process, so that nothing is acknowledged wrongly"
+            );
+            std::process::exit(EXIT_BROKEN);
+        };
+        Self::open_with(
+            config,
+            Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) },
+            metrics,
+        )
+    }
+
+    fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
+        let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
+        let open::Opened { directory, store_id, disk, commits, count_file } = opened;
+        let io = |source| directory.io(source);
+        let fatal = hooks.fatal.clone();
+        let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
+        let intents = Arc::new(IntentFloor::default());
+        let committer =
+            Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks, metrics };
+        let (queue, thread) = committer.start().map_err(io)?;
+        Ok(Self {
+            store_id,
+            disk,
+            queue: Some(queue),
+            committer: Some(thread),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            intents,
+            intent_scan: Arc::new(Semaphore::new(1)),
+            _directory: directory,
+        })
+    }
+
+    /// Ends in order: refuses new writes, commits the queued ones, syncs. Reads still work.
+    pub async fn close(&self) {
+        if let Some(queue) = &self.queue {
+            queue.close().await;
+        }
+    }
+
+    async fn submit<T>(&self, bytes: usize, op: impl FnOnce(batch::Reply<T>) -> Op) -> Result<T, StoreError> {
+        match &self.queue {
+            Some(queue) => queue.submit(bytes, op).await,
+            None => Err(StoreError::Unavailable("the store is being dropped".into())),
+        }
+    }
+
+    /// Runs a range scan where it may block.
+    async fn scan<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        scan: impl FnOnce(&Disk) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = permits.clone().acquire_owned().await.expect("these semaphores are never closed");
+        let disk = self.disk.clone();
+        let scan = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            scan(&disk)
+        });
+        scan.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a read failed: {error}"))))
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.committer.take() {
+            let _ = thread.join(); // its panics are reported by itself
+        }
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+}
+
+#[async_trait]
+impl Log for EmbeddedStore {
+    async fn append(&self, group: AppendGroup) -> Result<Appended, StoreError> {
+        let append = Box::new(Append::new(group)?);
+        self.submit(append.bytes, |reply| Op::Append { append, reply }).await
+    }
+
+    async fn conversation(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        Ok(self.disk.conversation(id)?.map(|state| (*state).clone()))
+    }
+
+    async fn marker(
+        &self,
+        conversation: ConversationId,
+        sender: &UserId,
+        temp_id: TempId,
+        _age_ms: u64, // markers are found however old they are
+    ) -> Result<Option<Marker>, StoreError> {
+        let bytes = self.disk.get(&keys::marker(conversation, sender, temp_id))?;
+        bytes.map(|bytes| values::decode_marker(&bytes)).transpose()
+    }
+
+    async fn entries(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<u64>,
+        order: Order,
+        limit: PageLimit,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.scan(&self.scans, move |disk| disk.entries(conversation, range, order, limit)).await
+    }
+
+    async fn redo(&self, _conversation: ConversationId, _seqs: &[u64]) -> Result<(), StoreError> {
+        Ok(()) // inbox rows and intents are in the commit of their entry
+    }
+}
+
+#[async_trait]
+impl Inbox for EmbeddedStore {
+    async fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+        let user = user.clone();
+        self.scan(&self.scans, move |disk| disk.inbox(&user)).await
+    }
+
+    async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
+        self.disk.inbox_row(user, id)
+    }
+
+    async fn set_read(&self, user: &UserId, id: ConversationId, seq: u64) -> Result<bool, StoreError> {
+        let key = keys::read(user, id);
+        self.submit(key.len(), |reply| Op::SetRead { key, seq, reply }).await
+    }
+}
+
+#[async_trait]
+impl Users for EmbeddedStore {
+    async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError> {
+        let keys: Vec<_> = users.iter().map(keys::user).collect();
+        let read = move |disk: &Disk| {
+            let read =
+                |key: &bytes::Bytes| disk.get(key)?.map(|bytes| values::decode("a user", &bytes)).transpose();
+            keys.iter().map(read).collect()
+        };
+        if users.len() <= INLINE_READS_MAX { read(&self.disk) } else { self.scan(&self.scans, read).await }
+    }
+
+    async fn put_user(&self, user: &UserId, value: User) -> Result<(), StoreError> {
+        let (key, value) = (keys::user(user), values::encode(&value));
+        self.submit(key.len() + value.len(), |reply| Op::PutUser { key, value, reply }).await
+    }
+}
+
+#[async_trait]
+impl Intents for EmbeddedStore {
+    async fn intents(&self, until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+        let floor = self.intents.clone();
+        let scan = move |disk: &Disk| {
+            if limit == 0 {
+                return Ok(Vec::new());
+            }
+            let from_ms = floor.begin_scan();
+            let found = disk.intents(from_ms..=until_ms, limit)?;
+            let next_ms =
+                found.first().map_or(until_ms.saturating_add(1).max(from_ms), |first| first.time_ms);
+            floor.end_scan(next_ms);
+            Ok(found)
+        };
+        self.scan(&self.intent_scan, scan).await
+    }
+
+    async fn clear_intents(&self, intents: &[Intent]) -> Result<(), StoreError> {
+        let keys: Vec<_> = intents.iter().map(keys::intent).collect();
+        let bytes = keys.iter().map(bytes::Bytes::len).sum();
+        self.submit(bytes, |reply| Op::ClearIntents { keys, reply }).await
+    }
+}

@@ -1,0 +1,54 @@
+//! Tests of the embedded store beyond the contract: what survives, what is refused.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::contract::{self, Fixture};
+
+fn config(dir: &std::path::Path) -> EmbeddedConfig {
+    EmbeddedConfig { dir: dir.join("store"), cache_mib: 8 }
+}
+
+/// A store in a directory of its own; a restart is orderly or only a drop.
+struct OnDisk {
+    dir: TempDir,
+    is_orderly: bool,
+    store: Option<Arc<EmbeddedStore>>,
+}
+
+impl OnDisk {
+    fn new(is_orderly: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
+        Self { dir, is_orderly, store: Some(store) }
+    }
+}
+
+#[async_trait]
+impl Fixture for OnDisk {
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone().unwrap()
+    }
+
+    async fn reopen(&mut self) {
+        let store = self.store.take().unwrap();
+        if self.is_orderly {
+            store.close().await;
+        }
+        drop(Arc::into_inner(store).expect("nobody else holds it"));
+        self.store = Some(Arc::new(EmbeddedStore::open(config(self.dir.path()), Metrics::none()).unwrap()));
+    }
+}
+
+mod closed_in_order {
+    use super::*;
+    contract::suite!(OnDisk::new(true));
+}
+
+mod dropped {
+    use super::*;
+    contract::suite!(OnDisk::new(false));
+}
