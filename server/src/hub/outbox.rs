@@ -184,10 +184,8 @@ impl Outbox {
     pub async fn push_backlog(&self, frame: &Outgoing) -> Result<(), Closed> {
         let bytes = frame.bytes(self.format);
         loop {
+            // Made before looking: it hears of room made in between.
             let room = self.room.notified();
-            tokio::pin!(room);
-            // Registered before looking, so that room made in between is not missed.
-            room.as_mut().enable();
             match self.queues.lock().push_backlog(&bytes, Instant::now()) {
                 Room::Taken => break,
                 Room::Full => {}

@@ -6,7 +6,7 @@ use super::super::loopback::{ANY, Session, Tls, close, conversation, deliver, wi
 use super::*;
 use crate::hub::outbox::{OutboxConfig, Outgoing, Pushed};
 
-struct Client {
+pub(super) struct Client {
     connection: Connection,
     send: SendStream,
     recv: Frames,
@@ -72,13 +72,13 @@ impl Client {
     }
 }
 
-struct Server {
+pub(super) struct Server {
     listener: QuicListener,
     tls: Tls,
 }
 
 impl Server {
-    fn start(config: &TransportConfig) -> Self {
+    pub(super) fn start(config: &TransportConfig) -> Self {
         let tls = Tls::new();
         let gate = AddressGate::new(config);
         Self { listener: QuicListener::bind(ANY, tls.quic.clone(), gate, config).unwrap(), tls }
@@ -97,8 +97,8 @@ impl Server {
         within(endpoint.connect(self.listener.local_addr().unwrap(), "localhost").unwrap()).await
     }
 
-    /// A session over a connection whose control stream the client has just opened.
-    async fn pair(&self, transport: quinn::TransportConfig, outbox: OutboxConfig) -> (Client, Session) {
+    /// A link over a connection whose control stream the client has just opened with a ping.
+    pub(super) async fn link(&self, transport: quinn::TransportConfig) -> (Client, Link) {
         let endpoint = self.endpoint(tern_protocol::ALPN, transport);
         let established = async { within(self.listener.accept()).await.unwrap().establish().await.unwrap() };
         let dialled = async {
@@ -108,9 +108,15 @@ impl Server {
             (connection, send, Frames::new(recv))
         };
         let (link, (connection, send, recv)) = tokio::join!(established, dialled);
+        (Client { connection, send, recv, _endpoint: endpoint }, link)
+    }
+
+    /// A session over such a link, the ping read.
+    async fn pair(&self, transport: quinn::TransportConfig, outbox: OutboxConfig) -> (Client, Session) {
+        let (client, link) = self.link(transport).await;
         let mut session = Session::start(link, outbox);
         assert_eq!(session.frame().await, Ping { nonce: 0 }.into());
-        (Client { connection, send, recv, _endpoint: endpoint }, session)
+        (client, session)
     }
 }
 
@@ -264,6 +270,36 @@ async fn a_client_without_streams_to_spare_gets_everything_anyway() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn conversations_leave_streams_for_the_shared_lanes_of_a_client_that_allows_few() {
+    let server = Server::start(&TransportConfig::default());
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_uni_streams(3u32.into());
+    let (client, session) = server.pair(transport, OutboxConfig::default()).await;
+    let connection = client.connection.clone();
+    let pushing = tokio::spawn(async move {
+        for seq in 1.. {
+            for number in 1..=8 {
+                let _ = session.outbox.push_entry(conversation(number), seq, &deliver(number, seq, 10));
+            }
+            if session.outbox.push_backlog(&ping(seq)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (mut inbox, mut backlog) = (false, false);
+    while !(inbox && backlog) {
+        let mut stream = within(connection.accept_uni()).await.unwrap();
+        let mut kind = [0];
+        stream.read_exact(&mut kind).await.unwrap();
+        inbox |= StreamKind::from_byte(kind[0]) == Some(StreamKind::Inbox);
+        backlog |= StreamKind::from_byte(kind[0]) == Some(StreamKind::Backlog);
+        // Read, so that a stream that has ended makes room for another.
+        tokio::spawn(async move { while let Ok(Some(_)) = stream.read_chunk(usize::MAX, true).await {} });
+    }
+    pushing.abort();
 }
 
 #[tokio::test]

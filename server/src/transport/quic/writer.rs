@@ -386,3 +386,28 @@ async fn elapsed(sweep: &mut Option<Pin<Box<Sleep>>>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::loopback::conversation;
+    use super::super::super::{LinkWriter, TransportConfig};
+    use super::super::tests::Server;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_stream_unused_for_longest_makes_room_once_it_has_settled() {
+        let config = TransportConfig { quic_conversation_streams_max: 2, ..TransportConfig::default() };
+        let server = Server::start(&config);
+        let (_client, link) = server.link(quinn::TransportConfig::default()).await;
+        let LinkWriter::Quic(mut writer) = link.split().1 else { panic!("not QUIC") };
+        let lane = |number| Lane::Conversation(conversation(number));
+        let own = |number| Some(Route::Conversation(conversation(number)));
+        let start = Instant::now();
+        assert_eq!(writer.route(lane(1), start), own(1));
+        assert_eq!(writer.route(lane(2), start + Duration::from_millis(1)), own(2));
+        assert_eq!(writer.route(lane(3), start + SETTLED / 2), Some(Route::Inbox), "both are in use");
+        assert_eq!(writer.route(lane(3), start + SETTLED), own(3));
+        let open: Vec<_> = writer.conversations.iter().map(|(id, _)| *id).collect();
+        assert_eq!(open, [conversation(2), conversation(3)]);
+    }
+}
