@@ -44,6 +44,9 @@ const GO_AWAY_BURST: usize = 1000;
 /// Pause between bursts of GoAway, so that a large node does not stall on telling everybody.
 const GO_AWAY_PAUSE: Duration = Duration::from_millis(10);
 
+/// Time for the last QUIC packets to leave.
+const QUIC_GOODBYE: Duration = Duration::from_millis(200);
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -193,12 +196,15 @@ impl Node {
             tokio::select! {
                 drained = &mut finished => drained,
                 () = self.close_at_deadline() => finished.await,
+                () = self.refuse_new() => finished.await,
             }
         };
         if !drained {
             tracing::warn!("some sessions did not end in time");
         }
         self.quic.close(Code::SHUTDOWN, "this node stops");
+        // The packets that say so are still to leave.
+        let _ = tokio::time::timeout(QUIC_GOODBYE, self.quic.wait_idle()).await;
         // No session is left that could submit: settle what they did submit.
         self.conversations.close().await;
         let (stop, publisher) = self.publisher;
@@ -225,6 +231,13 @@ impl Node {
                 let _ = session.outbox.push_control(&outgoing);
             }
             tokio::time::sleep(GO_AWAY_PAUSE).await;
+        }
+    }
+
+    /// Who connects during the drain is turned away at once, not left to a timeout.
+    async fn refuse_new(&self) {
+        while let Some(pending) = self.quic.accept().await {
+            pending.refuse();
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Room {
     shown: u64,
     history_shown: bool,
     warned_unknown: bool,
+    /// The other side's presence is not visible yet.
+    unseen: bool,
 }
 
 impl Room {
@@ -86,6 +88,7 @@ impl Room {
             shown: 0,
             history_shown: false,
             warned_unknown: false,
+            unseen: false,
         }
     }
 
@@ -175,6 +178,9 @@ impl Room {
                     return Ok(None);
                 }
                 self.shown = self.shown.max(entry.seq);
+                if here && self.unseen {
+                    self.watch().await;
+                }
                 self.print(&show::json_entry(*conversation, entry), &show::entry(entry));
             }
             Event::State(state) => {
@@ -190,6 +196,7 @@ impl Room {
                 }
             }
             Event::Presence(users) => {
+                self.unseen = users.iter().any(|user| user.state == PresenceState::Unknown);
                 for user in users {
                     let json = json!({"event": "presence", "users": [user]});
                     self.print(&json, &format!("-- {}", show::presence(user)));
@@ -229,12 +236,18 @@ impl Room {
                 self.shown = entry.seq;
             }
         }
-        if let Target::User(user) = &target {
-            let _ = self.client.watch(vec![user.clone()]).await;
-        }
         self.place = Some((target, conversation));
         self.history_shown = true;
+        self.watch().await;
         Ok(())
+    }
+
+    /// Asks for the presence of the other side; it is visible once the two share a conversation.
+    async fn watch(&mut self) {
+        self.unseen = false;
+        if let Some((Target::User(user), _)) = &self.place {
+            let _ = self.client.watch(vec![user.clone()]).await;
+        }
     }
 
     async fn find(&self) -> anyhow::Result<(Target, ConversationId)> {
