@@ -10,8 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::json;
 use tern_client::{
-    Ack, Anchor, Client, ConversationId, ConversationKind, Event, Events, Pending, SendError, State, Target,
-    UserId,
+    Ack, Anchor, Client, ConversationId, ConversationKind, Event, Events, Pending, PresenceState, SendError,
+    State, Target, UserId,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -48,7 +48,7 @@ fn data_end(path: &Path) -> u64 {
 /// `commits` messages, each acknowledged; if asked, the first half of them moved to a table.
 async fn image(commits: usize, has_table: bool) -> Image {
     let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = Arc::new(EmbeddedStore::open(config(source.path())).unwrap());
+    let store = Arc::new(EmbeddedStore::open(config(source.path()), Metrics::none()).unwrap());
     let shared: Arc<dyn Store> = store.clone();
     let alice = UserId::new("alice").unwrap();
     let mut talk = Talk::new(&[&alice]);
@@ -101,7 +101,7 @@ impl Image {
 
 /// Opens a damaged copy: intact, or refused with the way out. Says which.
 async fn served_or_refused(image: &Image, dir: &Path, what: &str) -> bool {
-    match EmbeddedStore::open(config(dir)) {
+    match EmbeddedStore::open(config(dir), Metrics::none()) {
         Ok(store) => match image.is_intact(&store).await {
             Ok(()) => true,
             Err(StoreError::Corrupt(_) | StoreError::Unavailable(_)) => false,
@@ -110,7 +110,7 @@ async fn served_or_refused(image: &Image, dir: &Path, what: &str) -> bool {
         Err(error @ (OpenError::Lost { .. } | OpenError::Damaged { .. })) => {
             let text = error.to_string();
             assert!(text.contains("tern store recover --accept-loss --data-dir"), "{what}: {text}");
-            let again = EmbeddedStore::open(config(dir)).err();
+            let again = EmbeddedStore::open(config(dir), Metrics::none()).err();
             assert!(again.is_some(), "{what}: refused only once: {text}");
             false
         }
@@ -163,7 +163,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 async fn a_killed_store_has_everything_it_acknowledged() {
     for has_table in [false, true] {
         let image = image(20, has_table).await;
-        let store = EmbeddedStore::open(config(image.dir.path())).unwrap();
+        let store = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).unwrap();
         image.is_intact(&store).await.unwrap();
     }
 }
@@ -201,7 +201,7 @@ fn split(dir: &Path, ends: &[u64], after: usize, drop: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hole_between_two_journals_is_noticed() {
     let image = image(12, false).await;
-    let open = |dir: &TempDir| EmbeddedStore::open(config(dir.path())).map(drop);
+    let open = |dir: &TempDir| EmbeddedStore::open(config(dir.path()), Metrics::none()).map(drop);
 
     let dir = image.copy();
     split(dir.path(), &image.ends, 6, 0);
@@ -244,7 +244,7 @@ async fn a_commit_moved_in_time_by_a_flipped_bit_is_noticed() {
     let highest_bit = 7 - bytes[seqno].leading_zeros();
     bytes[seqno] ^= 1 << highest_bit;
     fs::write(journal(image.dir.path()), &bytes).unwrap();
-    let error = EmbeddedStore::open(config(image.dir.path())).err().unwrap().to_string();
+    let error = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).err().unwrap().to_string();
     assert!(error.contains("commit 8 is followed by 9 (sequence number"), "{error}");
 }
 
@@ -254,7 +254,7 @@ async fn a_journal_lost_before_all_others_is_noticed() {
     let image = image(12, false).await;
     split(image.dir.path(), &image.ends, 6, 0);
     fs::remove_file(journal(image.dir.path())).unwrap();
-    let error = EmbeddedStore::open(config(image.dir.path())).err().unwrap().to_string();
+    let error = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).err().unwrap().to_string();
     assert!(error.contains("6 of the commits before 12 are missing"), "{error}");
     let error = recover_accept_loss(&image.dir.path().join("store")).unwrap_err();
     assert!(matches!(error, OpenError::Beyond { .. }), "{error}");
@@ -267,7 +267,7 @@ async fn lost_commits_are_counted_and_accepted_only_under_a_new_id() {
     let store_dir = dir.path().join("store");
     let file = fs::OpenOptions::new().write(true).open(journal(dir.path())).unwrap();
     file.set_len(image.ends[8] + 5).unwrap(); // nine commits and a torn one
-    let refused = EmbeddedStore::open(config(dir.path())).err().unwrap();
+    let refused = EmbeddedStore::open(config(dir.path()), Metrics::none()).err().unwrap();
     assert!(matches!(refused, OpenError::Lost { found: 9, expected: 12, missing: 3, .. }), "{refused}");
     let length = fs::metadata(journal(dir.path())).unwrap().len();
     assert_eq!(length, image.ends[8] + 5, "looking changes nothing");
@@ -279,7 +279,7 @@ async fn lost_commits_are_counted_and_accepted_only_under_a_new_id() {
     let kept = recovered.journals.unwrap().join("0.jnl");
     assert_eq!(fs::metadata(kept).unwrap().len(), image.ends[8] + 5);
 
-    let store = EmbeddedStore::open(config(dir.path())).unwrap();
+    let store = EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
     assert_eq!(store.store_id(), recovered.store_id);
     let log = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
     assert_eq!(log, image.log[..9]);
@@ -289,7 +289,7 @@ async fn lost_commits_are_counted_and_accepted_only_under_a_new_id() {
     let group = talk.group(&image.log[0].sender, &[(TempId::from_uuid(Uuid::new_v4()), "on we go")]);
     talk.apply(&store, group).await;
     drop(store);
-    EmbeddedStore::open(config(dir.path())).unwrap();
+    EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,7 +304,7 @@ async fn recovery_keeps_all_up_to_the_first_damage_and_nothing_after_it() {
         let mut bytes = fs::read(journal(dir.path())).unwrap();
         bytes[(image.ends[at - 1] + image.ends[at]) as usize / 2] ^= 0x10;
         fs::write(journal(dir.path()), &bytes).unwrap();
-        let refused = EmbeddedStore::open(config(dir.path())).err().unwrap();
+        let refused = EmbeddedStore::open(config(dir.path()), Metrics::none()).err().unwrap();
         // At the end of the last journal it might have been a torn write, were it not counted.
         let is_lost = matches!(refused, OpenError::Lost { .. });
         let is_damaged = matches!(refused, OpenError::Damaged { .. });
@@ -314,7 +314,7 @@ async fn recovery_keeps_all_up_to_the_first_damage_and_nothing_after_it() {
         assert_eq!((recovered.commits, recovered.missing), (at as u64, Some(12 - at as u64)));
         assert!(recovered.damage.unwrap().contains("journal 0"));
         assert!(recovered.journals.unwrap().join("0.jnl").exists());
-        let store = EmbeddedStore::open(config(dir.path())).unwrap();
+        let store = EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
         let log = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
         assert_eq!(log, image.log[..at]);
     }
@@ -326,7 +326,7 @@ async fn recovery_leaves_a_whole_store_as_it_is() {
     let recovered = recover_accept_loss(&image.dir.path().join("store")).unwrap();
     assert_eq!((recovered.store_id, recovered.missing), (image.store_id, Some(0)));
     assert_eq!((recovered.damage, recovered.journals), (None, None));
-    let store = EmbeddedStore::open(config(image.dir.path())).unwrap();
+    let store = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).unwrap();
     image.is_intact(&store).await.unwrap();
     let empty = tempfile::tempdir().unwrap();
     let refused = recover_accept_loss(empty.path()).unwrap_err();
@@ -336,7 +336,7 @@ async fn recovery_leaves_a_whole_store_as_it_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn directories_that_cannot_be_used_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || EmbeddedStore::open(config(dir.path()));
+    let open = || EmbeddedStore::open(config(dir.path()), Metrics::none());
     let store = open().unwrap();
     let error = open().err().unwrap();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
@@ -368,7 +368,7 @@ async fn directories_that_cannot_be_used_are_refused_with_the_reason() {
     open().unwrap();
 
     fs::write(dir.path().join("a-file"), "").unwrap();
-    let error = EmbeddedStore::open(config(&dir.path().join("a-file"))).err().unwrap();
+    let error = EmbeddedStore::open(config(&dir.path().join("a-file")), Metrics::none()).err().unwrap();
     assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
 }
 
@@ -380,9 +380,9 @@ async fn a_store_killed_while_it_was_made_is_made_again() {
     CountFile::create(&store_dir.join("commit-count"), 0).unwrap();
     fs::write(store_dir.join("db/0.jnl"), [0; 100]).unwrap();
     // Without an id it may be anything, and is left alone.
-    let error = EmbeddedStore::open(config(dir.path())).err().unwrap();
+    let error = EmbeddedStore::open(config(dir.path()), Metrics::none()).err().unwrap();
     assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     Directory::claim(&store_dir).unwrap().set_store_id(StoreId::from_bytes([3; 16])).unwrap();
-    let store = EmbeddedStore::open(config(dir.path())).unwrap();
+    let store = EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
     store.put_user(&UserId::new("alice").unwrap(), User::default()).await.unwrap();
 }

@@ -52,7 +52,8 @@ async fn durable_messages_per_second_by_senders() {
 #[ignore = "a measurement: prints its figure"]
 async fn a_killed_store_of_100_000_messages_opens_within_2_s() {
     let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(config(source.path())).unwrap());
+    let store: Arc<dyn Store> =
+        Arc::new(EmbeddedStore::open(config(source.path()), Metrics::none()).unwrap());
     let alice = UserId::new("alice").unwrap();
     let mut talk = Talk::new(&[&alice]);
     for _ in 0..1000 {
@@ -62,7 +63,7 @@ async fn a_killed_store_of_100_000_messages_opens_within_2_s() {
     }
     damage::copy_dir(source.path(), dir.path());
     let started = Instant::now();
-    let store = EmbeddedStore::open(config(dir.path())).unwrap();
+    let store = EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
     let took = started.elapsed();
     println!("opened 100,000 messages in {took:?}");
     assert_eq!(store.conversation(talk.id).await.unwrap().unwrap().head, 100_000);
