@@ -82,9 +82,6 @@ impl Session {
 
     fn on_deliver(&mut self, deliver: Deliver, now: u64) {
         for entry in deliver.entries {
-            if let Some(ack) = self.sends.found(deliver.conversation, &entry) {
-                self.resolve(ack.temp_id, ack);
-            }
             let outs = self.logs.offer(deliver.conversation, entry, now);
             self.hand_out(deliver.conversation, outs);
         }
@@ -106,11 +103,6 @@ impl Session {
         match self.requests.get(&request).map(|(_, purpose)| purpose.clone()) {
             Some(Purpose::Hole(asked)) if asked == conversation => {
                 self.requests.remove(&request);
-                for entry in &page.entries {
-                    if let Some(ack) = self.sends.found(conversation, entry) {
-                        self.resolve(ack.temp_id, ack);
-                    }
-                }
                 let (outs, result) = self.logs.page(page, request, now);
                 self.hand_out(conversation, outs);
                 if result.is_err() {
@@ -120,7 +112,8 @@ impl Session {
             Some(Purpose::Search(asked)) if asked == conversation => {
                 self.requests.remove(&request);
                 let (acks, lost) = self.sends.searched(&page, request, now);
-                for ack in acks {
+                for (ack, change) in acks {
+                    self.abandon(ack.temp_id, &change);
                     self.resolve(ack.temp_id, ack);
                 }
                 self.give_up(lost);
@@ -188,12 +181,16 @@ impl Session {
 
     fn give_up(&mut self, lost: Vec<(TempId, Change)>) {
         for (temp_id, change) in lost {
-            if let Some(me) = &self.me {
-                // The server may wait for this one before it takes later ones.
-                let to = change.target(me, &temp_id);
-                self.send(None, Abandon { to, temp_id });
-            }
+            self.abandon(temp_id, &change);
             self.fail(temp_id, &change, SendError::Expired);
+        }
+    }
+
+    /// The server may wait for this one before it takes later ones.
+    fn abandon(&mut self, temp_id: TempId, change: &Change) {
+        if let Some(me) = &self.me {
+            let to = change.target(me, &temp_id);
+            self.send(None, Abandon { to, temp_id });
         }
     }
 

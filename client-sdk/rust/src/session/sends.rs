@@ -198,14 +198,17 @@ impl Sends {
         Some(change)
     }
 
-    /// An entry of the log: the change it comes from, if that was pending.
-    pub(super) fn found(&mut self, conversation: ConversationId, entry: &Entry) -> Option<SendAck> {
+    /// An entry that the search for old changes came by: the one it comes from, if that is pending.
+    ///
+    /// Entries that arrive otherwise resolve nothing: an attempt in flight has an answer of its
+    /// own, and if that is a refusal, the server waits for the retry before it takes later ones.
+    fn found(&mut self, conversation: ConversationId, entry: &Entry) -> Option<(SendAck, Change)> {
         let temp_id = entry.temp_id?;
         if self.me.as_ref() != Some(&entry.sender) || self.conversation_of(&temp_id) != Some(conversation) {
             return None;
         }
-        self.acked(&temp_id)?;
-        Some(SendAck {
+        let change = self.acked(&temp_id)?;
+        let ack = SendAck {
             temp_id,
             conversation,
             seq: entry.seq,
@@ -213,7 +216,8 @@ impl Sends {
             time_ms: entry.time_ms,
             duplicate: true,
             recipient_unknown: false,
-        })
+        };
+        Some((ack, change))
     }
 
     /// The server refused an attempt (`request` absent: whichever is in flight).
@@ -281,7 +285,7 @@ impl Sends {
         page: &Page,
         request: u64,
         now: u64,
-    ) -> (Vec<SendAck>, Vec<(TempId, Change)>) {
+    ) -> (Vec<(SendAck, Change)>, Vec<(TempId, Change)>) {
         let conversation = page.conversation;
         let searching = |lane: &Lane| lane.lookup.as_ref().is_some_and(|lookup| lookup.waits_for(request));
         if !self.lanes.get(&conversation).is_some_and(searching) {
