@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
+use super::environment;
 use crate::config::Config;
 use crate::drain::Signals;
 use crate::node::dev::{DevOptions, start};
@@ -51,7 +52,7 @@ pub(super) fn default_data_dir() -> PathBuf {
 
 impl Dev {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::dev(std::env::vars())?;
+        let config = Config::dev(environment())?;
         logs::init(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -63,7 +64,7 @@ impl Dev {
                 http_port: self.http_port,
                 ops_port: self.ops_port,
             };
-            let node = start(&options, std::env::vars()).await?;
+            let node = start(&options, environment()).await?;
             self.announce(&node)?;
             super::serve::until_drained(node, signals).await;
             Ok(ExitCode::SUCCESS)

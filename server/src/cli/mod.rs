@@ -50,16 +50,20 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Dev(dev) => report(dev.run()),
         Command::Serve(serve) => report(serve.run()),
         Command::Chat(chat) => report(chat.run()),
-        Command::Token(token) => {
-            on_streams(|io| token.run(io, std::env::vars(), std::time::SystemTime::now()))
-        }
-        Command::Config(config) => on_streams(|io| config.run(io, std::env::vars())),
+        Command::Token(token) => on_streams(|io| token.run(io, environment(), std::time::SystemTime::now())),
+        Command::Config(config) => on_streams(|io| config.run(io, environment())),
         Command::Store(store) => report(store.run()),
         Command::Version => {
             println!("tern {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
     }
+}
+
+/// The variables of the environment that are text: no key of the configuration is anything else.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn report(done: anyhow::Result<ExitCode>) -> ExitCode {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::environment;
 use crate::config::Config;
 use crate::drain::Signals;
 use crate::node::Node;
@@ -22,7 +23,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::load(Some(&self.config), std::env::vars())?;
+        let config = Config::load(Some(&self.config), environment())?;
         logs::init(&config.log)?;
         let identity = match (&config.tls.cert_file, &config.tls.key_file) {
             (Some(cert), Some(key)) => Identity::from_pem_files(cert, key)?,
@@ -41,6 +42,7 @@ impl Serve {
 
 /// Runs until a signal asks to drain, and drains.
 pub(super) async fn until_drained(node: Node, signals: Signals) {
+    node.count_panics();
     let obeyed = signals.obey(node.shutdown_handle(), node.drain_deadline());
     tokio::select! {
         () = obeyed => {}

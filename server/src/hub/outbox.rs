@@ -264,7 +264,7 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
-    /// The frames of a batch will not arrive (the client stopped their stream): their room is
+    /// The frames of one lane will not arrive (the client stopped their stream): their room is
     /// free again and their conversation is named in `Lagged`.
     pub fn lost(&self, batch: Batch) {
         self.queues.lock().lose(&batch, Instant::now());

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use tern_protocol::Code;
 
 use crate::config::Config;
 use crate::drain::Shutdown;
@@ -78,13 +77,16 @@ impl Listeners {
         self.http
     }
 
-    /// Accepts until the drain begins. Every connection is a task that the drain waits for.
-    pub(super) fn serve(self, gateway: Gateway, router: Router, shutdown: &Shutdown) {
+    /// Accepts until the drain begins. Every connection is a task that the drain waits for. All QUIC
+    /// sessions run on the socket that is returned: it must outlive them.
+    pub(super) fn serve(self, gateway: Gateway, router: Router, shutdown: &Shutdown) -> Arc<QuicListener> {
         let Self { quic, tls, plain, .. } = self;
-        shutdown.spawn(accept_quic(quic, gateway, shutdown.clone()));
+        let quic = Arc::new(quic);
+        shutdown.spawn(accept_quic(quic.clone(), gateway, shutdown.clone()));
         for listener in std::iter::once(tls).chain(plain) {
             shutdown.spawn(accept_tcp(listener, router.clone(), shutdown.clone()));
         }
+        quic
     }
 }
 
@@ -115,13 +117,13 @@ fn bind_client(
     }
 }
 
-async fn accept_quic(listener: QuicListener, gateway: Gateway, shutdown: Shutdown) {
+async fn accept_quic(listener: Arc<QuicListener>, gateway: Gateway, shutdown: Shutdown) {
     loop {
         let pending = tokio::select! {
             pending = listener.accept() => pending,
-            _ = shutdown.draining() => break,
+            _ = shutdown.draining() => return,
         };
-        let Some(pending) = pending else { break };
+        let Some(pending) = pending else { return };
         let gateway = gateway.clone();
         shutdown.spawn(async move {
             match pending.establish().await {
@@ -130,9 +132,6 @@ async fn accept_quic(listener: QuicListener, gateway: Gateway, shutdown: Shutdow
             }
         });
     }
-    // The socket must outlive the sessions on it.
-    shutdown.stopped().await;
-    listener.close(Code::SHUTDOWN, "this node stops");
 }
 
 async fn accept_tcp(listener: TcpListener, router: Router, shutdown: Shutdown) {

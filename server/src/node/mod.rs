@@ -23,8 +23,9 @@ use crate::drain::Shutdown;
 use crate::events::file::{FileEvents, FileEventsError};
 use crate::http::{Connect, HistoryApi};
 use crate::hub::{Hub, Outgoing};
+use crate::ops::logs;
 use crate::ops::metrics::{Exporter, Metrics};
-use crate::ops::{OpsError, OpsServer, Readiness};
+use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
 use crate::registry::memory::MemoryRegistry;
@@ -34,6 +35,7 @@ use crate::session::{Gateway, NodeIdentity, Parts};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
+use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use listen::{ListenError, Listeners};
 
@@ -72,6 +74,9 @@ pub enum StartError {
 /// [`Node::finish`] or [`Node::shutdown`].
 pub struct Node {
     ready: Ready,
+    metrics: Metrics,
+    quic: Arc<QuicListener>,
+    _accepting: Check,
     config: Config,
     shutdown: Shutdown,
     hub: Hub,
@@ -121,7 +126,7 @@ impl Node {
             metrics: metrics.clone(),
         });
         // Intents of an earlier run are published before clients are back: they are due already.
-        let publisher = start_publisher(&config, shared, events, delivery, metrics);
+        let publisher = start_publisher(&config, shared, events, delivery, metrics.clone());
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -134,12 +139,14 @@ impl Node {
             config: Arc::new(config.transport.clone()),
             shutdown: shutdown.clone(),
         };
-        listeners.serve(gateway, crate::http::router(connect, HistoryApi { auth, history }), &shutdown);
+        let router = crate::http::router(connect, HistoryApi { auth, history });
+        let quic = listeners.serve(gateway, router, &shutdown);
         accepting.ready();
-        // A check lives as long as its port, which is as long as the node.
-        std::mem::forget(accepting);
         Ok(Self {
             ready,
+            metrics,
+            quic,
+            _accepting: accepting,
             config,
             shutdown,
             hub,
@@ -155,6 +162,12 @@ impl Node {
     /// Where it is.
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// From now on a panic anywhere in the process is logged and counted here. For programs that are
+    /// nothing but this node.
+    pub fn count_panics(&self) {
+        logs::install_panic_hook(self.metrics.process.panics.clone());
     }
 
     /// How long a drain may take.
@@ -185,6 +198,7 @@ impl Node {
         if !drained {
             tracing::warn!("some sessions did not end in time");
         }
+        self.quic.close(Code::SHUTDOWN, "this node stops");
         // No session is left that could submit: settle what they did submit.
         self.conversations.close().await;
         let (stop, publisher) = self.publisher;

@@ -48,7 +48,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Json, level: "info".into() }
+        Self { format: LogFormat::Json, level: "info,fjall=warn,lsm_tree=warn".into() }
     }
 }
 

@@ -99,8 +99,6 @@ pub struct MessageMetrics {
     pub dedupe_hits: Counter,
     /// `tern_lagged_total`: times that a session's queue dropped a conversation.
     pub lagged: Counter,
-    /// `tern_outbox_dropped_total`: frames that queues dropped.
-    pub outbox_dropped: Counter,
     /// `tern_push_pending`: push intents whose events have not left.
     pub push_pending: Gauge,
     /// `tern_push_events_total`: push events that left.
@@ -200,7 +198,6 @@ impl Maker<'_> {
             sends_temporary: sends("temporary"),
             dedupe_hits: self.counter("tern_dedupe_hits_total", "Retries found by their temp_id."),
             lagged: self.counter("tern_lagged_total", "Times a session's queue dropped a conversation."),
-            outbox_dropped: self.counter("tern_outbox_dropped_total", "Frames dropped by session queues."),
             push_pending: self.gauge("tern_push_pending", "Push intents whose events have not left."),
             push_events: self.counter("tern_push_events_total", "Push events that left."),
         }

@@ -8,6 +8,8 @@
 pub mod address;
 pub mod config;
 mod error;
+#[cfg(test)]
+mod loopback;
 pub mod quic;
 pub mod tcp;
 pub mod tls;

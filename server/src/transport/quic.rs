@@ -126,6 +126,11 @@ impl PendingQuic {
         self.incoming.remote_address()
     }
 
+    /// Turns the client away at once, so that it tries elsewhere: for a node that is going away.
+    pub fn refuse(self) {
+        self.incoming.refuse();
+    }
+
     /// Does the handshake within `handshake_timeout_ms`, then waits for the control stream within
     /// `hello_timeout_ms`.
     pub async fn establish(self) -> Result<Link, EstablishError> {

@@ -198,3 +198,86 @@ impl AsyncWrite for TcpConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::loopback::{ANY, Tls, within};
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn listen(tls: Option<&Tls>, config: &TransportConfig) -> TcpListener {
+        let tls = tls.map(|tls| tls.tcp.clone());
+        TcpListener::bind(ANY, tls, AddressGate::new(config), config).unwrap()
+    }
+
+    #[tokio::test]
+    async fn tls_1_3_and_1_2_are_spoken_with_the_negotiated_protocol() {
+        let tls = Tls::new();
+        let listener = listen(Some(&tls), &TransportConfig::default());
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let client = tls.client_with(&[b"http/1.1"], &[version]);
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+            let dialled = async {
+                let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                let mut io = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+                let (_, session) = io.get_ref();
+                assert_eq!(session.protocol_version(), Some(version.version));
+                assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]));
+                io.write_all(b"hi").await.unwrap();
+                io.flush().await.unwrap();
+                io
+            };
+            let served = async { listener.accept().await.establish().await.unwrap() };
+            let (mut server, _client) = within(async { tokio::join!(served, dialled) }).await;
+            let mut bytes = [0; 2];
+            within(server.read_exact(&mut bytes)).await.unwrap();
+            assert_eq!(&bytes, b"hi");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_starts_no_handshake_is_let_go() {
+        let tls = Tls::new();
+        let config = TransportConfig { handshake_timeout_ms: 1, ..TransportConfig::default() };
+        let listener = listen(Some(&tls), &config);
+        let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let established = within(within(listener.accept()).await.establish()).await;
+        assert!(matches!(established, Err(EstablishError::HandshakeTimeout)));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_speaks_no_tls_is_told_so_by_the_error() {
+        let tls = Tls::new();
+        let listener = listen(Some(&tls), &TransportConfig::default());
+        let mut plain = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let established = within(within(listener.accept()).await.establish()).await;
+        assert!(matches!(established, Err(EstablishError::Handshake(_))));
+    }
+
+    #[tokio::test]
+    async fn an_address_gets_no_more_connections_than_its_limit_until_one_is_gone() {
+        let config = TransportConfig {
+            loopback_exempt: false,
+            address_connections_max: 1,
+            ..TransportConfig::default()
+        };
+        let listener = listen(None, &config);
+        let address = listener.local_addr().unwrap();
+        let _first = TcpStream::connect(address).await.unwrap();
+        let served = within(within(listener.accept()).await.establish()).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let mut byte = [0];
+        let refused = async {
+            // Closed without a byte, while accept goes on.
+            tokio::select! {
+                read = second.read(&mut byte) => read.unwrap_or(0),
+                _ = listener.accept() => panic!("let in"),
+            }
+        };
+        assert_eq!(within(refused).await, 0);
+        drop(served);
+        let _third = TcpStream::connect(address).await.unwrap();
+        within(listener.accept()).await;
+    }
+}

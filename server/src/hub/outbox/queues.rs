@@ -297,7 +297,7 @@ impl Queues {
         let mut batch: Option<Batch> = None;
         while let Some(lane) = self.pick(&mut |_| true) {
             let started = batch.get_or_insert_with(|| Batch::new(lane));
-            let later = lane == Lane::Backlog && !started.frames.is_empty();
+            let later = lane == Lane::Backlog && started.lane != Lane::Backlog;
             let len = self.front_len(lane).unwrap_or(0);
             if later || !started.fits(len, limit) {
                 break;

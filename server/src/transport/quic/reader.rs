@@ -38,6 +38,11 @@ impl QuicReader {
         Self { connection, control, decoder: Decoder::default(), refused_streams: 0, _permit: permit }
     }
 
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// See [`LinkReader::recv`](crate::transport::LinkReader::recv).
     pub(in crate::transport) async fn recv(&mut self) -> Result<Inbound, LinkError> {
         loop {

@@ -25,6 +25,9 @@ const TAKE: TakeLimit = TakeLimit { frames: 16, bytes: 16 * 1024 };
 /// with more busy conversations than streams, the later ones share the inbox stream instead.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// Streams that must be had whatever the conversations take: inbox and backlog.
+const SHARED_STREAMS: usize = 2;
+
 /// Stream priorities: quinn sends the higher ones first.
 const PRIORITY_CONTROL: i32 = 2;
 const PRIORITY_ENTRIES: i32 = 1;
@@ -37,7 +40,7 @@ pub struct QuicWriter {
     control: Slot,
     inbox: Option<Slot>,
     backlog: Option<Slot>,
-    /// At most `streams_max`.
+    /// At most `streams_max`, which falls when the client turns out to allow fewer.
     conversations: Vec<(ConversationId, Slot)>,
     streams_max: usize,
     idle: Duration,
@@ -182,9 +185,7 @@ impl QuicWriter {
         if self.conversations.len() < self.streams_max {
             return Some(());
         }
-        let free = self.conversations.iter().enumerate().filter(|(_, (_, slot))| slot.free());
-        let (oldest, used) =
-            free.map(|(index, (_, slot))| (index, slot.used)).min_by_key(|(_, used)| *used)?;
+        let (oldest, used) = self.least_used()?;
         (used + SETTLED <= now).then(|| self.conversations.swap_remove(oldest).1.end())
     }
 
@@ -207,13 +208,35 @@ impl QuicWriter {
         priority: i32,
         now: Instant,
     ) -> Option<Slot> {
-        let stream = self.connection.open_uni().now_or_never()?.ok()?;
+        let Some(opened) = self.connection.open_uni().now_or_never() else {
+            self.yield_streams();
+            return None;
+        };
+        let stream = opened.ok()?;
         let mut header = vec![kind as u8];
         header.extend(id.iter().flat_map(|id| id.as_bytes()));
         if self.sweep.is_none() {
             self.sweep = Some(Box::pin(sleep_until(now + self.idle)));
         }
         Some(Slot::new(stream, priority, Some(header.into()), now))
+    }
+
+    /// The client allows no further stream: from now on conversations leave enough of them for the
+    /// shared ones.
+    fn yield_streams(&mut self) {
+        let shared = usize::from(self.inbox.is_some()) + usize::from(self.backlog.is_some());
+        let open = self.conversations.len() + shared;
+        self.streams_max = self.streams_max.min(open.saturating_sub(SHARED_STREAMS));
+        while self.conversations.len() > self.streams_max {
+            let Some((oldest, _)) = self.least_used() else { break };
+            self.conversations.swap_remove(oldest).1.end();
+        }
+    }
+
+    /// The free conversation stream unused for longest, and since when.
+    fn least_used(&self) -> Option<(usize, Instant)> {
+        let slots = self.conversations.iter().enumerate().filter(|(_, (_, slot))| slot.free());
+        slots.map(|(index, (_, slot))| (index, slot.used)).min_by_key(|(_, used)| *used)
     }
 
     fn slot(&mut self, route: Route) -> Option<&mut Slot> {
@@ -289,9 +312,8 @@ impl QuicWriter {
     fn send_datagrams(&mut self, batch: Batch, outbox: &Outbox) -> Result<(), LinkError> {
         for frame in &batch.frames {
             // May be lost: one that is too large for the path is.
-            if let Err(SendDatagramError::ConnectionLost(error)) =
-                self.connection.send_datagram(frame.clone())
-            {
+            let sent = self.connection.send_datagram(frame.clone());
+            if let Err(SendDatagramError::ConnectionLost(error)) = sent {
                 return Err(link_error(error));
             }
         }

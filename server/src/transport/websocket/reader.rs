@@ -44,6 +44,11 @@ impl WebSocketReader {
         Self { shared, format, decoder: Decoder::default(), control, heard, dead_after, silence }
     }
 
+    #[cfg(test)]
+    pub(super) fn allow_pings(&mut self) {
+        self.control = ControlBudget::new(u32::MAX, self.heard);
+    }
+
     /// See [`LinkReader::recv`](crate::transport::LinkReader::recv).
     pub(in crate::transport) async fn recv(&mut self) -> Result<Inbound, LinkError> {
         match self.next_inbound().await {
@@ -196,6 +201,9 @@ impl ControlBudget {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::loopback::{ANY, within};
+    use super::super::super::{Link, LinkReader};
+    use super::super::from_upgraded;
     use super::*;
 
     #[test]
@@ -207,5 +215,33 @@ mod tests {
         }
         assert!(!budget.take(now + Duration::from_millis(999)));
         assert!(budget.take(now + Duration::from_millis(1000)));
+    }
+
+    fn websocket(link: Link) -> WebSocketReader {
+        match link.split().0 {
+            LinkReader::WebSocket(reader) => reader,
+            LinkReader::Quic(_) => panic!("not a WebSocket"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_says_nothing_is_dead_after_its_time_and_any_message_starts_it_anew() {
+        let (_client, io) = tokio::io::duplex(1024);
+        let config = TransportConfig::default();
+        let mut reader = websocket(from_upgraded(io, Format::Binary, &config, ANY).await);
+        assert_eq!(reader.dead_after, Duration::from_secs(45));
+        // The timer goes off, but something was heard since it was set: it is only set on.
+        reader.dead_after = Duration::from_secs(3600);
+        reader.silence.as_mut().reset(Instant::now());
+        let far = Instant::now() + Duration::from_secs(3000);
+        let set_on = poll_fn(|cx| {
+            assert!(reader.poll_message(cx).is_pending());
+            if reader.silence.deadline() > far { Poll::Ready(()) } else { Poll::Pending }
+        });
+        within(set_on).await;
+        // Now nothing was heard for all of it.
+        reader.dead_after = Duration::from_millis(1);
+        reader.silence.as_mut().reset(Instant::now());
+        assert!(matches!(within(reader.recv()).await, Err(LinkError::IdleTimeout)));
     }
 }
