@@ -21,10 +21,12 @@
 
 mod backoff;
 mod client;
+mod clock;
 mod config;
 mod driver;
 mod error;
 mod events;
+mod link;
 mod persistence;
 mod session;
 mod token;

@@ -20,6 +20,7 @@ mod groups;
 mod questions;
 
 pub use questions::Anchor;
+pub(crate) use questions::{Answer, Question};
 
 /// A change is durable: its conversation, seq, id and server time.
 pub type Ack = SendAck;
@@ -30,7 +31,7 @@ const COMMANDS_MAX: usize = 256;
 /// What the driver is asked to do.
 pub(crate) enum Command {
     Submit(Submission),
-    Ask(questions::Question),
+    Ask(Question),
     Read { conversation: ConversationId, seq: u64 },
     Watch(Vec<UserId>),
     Typing(Target),
@@ -48,7 +49,7 @@ pub(crate) struct Submission {
 pub(crate) struct Waiter {
     pub(crate) accepted: Option<oneshot::Sender<()>>,
     pub(crate) resolved: Option<oneshot::Sender<Result<Ack, SendError>>>,
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A chat client: cheap to clone, usable from any task. It keeps one session open, reconnects by
@@ -59,6 +60,7 @@ pub struct Client {
     commands: mpsc::Sender<Command>,
     permits: Arc<Semaphore>,
     state: watch::Receiver<State>,
+    trouble: watch::Receiver<Option<String>>,
     session: watch::Receiver<Option<Arc<Welcome>>>,
     queue: Arc<Queue>,
     request_timeout: Duration,
@@ -74,6 +76,7 @@ impl Client {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
         let (commands, inbox) = mpsc::channel(config.pending_max + COMMANDS_MAX);
         let (state_tx, state) = watch::channel(State::Connecting);
+        let (trouble_tx, trouble) = watch::channel(None);
         let (session_tx, session) = watch::channel(None);
         let permits = Arc::new(Semaphore::new(config.pending_max));
         let queue = Arc::new(Queue::new(config.events_max, config.confirm));
@@ -82,12 +85,13 @@ impl Client {
             commands: inbox,
             permits: permits.clone(),
             state: state_tx,
+            trouble: trouble_tx,
             session: session_tx,
             queue: queue.clone(),
         };
         runtime.spawn(driver::Driver::new(config, ends)?.run());
         let events = Events::new(queue.clone(), commands.clone());
-        Ok((Self { commands, permits, state, session, queue, request_timeout }, events))
+        Ok((Self { commands, permits, state, trouble, session, queue, request_timeout }, events))
     }
 
     /// Starts a client and waits for its first session.
@@ -98,13 +102,11 @@ impl Client {
     pub async fn connect(config: Config) -> Result<(Self, Events), ConnectError> {
         let timeout = config.connect_timeout;
         let (client, events) = Self::start(config)?;
-        let mut last = String::from("no attempt has ended yet");
         let online = async {
             let mut state = client.state.clone();
             loop {
                 match &*state.borrow_and_update() {
                     State::Closed { cause } => return Err(ConnectError::Stopped(cause.clone())),
-                    State::Offline { cause, .. } => last.clone_from(cause),
                     now if now.is_online() => return Ok(()),
                     _ => {}
                 }
@@ -115,7 +117,11 @@ impl Client {
         };
         match tokio::time::timeout(timeout, online).await {
             Ok(result) => result.map(|()| (client, events)),
-            Err(_) => Err(ConnectError::Timeout { timeout, last }),
+            Err(_) => {
+                let last = client.trouble.borrow().clone();
+                let last = last.unwrap_or_else(|| "the first attempt has not ended".to_owned());
+                Err(ConnectError::Timeout { timeout, last })
+            }
         }
     }
 
@@ -159,32 +165,19 @@ impl Client {
             tokio::sync::TryAcquireError::NoPermits => SendError::Full,
             tokio::sync::TryAcquireError::Closed => SendError::Closed,
         })?;
-        self.enqueue(temp_id, change, permit)
+        let (command, pending) = prepare(temp_id, change, permit)?;
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SendError::Full,
+            mpsc::error::TrySendError::Closed(_) => SendError::Closed,
+        })?;
+        Ok(pending)
     }
 
     async fn change(&self, change: Change) -> Result<Ack, SendError> {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| SendError::Closed)?;
-        self.enqueue(fresh_temp_id(), change, permit)?.await
-    }
-
-    fn enqueue(
-        &self,
-        temp_id: TempId,
-        change: Change,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Pending, SendError> {
-        change.check()?;
-        let (accepted_tx, accepted) = oneshot::channel();
-        let (resolved_tx, resolved) = oneshot::channel();
-        let waiter =
-            Waiter { accepted: Some(accepted_tx), resolved: Some(resolved_tx), permit: Some(permit) };
-        self.commands.try_send(Command::Submit(Submission { temp_id, change, waiter })).map_err(|error| {
-            match error {
-                mpsc::error::TrySendError::Full(_) => SendError::Full,
-                mpsc::error::TrySendError::Closed(_) => SendError::Closed,
-            }
-        })?;
-        Ok(Pending { temp_id, accepted, resolved })
+        let (command, pending) = prepare(fresh_temp_id(), change, permit)?;
+        self.commands.send(command).await.map_err(|_| SendError::Closed)?;
+        pending.await
     }
 
     /// Tells the user's other devices, and every later one, that the user has read up to here.
@@ -252,6 +245,18 @@ impl Client {
             self.commands.closed().await;
         }
     }
+}
+
+fn prepare(
+    temp_id: TempId,
+    change: Change,
+    permit: OwnedSemaphorePermit,
+) -> Result<(Command, Pending), SendError> {
+    change.check()?;
+    let (accepted_tx, accepted) = oneshot::channel();
+    let (resolved_tx, resolved) = oneshot::channel();
+    let waiter = Waiter { accepted: Some(accepted_tx), resolved: Some(resolved_tx), _permit: Some(permit) };
+    Ok((Command::Submit(Submission { temp_id, change, waiter }), Pending { temp_id, accepted, resolved }))
 }
 
 pub(crate) fn fresh_temp_id() -> TempId {

@@ -1,8 +1,10 @@
 //! What outlives a client: the promises of the trait, and the records it keeps.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tern_protocol::{DeviceId, Position, StoreId, Target, TempId, UserId};
+use tern_protocol::{ConversationId, DeviceId, Position, StoreId, Target, TempId, UserId};
 
 mod file;
 
@@ -60,8 +62,8 @@ pub struct SavedState {
     pub store_id: Option<StoreId>,
     /// The device.
     pub device: Option<DeviceId>,
-    /// The last confirmed entry of each conversation, in any order.
-    pub cursors: Vec<Position>,
+    /// The seq of the last confirmed entry of each conversation.
+    pub cursors: BTreeMap<ConversationId, u64>,
     /// Unresolved messages in the order they were accepted.
     pub sends: Vec<SavedSend>,
     /// The transport that won the last race.
@@ -93,7 +95,7 @@ pub enum SavedChange {
     /// A conversation's cursor does not hold any more.
     CursorDropped {
         /// Which.
-        conversation: tern_protocol::ConversationId,
+        conversation: ConversationId,
     },
     /// A message was accepted.
     Send(SavedSend),
@@ -119,18 +121,17 @@ impl SavedState {
                 self.store_id = Some(store_id);
             }
             SavedChange::Cursor(position) => {
-                self.drop_cursor(position.conversation);
-                self.cursors.push(position);
+                self.cursors.insert(position.conversation, position.seq);
             }
-            SavedChange::CursorDropped { conversation } => self.drop_cursor(conversation),
+            SavedChange::CursorDropped { conversation } => {
+                self.cursors.remove(&conversation);
+            }
+            // Saved again, it keeps its place.
+            SavedChange::Send(send) if self.sends.iter().any(|old| old.temp_id == send.temp_id) => {}
             SavedChange::Send(send) => self.sends.push(send),
             SavedChange::Resolved { temp_id } => self.sends.retain(|send| send.temp_id != temp_id),
             SavedChange::Transport(transport) => self.transport = Some(transport),
         }
-    }
-
-    fn drop_cursor(&mut self, conversation: tern_protocol::ConversationId) {
-        self.cursors.retain(|cursor| cursor.conversation != conversation);
     }
 }
 
