@@ -16,6 +16,8 @@ use crate::target::Lane;
 
 /// Digits to which latencies are exact.
 const DIGITS: u8 = 3;
+/// Longest latency that is told apart: an hour, in microseconds.
+const MICROS_MAX: u64 = 3_600_000_000;
 /// Troubles that are told one by one.
 const TROUBLES_SHOWN_MAX: usize = 20;
 
@@ -65,7 +67,7 @@ pub(crate) struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let histogram = || Histogram::new(DIGITS).expect("up to 5 digits are supported");
+        let histogram = || Histogram::new_with_bounds(1, MICROS_MAX, DIGITS).expect("good bounds");
         Self { acks: histogram(), deliveries: histogram() }
     }
 }
@@ -252,5 +254,69 @@ impl Run {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_what_was_recorded() {
+        let mut latencies = Latencies::default();
+        (1..=100).for_each(|ms| latencies.add_ack(Duration::from_millis(ms)));
+        latencies.add_ack(Duration::from_secs(100_000));
+        let acks = Run::percentiles(&latencies).0;
+        assert_eq!(acks.count, 101);
+        assert!((acks.p50_ms - 51.0).abs() < 1.0, "{acks}");
+        assert!((acks.p99_ms - 100.0).abs() < 1.0, "{acks}");
+        assert!(acks.max_ms >= 3_600_000.0, "{acks}");
+    }
+
+    #[test]
+    fn a_report_says_what_was_left_out_and_what_failed() {
+        let faults = vec!["bob received seq 4 where 3 is next".to_owned()];
+        let none = || Percentiles::from(&Histogram::new(DIGITS).unwrap());
+        let report = Report {
+            held: false,
+            input: Input {
+                file: "chat.log".into(),
+                lines: 9,
+                skipped: BTreeMap::from([(Skip::Empty, 2)]),
+                repaired_lines: 1,
+                repaired_bytes: 3,
+                members: 2,
+                messages: 6,
+            },
+            run: Some(Run {
+                sent: 6,
+                received: 13,
+                in_flight_max: 64,
+                transports: BTreeMap::from([(Lane::Quic, 1), (Lane::WebsocketJson, 1)]),
+                seconds: 2.0,
+                ack_latency: none(),
+                delivery_latency: none(),
+                troubles: vec!["ann: the client has stopped".into()],
+                checks: vec![Verdict { check: "dense", held: false, faults }],
+            }),
+        };
+        let words = report.words();
+        for part in [
+            "9 lines, 6 messages of 2 members",
+            "2 messages without text",
+            "repaired 3 bytes that were not UTF-8, in 1 lines",
+            "1 by QUIC, 1 by WebSocket with JSON",
+            "sent 6 and received 13",
+            "trouble: ann: the client has stopped",
+            "FAIL dense",
+            "bob received seq 4 where 3 is next",
+            "FAILED",
+        ] {
+            assert!(words.contains(part), "{part:?} is missing in:\n{words}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(json["input"]["skipped"]["empty"], 2);
+        assert_eq!(json["run"]["checks"][0]["held"], false);
+        assert_eq!(json["run"]["transports"]["websocket_json"], 1);
     }
 }
