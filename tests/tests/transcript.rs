@@ -2,13 +2,12 @@
 //! real node: whoever writes a client from the page meets what the page says.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tern::auth::{Mint, SigningKey};
-use tern::node::dev::{DevOptions, start};
-use tern_protocol::UserId;
+use tern_tests::Server;
+use tern_tests::token::claims;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -69,15 +68,12 @@ async fn expect(who: &str, socket: &mut Socket, lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_transcript_of_the_page_happens_as_written() {
-    let data = tempfile::tempdir().unwrap();
-    let options = DevOptions { data_dir: data.path().to_owned(), port: 0, http_port: 0, ops_port: 0 };
-    let node = start(&options, []).await.unwrap();
-    let url = node.ready().websocket_url.clone().expect("a development node speaks plain HTTP");
-    let key = SigningKey::from_secret_file(node.ready().jwt_secret_file.as_deref().unwrap()).unwrap();
+    let server = Server::start().await;
+    let url = server.ready().websocket_url.clone();
     let token = |user: &str| {
-        let mut mint = Mint::new(UserId::new(user).unwrap(), Duration::from_secs(3600));
-        mint.name = Some(format!("{}{}", user[..1].to_uppercase(), &user[1..]));
-        mint.sign(&key, SystemTime::now()).unwrap()
+        let mut claims = claims(user);
+        claims["name"] = format!("{}{}", user[..1].to_uppercase(), &user[1..]).into();
+        server.sign(&claims)
     };
 
     let mut sockets: HashMap<&str, Socket> = HashMap::new();
@@ -108,7 +104,6 @@ async fn the_transcript_of_the_page_happens_as_written() {
         }
     }
     drop(sockets);
-    node.shutdown().await;
 }
 
 #[test]
