@@ -2,22 +2,18 @@
 //! real node: whoever writes a client from the page meets what the page says.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tern::auth::{Mint, SigningKey};
-use tern::node::dev::{DevOptions, start};
-use tern_protocol::UserId;
+use tern_tests::http::address;
+use tern_tests::{Options, token, within};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
-/// A line that does not come within this time is missing.
-const PATIENCE: Duration = Duration::from_secs(10);
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<TcpStream>;
 
 /// Who speaks, and the lines of the block.
 fn blocks() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -56,8 +52,7 @@ async fn expect(who: &str, socket: &mut Socket, lines: &[&str]) {
     let mut missing: Vec<Value> =
         lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
     while !missing.is_empty() {
-        let message = tokio::time::timeout(PATIENCE, socket.next()).await;
-        let message = message.unwrap_or_else(|_| panic!("{who} still waits for {missing:#?}"));
+        let message = within(&format!("lines of {who}: {missing:#?}"), socket.next()).await;
         let Some(Ok(Message::Text(text))) = message else {
             panic!("{who} got {message:?} instead of {missing:#?}");
         };
@@ -69,15 +64,12 @@ async fn expect(who: &str, socket: &mut Socket, lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_transcript_of_the_page_happens_as_written() {
-    let data = tempfile::tempdir().unwrap();
-    let options = DevOptions { data_dir: data.path().to_owned(), port: 0, http_port: 0, ops_port: 0 };
-    let node = start(&options, []).await.unwrap();
-    let url = node.ready().websocket_url.clone().expect("a development node speaks plain HTTP");
-    let key = SigningKey::from_secret_file(node.ready().jwt_secret_file.as_deref().unwrap()).unwrap();
+    let server = Options::default().start().await;
+    let url = server.ready().websocket_url.clone();
     let token = |user: &str| {
-        let mut mint = Mint::new(UserId::new(user).unwrap(), Duration::from_secs(3600));
-        mint.name = Some(format!("{}{}", user[..1].to_uppercase(), &user[1..]));
-        mint.sign(&key, SystemTime::now()).unwrap()
+        let mut claims = token::claims(user);
+        claims["name"] = format!("{}{}", user[..1].to_uppercase(), &user[1..]).into();
+        server.sign(&claims)
     };
 
     let mut sockets: HashMap<&str, Socket> = HashMap::new();
@@ -92,7 +84,8 @@ async fn the_transcript_of_the_page_happens_as_written() {
                 lines = rest;
             } else if let Some(text) = line.strip_prefix("C: ") {
                 if text.contains(r#""type":"hello""#) {
-                    sockets.insert(who, connect_async(&url).await.unwrap().0);
+                    let stream = TcpStream::connect(address(&url)).await.unwrap();
+                    sockets.insert(who, client_async(&url, stream).await.unwrap().0);
                 }
                 let text = text.replace(&format!("<token of {who}>"), &token(who));
                 sockets.get_mut(who).expect("hello first").send(Message::text(text)).await.unwrap();
@@ -107,8 +100,6 @@ async fn the_transcript_of_the_page_happens_as_written() {
             }
         }
     }
-    drop(sockets);
-    node.shutdown().await;
 }
 
 #[test]
