@@ -2,18 +2,21 @@
 //! real node: whoever writes a client from the page meets what the page says.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tern_tests::http::address;
-use tern_tests::{Options, token, within};
+use tern_tests::Server;
+use tern_tests::token::claims;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
+/// A line that does not come within this time is missing.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Who speaks, and the lines of the block.
 fn blocks() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -52,7 +55,8 @@ async fn expect(who: &str, socket: &mut Socket, lines: &[&str]) {
     let mut missing: Vec<Value> =
         lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
     while !missing.is_empty() {
-        let message = within(&format!("lines of {who}: {missing:#?}"), socket.next()).await;
+        let message = tokio::time::timeout(PATIENCE, socket.next()).await;
+        let message = message.unwrap_or_else(|_| panic!("{who} still waits for {missing:#?}"));
         let Some(Ok(Message::Text(text))) = message else {
             panic!("{who} got {message:?} instead of {missing:#?}");
         };
@@ -64,10 +68,10 @@ async fn expect(who: &str, socket: &mut Socket, lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_transcript_of_the_page_happens_as_written() {
-    let server = Options::default().start().await;
+    let server = Server::start().await;
     let url = server.ready().websocket_url.clone();
     let token = |user: &str| {
-        let mut claims = token::claims(user);
+        let mut claims = claims(user);
         claims["name"] = format!("{}{}", user[..1].to_uppercase(), &user[1..]).into();
         server.sign(&claims)
     };
@@ -84,8 +88,7 @@ async fn the_transcript_of_the_page_happens_as_written() {
                 lines = rest;
             } else if let Some(text) = line.strip_prefix("C: ") {
                 if text.contains(r#""type":"hello""#) {
-                    let stream = TcpStream::connect(address(&url)).await.unwrap();
-                    sockets.insert(who, client_async(&url, stream).await.unwrap().0);
+                    sockets.insert(who, connect_async(&url).await.unwrap().0);
                 }
                 let text = text.replace(&format!("<token of {who}>"), &token(who));
                 sockets.get_mut(who).expect("hello first").send(Message::text(text)).await.unwrap();
@@ -100,6 +103,7 @@ async fn the_transcript_of_the_page_happens_as_written() {
             }
         }
     }
+    drop(sockets);
 }
 
 #[test]
