@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tern_tests::Server;
+use tern_tests::Options;
 use tern_tests::token::claims;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -68,7 +68,8 @@ async fn expect(who: &str, socket: &mut Socket, lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_transcript_of_the_page_happens_as_written() {
-    let server = Server::start().await;
+    // With the limits that the page tells.
+    let server = Options::default().start().await;
     let url = server.ready().websocket_url.clone();
     let token = |user: &str| {
         let mut claims = claims(user);
