@@ -27,6 +27,8 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What `tern dev` sets differently: everything is on this machine.
 const DEV: &str = r#"
+[transport]
+allow_loopback_origins = true
 [quota]
 loopback_exempt = true
 [log]

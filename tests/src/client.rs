@@ -33,8 +33,7 @@ impl Wire {
     pub fn label(self) -> &'static str {
         match self {
             Self::Quic => "quic",
-            Self::WebSocketBinary => "websocket_binary",
-            Self::WebSocketJson => "websocket_json",
+            Self::WebSocketBinary | Self::WebSocketJson => "websocket",
         }
     }
 

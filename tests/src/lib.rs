@@ -34,12 +34,12 @@ pub async fn bounded(test: impl Future<Output = ()>) {
 /// tests named `<name>::quic` and so on.
 #[macro_export]
 macro_rules! for_each_wire {
-    ($($(#[$doc:meta])* async fn $name:ident($wire:ident: Wire) $body:block)*) => {
+    ($($(#[$doc:meta])* async fn $name:ident($wire:ident: $kind:ty) $body:block)*) => {
         $($(#[$doc])* mod $name {
             #[allow(unused_imports)]
             use super::*;
 
-            async fn test($wire: $crate::Wire) $body
+            async fn test($wire: $kind) $body
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn quic() {

@@ -68,6 +68,7 @@ async fn expect(who: &str, socket: &mut Socket, lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_transcript_of_the_page_happens_as_written() {
+    // With the limits that the page tells.
     let server = Options::default().start().await;
     let url = server.ready().websocket_url.clone();
     let token = |user: &str| {

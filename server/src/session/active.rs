@@ -102,8 +102,11 @@ impl Active {
     /// Sets the deadlines of the token in `claims`.
     pub(super) fn token_renewed(&mut self, now: Instant) {
         let expires = UNIX_EPOCH + Duration::from_millis(self.claims.expires_ms);
-        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        self.expires = now + left + LEEWAY;
+        let wall = SystemTime::now();
+        let left_until = |time: SystemTime| time.duration_since(wall).unwrap_or_default();
+        // A token that came within its leeway has only the rest of it.
+        self.expires = now + left_until(expires + LEEWAY);
+        let left = left_until(expires);
         let notice = Duration::from_secs(self.gateway.parts.config.expiry_notice_s).min(left / 2);
         self.notice_due = Some(now + left - notice);
     }
