@@ -45,6 +45,27 @@ pub enum Trust {
     Roots(Vec<CertificateDer<'static>>),
 }
 
+impl Trust {
+    /// A certificate by the SHA-256 of its DER form, as 64 hex digits in either case; colons
+    /// between them are allowed.
+    ///
+    /// # Errors
+    /// The text is something else.
+    pub fn cert_sha256_hex(text: &str) -> Result<Self, ConfigError> {
+        let digits: Vec<u32> =
+            text.trim().chars().filter(|c| *c != ':').map_while(|c| c.to_digit(16)).collect();
+        let written = text.trim().chars().filter(|c| *c != ':').count();
+        let mut sha256 = [0; 32];
+        if digits.len() != 2 * sha256.len() || written != digits.len() {
+            return Err(ConfigError::Trust("a SHA-256 is 64 hex digits".into()));
+        }
+        for (byte, pair) in sha256.iter_mut().zip(digits.chunks(2)) {
+            *byte = (pair[0] * 16 + pair[1]) as u8;
+        }
+        Ok(Self::CertSha256(sha256))
+    }
+}
+
 /// When an entry that was handed out counts as handled by the application. The client acks to the
 /// server, and after a restart goes on after, the last confirmed entry of each conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -211,5 +232,23 @@ impl fmt::Debug for Config {
             .field("device", &self.device)
             .field("agent", &self.agent)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_hash_is_read_in_the_forms_that_tools_print() {
+        let plain = "0aFF".repeat(16);
+        let colons = vec!["0a:ff"; 16].join(":");
+        for text in [plain.as_str(), &colons, &format!(" {plain}\n")] {
+            let Ok(Trust::CertSha256(sha256)) = Trust::cert_sha256_hex(text) else { panic!("{text}") };
+            assert_eq!(sha256[..2], [0x0a, 0xff]);
+        }
+        for text in ["", "0a", &format!("{plain}0"), &format!("{plain}zz"), &"zz".repeat(32)] {
+            assert!(Trust::cert_sha256_hex(text).is_err(), "{text}");
+        }
     }
 }

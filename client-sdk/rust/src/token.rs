@@ -1,5 +1,7 @@
 //! Where tokens come from: asked at every connect, before expiry, and after a refusal.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tern_protocol::Code;
 
@@ -53,5 +55,12 @@ impl TokenSource for String {
 impl TokenSource for &'static str {
     async fn token(&self, reason: TokenReason) -> Result<String, TokenError> {
         fixed(self, reason)
+    }
+}
+
+#[async_trait]
+impl<T: TokenSource + ?Sized> TokenSource for Arc<T> {
+    async fn token(&self, reason: TokenReason) -> Result<String, TokenError> {
+        (**self).token(reason).await
     }
 }

@@ -240,10 +240,12 @@ impl Client {
     /// Stops the client: acks and saves what was confirmed, tells the server, closes. Unresolved
     /// sends end with [`SendError::Closed`]. Takes at most some 2 s.
     pub async fn close(self) {
-        // A refused command means that the driver has stopped already.
-        if self.commands.send(Command::Close).await.is_ok() {
-            self.commands.closed().await;
-        }
+        let mut state = self.states();
+        // A command that is not taken means that the driver is stopping already.
+        let _ = self.commands.send(Command::Close).await;
+        let closed = |now: &State| matches!(now, State::Closed { .. });
+        // The channel ends only with the driver.
+        let _ = state.wait_for(closed).await;
     }
 }
 

@@ -145,7 +145,8 @@ impl Driver {
             let step = self.next().await;
             self.apply(step);
         }
-        self.shut_down().await;
+        let (ends, cause) = self.shut_down().await;
+        ends.close(cause);
     }
 
     async fn load(&mut self) {

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::Driver;
+use super::{Driver, Ends};
 use crate::error::CloseCause;
-use crate::events::State;
+use crate::events::{Event, State};
 
 /// How long the last frames and the last save may take.
 const FLUSH_TIME: Duration = Duration::from_secs(2);
 
 impl Driver {
-    pub(super) async fn shut_down(mut self) {
+    /// Gives what is left when everything else, the persistence included, has been let go.
+    pub(super) async fn shut_down(mut self) -> (Ends, CloseCause) {
         self.opening = None;
         self.ends.commands.close();
         let now = self.clock.now_ms();
@@ -29,9 +30,7 @@ impl Driver {
             let _ = tokio::time::timeout(FLUSH_TIME, goodbye).await;
         }
         let cause = self.stop.take().unwrap_or(CloseCause::Requested);
-        self.set_state(State::Closed { cause });
-        self.ends.permits.close();
-        self.ends.queue.close();
+        (self.ends, cause)
     }
 
     async fn save_rest(&mut self) {
@@ -44,5 +43,16 @@ impl Driver {
             let outcome = self.saver.finished().await;
             self.saver.settle(outcome, now);
         }
+    }
+}
+
+impl Ends {
+    /// Tells every handle that the client has stopped.
+    pub(super) fn close(self, cause: CloseCause) {
+        let state = State::Closed { cause };
+        self.queue.push(Event::State(state.clone()));
+        self.permits.close();
+        self.queue.close();
+        self.state.send_replace(state);
     }
 }

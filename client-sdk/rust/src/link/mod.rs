@@ -19,9 +19,6 @@ mod race;
 mod tls;
 mod websocket;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use address::{Addresses, Dialed, Dialer};
 
 /// Frames read and not yet taken by the driver.
@@ -106,11 +103,6 @@ impl Link {
             tokio::spawn(writer(outgoing_rx)).abort_handle(),
         ];
         Self { transport, format, outgoing, inbound, tasks }
-    }
-
-    /// The next thing from the peer. Cancel-safe.
-    pub(crate) async fn recv(&mut self) -> Inbound {
-        self.exchange(&mut VecDeque::new()).await
     }
 
     /// Gives what waits in `queue` to the writer while waiting for the next thing from the peer.

@@ -9,7 +9,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::ServerName;
 use tern_protocol::{
-    Code, DecodeError, Decoder, FRAME_BYTES_MAX, Incoming, SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON, from_json,
+    Code, DecodeError, Decoder, FRAME_BYTES_MAX, Incoming, JSON_BYTES_MAX, SUBPROTOCOL_BINARY,
+    SUBPROTOCOL_JSON, from_json,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -26,9 +27,8 @@ use super::{FLUSH_FRAMES_MAX, Format, Inbound, Link, LinkEnd, Outgoing};
 use crate::client::fresh_temp_id;
 use crate::persistence::Transport;
 
-/// Longest message accepted. A server's binary message has at most one longest frame; JSON
-/// escapes make a text up to six times longer.
-const MESSAGE_BYTES_MAX: usize = 6 * FRAME_BYTES_MAX;
+/// Longest message accepted: a page in JSON is longer than its binary form.
+const MESSAGE_BYTES_MAX: usize = JSON_BYTES_MAX;
 /// Bytes read from the socket at a time.
 const READ_BUFFER: usize = 4 * 1024;
 /// Bytes gathered before they are written without being asked to.

@@ -33,6 +33,9 @@ struct Pending {
     attempt: Option<u64>,
 }
 
+/// What a page of the search for old changes settled: those found, with their acks, and those given up.
+type Searched = (Vec<(SendAck, Change)>, Vec<(TempId, Change)>);
+
 impl Pending {
     fn expired(&self, now: u64) -> bool {
         now.saturating_sub(self.created_ms) > RESEND_AGE_MS_MAX
@@ -280,16 +283,11 @@ impl Sends {
     }
 
     /// A page of the search for old changes: those found, with their acks, and those given up.
-    pub(super) fn searched(
-        &mut self,
-        page: &Page,
-        request: u64,
-        now: u64,
-    ) -> (Vec<(SendAck, Change)>, Vec<(TempId, Change)>) {
+    pub(super) fn searched(&mut self, page: &Page, request: u64, now: u64) -> Searched {
         let conversation = page.conversation;
         let searching = |lane: &Lane| lane.lookup.as_ref().is_some_and(|lookup| lookup.waits_for(request));
         if !self.lanes.get(&conversation).is_some_and(searching) {
-            return Default::default();
+            return (Vec::new(), Vec::new());
         }
         let acks = page.entries.iter().filter_map(|entry| self.found(conversation, entry)).collect();
         let oldest_ms = self.expired_in(conversation, now).iter().map(|(_, ms)| *ms).min();
