@@ -180,7 +180,10 @@ async fn a_token_in_a_url_is_refused_and_never_logged() {
         assert!(!answer.body.contains(&token));
     }
     let log = server.log();
-    assert!(!log.contains(&token) && !log.contains(token.split('.').next_back().unwrap()), "the token is in the log");
+    assert!(
+        !log.contains(&token) && !log.contains(token.split('.').next_back().unwrap()),
+        "the token is in the log"
+    );
 }
 
 #[tokio::test]
@@ -192,15 +195,21 @@ async fn a_foreign_page_is_refused_with_the_key_that_would_let_it_in() {
         WebSocketLink::try_connect(&server, &ready.websocket_url, Subprotocol::Json, &headers).await
     };
     let foreign = [
-        "https://evil.example", "http://chat.example", "https://chat.example.evil", "https://chat.example:444",
-        "null", "http://localhost.evil", "http://127.0.0.1.evil",
+        "https://evil.example",
+        "http://chat.example",
+        "https://chat.example.evil",
+        "https://chat.example:444",
+        "null",
+        "http://localhost.evil",
+        "http://127.0.0.1.evil",
     ];
     for origin in foreign {
         let Err(answer) = connect(origin).await else { panic!("{origin} was let in") };
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{origin}");
         assert!(answer.body().contains("transport.allowed_origins"), "{}", answer.body());
     }
-    for origin in ["https://chat.example", "http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:1"] {
+    for origin in ["https://chat.example", "http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:1"]
+    {
         assert!(connect(origin).await.is_ok(), "{origin}");
     }
 }

@@ -50,8 +50,7 @@ fn malformed(wire: Wire) -> Vec<(&'static str, Vec<u8>, Code)> {
             ("no UUID", r#"{"to":"bob","text":"x","temp_id":"1"}"#.to_owned()),
             ("half a surrogate pair", r#"{"to":"bob","text":"\ud800"}"#.to_owned()),
         ];
-        let mut list: Vec<_> =
-            texts.map(|(what, text)| (what, text.into_bytes(), Code::MALFORMED)).into();
+        let mut list: Vec<_> = texts.map(|(what, text)| (what, text.into_bytes(), Code::MALFORMED)).into();
         let unknown = br#"{"type":"nonsense"}"#.to_vec();
         list.push(("an unknown type", unknown, Code::UNKNOWN_CRITICAL));
         return list;
@@ -70,7 +69,11 @@ fn malformed(wire: Wire) -> Vec<(&'static str, Vec<u8>, Code)> {
         ("no flags", framed(&[6]), Code::MALFORMED),
         ("a type of more than 5 bytes", framed(&[0xff; 6]), Code::MALFORMED),
         ("a reserved flag", framed(&[6, 0x81, 1]), Code::MALFORMED),
-        ("a request id of more than 10 bytes", framed(&[[6, 3].as_slice(), &[0xff; 11]].concat()), Code::MALFORMED),
+        (
+            "a request id of more than 10 bytes",
+            framed(&[[6, 3].as_slice(), &[0xff; 11]].concat()),
+            Code::MALFORMED,
+        ),
         ("a body that ends too soon", framed(&[6, 1]), Code::MALFORMED),
         ("bytes after the body", framed(&trailing), Code::MALFORMED),
         ("not UTF-8", bad_utf8, Code::MALFORMED),

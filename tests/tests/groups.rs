@@ -2,8 +2,8 @@
 
 use tern_protocol::{
     AddMembers, Code, ConversationId, ConversationKind, ConversationPage, CreateGroup, EntryBody, Frame,
-    GROUP_MEMBERS_MAX, LeaveGroup, ListConversations, ListMembers, NAME_BYTES_MAX, RemoveMembers, RenameGroup,
-    Role, SetRole, Target, UserId,
+    GROUP_MEMBERS_MAX, LeaveGroup, ListConversations, ListMembers, NAME_BYTES_MAX, RemoveMembers,
+    RenameGroup, Role, SetRole, Target, UserId,
 };
 use tern_tests::{RawClient, Server, Wire, for_each_wire, fresh, message, newest, pair, text, user};
 

@@ -175,8 +175,16 @@ async fn http_refuses_bad_questions_with_a_reason() {
     let (_alice, id) = filled(&server, Wire::Quic, 3).await;
     let token = server.token("alice");
     let bad = [
-        "limit=0", "limit=201", "limit=2147483648", "limit=-1", "limit=ten", "cursor=nonsense", "before=x",
-        "before=1&after=1", "page=2", "cursor=",
+        "limit=0",
+        "limit=201",
+        "limit=2147483648",
+        "limit=-1",
+        "limit=ten",
+        "cursor=nonsense",
+        "before=x",
+        "before=1&after=1",
+        "page=2",
+        "cursor=",
     ];
     for query in bad {
         let answer = server.get(Http::One, &format!("/v1/history/{id}?{query}"), Some(&token)).await;
@@ -229,6 +237,7 @@ async fn http_shows_a_member_only_the_time_of_their_membership() {
     let page = server.get(Http::One, &path, Some(&server.token("carol"))).await.json();
     assert_eq!((entry_seqs(&page), page["head"].as_u64()), (vec![5, 4, 3], Some(5)));
     assert_eq!(page["newer"], Value::Null);
-    let before = server.get(Http::One, &format!("{path}?before=3"), Some(&server.token("carol"))).await.json();
+    let before =
+        server.get(Http::One, &format!("{path}?before=3"), Some(&server.token("carol"))).await.json();
     assert_eq!(entry_seqs(&before), down(0, 1));
 }

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use tern_protocol::{
     ACK_POSITIONS_MAX, Ack, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, Frame, GAP_TAIL, GAP_WHOLE_MAX,
-    GROUP_MEMBERS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, Ping, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX, Send,
-    Sync, TEXT_BYTES_MAX, UNREAD_MAX, WATCH_USERS_MAX,
+    GROUP_MEMBERS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, Ping, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX,
+    Send, Sync, TEXT_BYTES_MAX, UNREAD_MAX, WATCH_USERS_MAX,
 };
-use tern_tests::{
-    Options, RawClient, Server, Wire, for_each_wire, loose, newest, pair, positions, text, to,
-};
+use tern_tests::{Options, RawClient, Server, Wire, for_each_wire, loose, newest, pair, positions, text, to};
 
 for_each_wire! {
     async fn welcome_tells_all_limits(wire: Wire) {

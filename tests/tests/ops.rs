@@ -96,7 +96,9 @@ async fn a_draining_node_is_alive_and_not_ready() {
     let mut server = Options::default().set("DRAIN__DEADLINE_MS", "20000").start().await;
     let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
     server.signal("TERM");
-    alice.find("GoAway", |envelope| matches!(envelope.frame, tern_protocol::Frame::GoAway(_)).then_some(())).await;
+    alice
+        .find("GoAway", |envelope| matches!(envelope.frame, tern_protocol::Frame::GoAway(_)).then_some(()))
+        .await;
     let ready = server.ops("/readyz").await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{}", ready.body);
     assert!(ready.body.contains("drain"), "{}", ready.body);
@@ -104,5 +106,9 @@ async fn a_draining_node_is_alive_and_not_ready() {
     // Sessions that are there are still served.
     alice.say("bob", "one more").await;
     alice.leave().await;
-    assert_eq!(server.exit().await.code(), Some(0), "with the last session it ends, long before the deadline");
+    assert_eq!(
+        server.exit().await.code(),
+        Some(0),
+        "with the last session it ends, long before the deadline"
+    );
 }

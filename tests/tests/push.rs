@@ -14,7 +14,8 @@ fn hasty() -> Options {
 /// The events that have left, in their order.
 fn events(server: &Server) -> Vec<Value> {
     let dir = server.data_dir().join("events");
-    let mut files: Vec<_> = std::fs::read_dir(dir).expect("events").map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).expect("events").map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     // A line without its end is still being written.

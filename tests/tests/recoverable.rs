@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tern_protocol::resume::{Placement, place};
 use tern_protocol::{
-    AddMembers, Code, ConversationKind, Entry, Fetch, Frame, GAP_TAIL, GAP_WHOLE_MAX, Gap, Read, RemoveMembers,
-    Role, SYNC_CURSORS_MAX, Sync, Target,
+    AddMembers, Code, ConversationKind, Entry, Fetch, Frame, GAP_TAIL, GAP_WHOLE_MAX, Gap, Read,
+    RemoveMembers, Role, SYNC_CURSORS_MAX, Sync, Target,
 };
 use tern_tests::{
     RawClient, Server, Wire, for_each_wire, fresh, message, newest, pair, positions, seqs, text, to, user,
@@ -22,7 +22,8 @@ async fn fill(client: &mut RawClient, name: &str, count: usize) {
             client.send(to(name, &format!("{}", number + 1))).await;
         }
         for _ in 0..some {
-            let ack = client.find("an ack", |envelope| matches!(&envelope.frame, Frame::SendAck(_)).then_some(()));
+            let ack =
+                client.find("an ack", |envelope| matches!(&envelope.frame, Frame::SendAck(_)).then_some(()));
             ack.await;
         }
     }

@@ -99,7 +99,8 @@ async fn a_second_ctrl_c_exits_at_once() {
 #[tokio::test]
 async fn a_second_node_on_the_same_data_is_refused_and_the_first_goes_on() {
     let server = Server::start().await;
-    let exit = Options::default().data_dir(server.data_dir()).try_start().await.expect_err("it must not start");
+    let exit =
+        Options::default().data_dir(server.data_dir()).try_start().await.expect_err("it must not start");
     assert_ne!(exit.code(), Some(0));
     let store = server.data_dir().join("store");
     assert!(exit.stderr.contains(&*store.to_string_lossy()), "it names the directory: {}", exit.stderr);
@@ -146,7 +147,8 @@ async fn data_of_a_newer_version_is_refused_untouched() {
     assert!(text.contains("\"format\":1"), "{text}");
     let newer = text.replace("\"format\":1", "\"format\":99");
     std::fs::write(&path, &newer).unwrap();
-    let exit = Options::default().data_dir(server.data_dir()).try_start().await.expect_err("it must not start");
+    let exit =
+        Options::default().data_dir(server.data_dir()).try_start().await.expect_err("it must not start");
     assert_ne!(exit.code(), Some(0));
     assert!(exit.stderr.contains("99") && exit.stderr.contains("newer"), "{}", exit.stderr);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
@@ -158,10 +160,16 @@ async fn data_of_a_newer_version_is_refused_untouched() {
 
 #[tokio::test]
 async fn a_setting_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
-    let exit = Options::default().set("PUSH__DELAI_MS", "5").try_start().await.expect_err("it must not start");
+    let exit =
+        Options::default().set("PUSH__DELAI_MS", "5").try_start().await.expect_err("it must not start");
     assert_ne!(exit.code(), Some(0));
-    assert!(exit.stderr.contains("TERN__PUSH__DELAI_MS") && exit.stderr.contains("delay_ms"), "{}", exit.stderr);
-    let exit = Options::default().set("PUSH__DELAY_MS", "soon").try_start().await.expect_err("it must not start");
+    assert!(
+        exit.stderr.contains("TERN__PUSH__DELAI_MS") && exit.stderr.contains("delay_ms"),
+        "{}",
+        exit.stderr
+    );
+    let exit =
+        Options::default().set("PUSH__DELAY_MS", "soon").try_start().await.expect_err("it must not start");
     assert!(exit.stderr.contains("TERN__PUSH__DELAY_MS"), "{}", exit.stderr);
 }
 
@@ -178,7 +186,11 @@ fn a_configuration_is_checked_with_all_it_refers_to() {
     write(&format!("{key}[push]\ndelai_ms = 5\n"));
     let output = tern(&["config", "check", &path("tern.toml")]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("delai_ms") && stderr(&output).contains("delay_ms"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("delai_ms") && stderr(&output).contains("delay_ms"),
+        "{}",
+        stderr(&output)
+    );
 
     write(&key.replace("secret\"", "missing\""));
     let output = tern(&["config", "check", &path("tern.toml")]);
@@ -201,7 +213,8 @@ fn a_configuration_is_checked_with_all_it_refers_to() {
 async fn tokens_are_minted_inspected_and_verified() {
     let server = Server::start().await;
     let secret = server.ready().jwt_secret_file.to_string_lossy().into_owned();
-    let output = tern(&["token", "mint", "--user", "erin", "--name", "Erin", "--ttl", "1h", "--secret-file", &secret]);
+    let output =
+        tern(&["token", "mint", "--user", "erin", "--name", "Erin", "--ttl", "1h", "--secret-file", &secret]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
     let mut erin = RawClient::connect(&server, Wire::WebSocketJson).await;
