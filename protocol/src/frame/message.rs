@@ -16,7 +16,7 @@ pub struct Send {
     pub text: String,
     /// The same for every retry of the same message.
     pub temp_id: TempId,
-    /// Milliseconds since the first attempt: 0 or absent for the first, at most 7 days.
+    /// Milliseconds since the first attempt: 0 for the first, at most 7 days; absent counts as 24 h.
     #[serde(default)]
     pub age_ms: Option<u64>,
 }

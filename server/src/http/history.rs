@@ -13,7 +13,7 @@ use tern_protocol::{ConversationId, Entry, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MA
 
 use super::Problem;
 use crate::auth::Authenticator;
-use crate::conversation::history::{Anchor, History};
+use crate::conversation::history::{Anchor, History, HistoryPage};
 use crate::store::StoreError;
 
 /// A whole number of this many digits or more is a time in Unix milliseconds, not a cursor of ours.
@@ -77,19 +77,25 @@ pub(super) async fn history(
     let page =
         api.history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?.ok_or_else(absent)?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
-    let lowest = page.entries.last().map(|entry| entry.seq);
-    let highest = page.entries.first().map(|entry| entry.seq);
-    let body = Body {
-        conversation: id,
-        older: lowest.filter(|lowest| *lowest > first_seq).map(|lowest| cursor('b', lowest)),
-        newer: highest.filter(|highest| *highest < head).map(|highest| cursor('a', highest)),
-        entries: page.entries,
-        first_seq,
-        head,
-    };
+    let (older, newer) = neighbours(&page, anchor);
+    let body = Body { conversation: id, older, newer, entries: page.entries, first_seq, head };
     let mut response = Json(body).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     Ok(response)
+}
+
+/// Cursors to both sides of a page. An empty page lies at its anchor.
+fn neighbours(page: &HistoryPage, anchor: Anchor) -> (Option<String>, Option<String>) {
+    let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
+    let (lowest, highest) = match (page.entries.last(), page.entries.first(), anchor) {
+        (Some(lowest), Some(highest), _) => (lowest.seq, highest.seq),
+        (_, _, Anchor::Before(seq)) => (first_seq, seq.max(first_seq) - 1),
+        (_, _, Anchor::After(seq)) => (seq.saturating_add(1), head),
+        (_, _, Anchor::Latest | Anchor::Around(_)) => (first_seq, head),
+    };
+    let older = (lowest > first_seq && first_seq <= head).then(|| cursor('b', lowest));
+    let newer = (highest < head).then(|| cursor('a', highest));
+    (older, newer)
 }
 
 fn bearer(auth: &Authenticator, headers: &HeaderMap) -> Result<UserId, Problem> {
@@ -186,6 +192,7 @@ fn parse_cursor(value: &str) -> Result<Place, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conversation::history::Access;
 
     #[test]
     fn a_query_names_one_place_and_a_limit_in_bounds() {
@@ -204,6 +211,16 @@ mod tests {
             let newer = parse(&format!("cursor={}", cursor('a', seq))).unwrap();
             assert_eq!(newer, at(Place::At(Anchor::After(seq))));
         }
+    }
+
+    #[test]
+    fn an_empty_page_still_leads_to_the_entries_beside_it() {
+        let access = Access { first_seq: 5, last_seq: 9, role: None };
+        let empty = HistoryPage { entries: Vec::new(), access };
+        assert_eq!(neighbours(&empty, Anchor::Before(1)), (None, Some(cursor('a', 4))));
+        assert_eq!(neighbours(&empty, Anchor::After(9)), (Some(cursor('b', 10)), None));
+        let nothing = HistoryPage { entries: Vec::new(), access: Access { last_seq: 4, ..access } };
+        assert_eq!(neighbours(&nothing, Anchor::Latest), (None, None));
     }
 
     #[test]

@@ -44,10 +44,14 @@ impl LastSeen {
         if lost > 0 {
             tracing::warn!(lost, limit = UNSTORED_MAX, "last-seen times are lost: the store takes none");
         }
+    }
+
+    /// Has [`LastSeen::run`] store what is noted.
+    pub(super) fn try_later(&self) {
         self.wake.notify_one();
     }
 
-    /// Stores what is noted, for ever.
+    /// Stores what was put off, for ever.
     pub(super) async fn run(&self, store: &dyn Store) {
         loop {
             self.wake.notified().await;

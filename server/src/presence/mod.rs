@@ -45,6 +45,9 @@ impl Default for PresenceConfig {
     }
 }
 
+/// A notice waits this long for the last-seen times in it to be durable.
+const STORE_WAIT: Duration = Duration::from_secs(1);
+
 /// Where the notices of one watch go. Called by the presence task, one notice at a time: it must not
 /// block. It may still be called once after the session has unwatched.
 pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -178,7 +181,14 @@ async fn tell(shared: Arc<Shared>) {
             let mut state = shared.state.lock();
             (state.advance(now), state.due(now))
         };
-        shared.last_seen.note(due.left);
+        if !due.left.is_empty() {
+            // Who is told that somebody was last seen then finds the same after a crash.
+            shared.last_seen.note(due.left);
+            let stored = tokio::time::timeout(STORE_WAIT, shared.last_seen.store_all(&*shared.store)).await;
+            if stored != Ok(true) {
+                shared.last_seen.try_later();
+            }
+        }
         for (notify, notice) in due.notices {
             notify(notice);
         }
@@ -192,7 +202,7 @@ async fn tell(shared: Arc<Shared>) {
     }
 }
 
-/// Stores last-seen times; apart from telling, so that a slow store delays no notice.
+/// Stores last-seen times that could not be stored at once; a slow store delays notices only so long.
 async fn record(shared: Arc<Shared>) {
     shared.last_seen.run(&*shared.store).await;
 }
