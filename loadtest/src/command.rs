@@ -7,37 +7,33 @@ use anyhow::Context;
 use clap::Args;
 use futures_util::TryFutureExt;
 
+use crate::exit;
 use crate::irc;
-use crate::node::OwnNode;
 use crate::oracle;
 use crate::plan::{self, MEMBERS_MAX, Plan};
 use crate::replay::{self, Outcome};
 use crate::report::{Input, Progress, Report, Run};
-use crate::target::Target;
+use crate::server::ServerArgs;
 
 /// Largest file that is read: a log of some years.
 const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Most messages in flight: what one client may have pending, should one author have them all.
 const IN_FLIGHT_MAX: i64 = 1_000;
-/// A check failed, or a message was not sent.
-const EXIT_FAILED: u8 = 1;
-/// Nothing was sent: the input, the options or the server are not usable.
-const EXIT_NOTHING: u8 = 2;
 
-/// Replay an IRC log as a group chat and check that everybody received the same.
+/// Replay an IRC log as a group chat and check that everybody received the same
+///
+/// The most active authors become members of one group, each with a connection of its own, over
+/// QUIC and WebSocket in turn. Each author's messages are sent in the order of the file. At the end
+/// every member must have received the same log, whole and in order, and one that starts from zero
+/// must read the same page by page.
+///
+/// Exit code: 0 all held, 1 a check failed, 2 nothing was sent.
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     /// Raw IRC log: lines with [hh:mm] or [hh:mm:ss], then <nick> text
     file: PathBuf,
-    /// https://HOST:PORT, wss://HOST:PORT or ws://HOST:PORT; without it a node is started for the run
-    #[arg(long, value_name = "URL", requires = "jwt_secret_file")]
-    server: Option<String>,
-    /// The secret with which that server checks HS256 tokens
-    #[arg(long, value_name = "FILE", requires = "server")]
-    jwt_secret_file: Option<PathBuf>,
-    /// SHA-256 of the server's certificate, if the system does not trust it
-    #[arg(long, value_name = "HEX", requires = "server")]
-    cert_sha256: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Most active authors that take part
     #[arg(long, value_name = "N", default_value_t = MEMBERS_MAX as u8,
           value_parser = clap::value_parser!(u8).range(1..=MEMBERS_MAX as i64))]
@@ -59,13 +55,13 @@ impl Replay {
                 println!("{}", if self.json { report.json() } else { report.words() }.trim_end());
                 match &report.run {
                     _ if report.held => ExitCode::SUCCESS,
-                    Some(run) if run.sent > 0 => ExitCode::from(EXIT_FAILED),
-                    _ => ExitCode::from(EXIT_NOTHING),
+                    Some(run) if run.sent > 0 => ExitCode::from(exit::FAILED),
+                    _ => ExitCode::from(exit::NOTHING),
                 }
             }
             Err(error) => {
                 eprintln!("tern-loadtest: {error:#}");
-                ExitCode::from(EXIT_NOTHING)
+                ExitCode::from(exit::NOTHING)
             }
         }
     }
@@ -87,19 +83,15 @@ impl Replay {
             eprintln!("tern-loadtest: no messages in {}: nothing was sent", self.file.display());
             return Ok(Report { held: false, input, run: None });
         }
-        let own = if self.server.is_none() { Some(OwnNode::start()?) } else { None };
-        let target = match (&own, &self.server, &self.jwt_secret_file) {
-            (Some(node), ..) => Target::of_node(node.ready())?,
-            (None, Some(url), Some(secret)) => Target::remote(url, secret, self.cert_sha256.as_deref())?,
-            (None, ..) => anyhow::bail!("--server needs --jwt-secret-file"),
-        };
+        let server = self.server.open()?;
         let in_flight = self.in_flight.into();
         let progress = Progress::new(self.json);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let outcome = runtime
-            .block_on(replay::run(&target, &plan, in_flight, &progress).map_err(anyhow::Error::from))?;
+        let outcome = runtime.block_on(
+            replay::run(&server.target, &plan, in_flight, &progress).map_err(anyhow::Error::from),
+        )?;
         drop(runtime);
-        drop(own);
+        drop(server);
         let run = judge(&plan, outcome, in_flight);
         let held = run.checks.iter().all(|verdict| verdict.held) && run.troubles.is_empty();
         Ok(Report { held, input, run: Some(run) })

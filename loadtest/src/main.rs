@@ -1,17 +1,23 @@
 //! Load generator and correctness oracle: plays real conversations against a server and judges
-//! what every member received.
+//! what every member received, and measures what a node can do and what it costs.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod command;
+mod exit;
+mod idle;
 mod irc;
+mod light;
 mod node;
 mod oracle;
 mod plan;
+mod process;
 mod replay;
 mod report;
+mod server;
 mod target;
 
 #[global_allocator]
@@ -27,10 +33,18 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Replay(command::Replay),
+    Bench(bench::Bench),
+    Idle(idle::Idle),
+    /// The node of a run, started by the run itself
+    #[command(name = node::SUBCOMMAND, hide = true)]
+    Node(node::ServeNode),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Replay(replay) => replay.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Idle(idle) => idle.run(),
+        Command::Node(node) => node.run(),
     }
 }

@@ -15,7 +15,7 @@ use crate::oracle::Check;
 use crate::target::Lane;
 
 /// Digits to which latencies are exact.
-const DIGITS: u8 = 3;
+pub(crate) const DIGITS: u8 = 3;
 /// Longest latency that is told apart: an hour, in microseconds.
 const MICROS_MAX: u64 = 3_600_000_000;
 /// Troubles that are told one by one.
@@ -98,10 +98,10 @@ impl Latencies {
 #[derive(Debug, Serialize)]
 pub(crate) struct Percentiles {
     count: u64,
-    p50_ms: f64,
+    pub(crate) p50_ms: f64,
     p90_ms: f64,
     p95_ms: f64,
-    p99_ms: f64,
+    pub(crate) p99_ms: f64,
     max_ms: f64,
 }
 

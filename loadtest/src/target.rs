@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tern::auth::{AuthConfigError, Mint, SigningKey};
+use tern::auth::{AuthConfigError, Mint, MintError, SigningKey};
 use tern::node::Ready;
 use tern::node::dev::READY_FILE;
 use tern_client::{Config, TokenError, TokenReason, TokenSource, TransportChoice, Trust, WebSocketFormat};
@@ -92,6 +92,26 @@ impl Target {
             Some(ready) => Self::of_node(&Ready { jwt_secret_file: Some(secret.into()), ..ready }),
             None => Ok(Self { addresses, trust: Trust::System, key }),
         }
+    }
+
+    /// `host:port` of QUIC; `None` where the server has no TLS.
+    pub(crate) fn quic(&self) -> Option<&str> {
+        self.addresses.quic.as_deref()
+    }
+
+    /// URL of the WebSocket endpoint, with its path.
+    pub(crate) fn websocket(&self) -> &str {
+        &self.addresses.websocket
+    }
+
+    /// Which certificates are believed.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// A token of this user.
+    pub(crate) fn token(&self, user: &UserId) -> Result<String, MintError> {
+        Mint::new(user.clone(), TOKEN_TTL).sign(&self.key, SystemTime::now())
     }
 
     /// How the member of this number is connected.
