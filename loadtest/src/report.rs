@@ -17,7 +17,7 @@ use crate::target::Lane;
 /// Digits to which latencies are exact.
 pub(crate) const DIGITS: u8 = 3;
 /// Longest latency that is told apart: an hour, in microseconds.
-const MICROS_MAX: u64 = 3_600_000_000;
+pub(crate) const MICROS_MAX: u64 = 3_600_000_000;
 /// Troubles that are told one by one.
 const TROUBLES_SHOWN_MAX: usize = 20;
 

@@ -68,7 +68,7 @@ pub struct Ended {
 
 enum Link {
     Quic(QuicLink),
-    WebSocket(WebSocketLink),
+    WebSocket(Box<WebSocketLink>),
 }
 
 /// What a sync brought.
@@ -139,16 +139,18 @@ impl RawClient {
         let link = match wire {
             Wire::Quic => Link::Quic(QuicLink::connect(server).await),
             Wire::WebSocketBinary => {
-                Link::WebSocket(WebSocketLink::connect(server, Subprotocol::Binary).await)
+                Link::WebSocket(Box::new(WebSocketLink::connect(server, Subprotocol::Binary).await))
             }
-            Wire::WebSocketJson => Link::WebSocket(WebSocketLink::connect(server, Subprotocol::Json).await),
+            Wire::WebSocketJson => {
+                Link::WebSocket(Box::new(WebSocketLink::connect(server, Subprotocol::Json).await))
+            }
         };
         Self { link, queue: VecDeque::new(), requests: 0, welcome: None }
     }
 
     /// A client over an open WebSocket.
     pub fn over(link: WebSocketLink) -> Self {
-        Self { link: Link::WebSocket(link), queue: VecDeque::new(), requests: 0, welcome: None }
+        Self { link: Link::WebSocket(Box::new(link)), queue: VecDeque::new(), requests: 0, welcome: None }
     }
 
     /// Connects as a user on a fresh device.

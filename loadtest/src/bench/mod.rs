@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::exit;
 use crate::light::{Dialer, Light, Transport};
 use crate::process;
-use crate::report::{DIGITS, Progress};
+use crate::report::{DIGITS, MICROS_MAX, Progress};
 use crate::server::{Server, ServerArgs};
 
 mod disk;
@@ -202,7 +202,7 @@ impl Bench {
     }
 
     fn summary(&self, senders: usize, outcomes: Vec<PairOutcome>, processor: Processor) -> Level {
-        let histogram = || Histogram::<u64>::new(DIGITS).expect("up to 5 digits are supported");
+        let histogram = || Histogram::<u64>::new_with_bounds(1, MICROS_MAX, DIGITS).expect("good bounds");
         let (mut durable, mut delivered) = (histogram(), histogram());
         let mut faults = Faults::default();
         let (mut in_time, mut checked, mut put_off) = (0, 0, 0);
