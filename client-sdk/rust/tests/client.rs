@@ -479,6 +479,23 @@ async fn a_draining_server_is_left_only_when_the_next_one_has_caught_up() {
 }
 
 #[tokio::test]
+async fn a_session_that_ends_while_the_next_is_opened_does_not_count_as_online() {
+    let mut server = Server::start().await;
+    let config = server.config();
+    within(async {
+        let (client, _events, old) = connected(&mut server, config).await;
+        let mut states = client.states();
+        old.send(GoAway { deadline_ms: 0, spread_ms: 0, target: None }).await;
+        let mut new = server.accept().await;
+        old.close(Code::SHUTDOWN, "bye").await;
+        states.wait_for(|state| *state == State::Connecting).await.unwrap();
+        new.welcome(welcome(1)).await;
+        states.wait_for(State::is_online).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_application_that_does_not_pull_still_gets_its_acks_and_later_every_entry() {
     let mut server = Server::start().await;
     let mut config = server.config();

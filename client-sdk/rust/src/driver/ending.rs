@@ -2,6 +2,7 @@
 
 use super::Driver;
 use super::plan::Ending;
+use crate::events::State;
 
 impl Driver {
     pub(super) fn on_end(&mut self, ending: Ending, now: u64) {
@@ -10,9 +11,11 @@ impl Driver {
         self.renewing = None;
         self.renew_at = None;
         let lived_ms = now.saturating_sub(ended.opened_ms);
-        // The next session may be on its way already, if this one was draining.
         if self.opening.is_none() {
             self.plan_next(ending, lived_ms, now);
+        } else {
+            // This one was draining and the next is on its way.
+            self.set_state(State::Connecting);
         }
     }
 }
