@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use tern_protocol::{ConversationId, EntryId, PAGE_BYTES_MAX, UserId};
+use tern_protocol::{ConversationId, EntryId, PAGE_BYTES_MAX, SENDS_IN_FLIGHT_MAX, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -17,6 +17,9 @@ use crate::store::{Appended, Conversation, GROUP_ENTRIES_MAX, Marker, Order, Pag
 
 /// Markers of recent commits kept to recognise predecessors without asking the store.
 const RECENT_MAX: usize = 1024;
+/// Changes that were refused for good, remembered for those pipelined behind them: what two full
+/// sessions can have on their way.
+const REFUSED_MAX: usize = 2 * SENDS_IN_FLIGHT_MAX;
 /// Pause before an unsettled append is submitted again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// Heads that moved under us in a row before the batch is given up as temporary.
@@ -30,7 +33,14 @@ pub(super) async fn run(
     retire: impl Fn(&mpsc::Receiver<Submission>) -> bool,
 ) {
     let idle = context.idle;
-    let mut actor = Actor { id, context, state: None, recent: Recent::default(), waiting: VecDeque::new() };
+    let mut actor = Actor {
+        id,
+        context,
+        state: None,
+        recent: Recent::default(),
+        refused: VecDeque::new(),
+        waiting: VecDeque::new(),
+    };
     let mut taken = Vec::with_capacity(1);
     loop {
         if actor.waiting.is_empty() {
@@ -53,6 +63,8 @@ struct Actor {
     context: Context,
     state: Cached,
     recent: Recent,
+    /// Refused for good, the newest last, at most [`REFUSED_MAX`].
+    refused: VecDeque<ChangeKey>,
     waiting: VecDeque<Submission>,
 }
 
@@ -92,11 +104,33 @@ impl From<StoreError> for Unsettled {
 impl Actor {
     /// Settles a prefix of what waits.
     async fn commit_some(&mut self) {
+        self.release_successors();
         self.waiting.make_contiguous();
         match self.settle().await {
             Ok(plan) => self.answer(plan).await,
             Err(unsettled) => self.refuse_all(&unsettled),
         }
+    }
+
+    /// Whoever was pipelined behind a change that was refused for good has nothing to wait for.
+    fn release_successors(&mut self) {
+        if self.refused.is_empty() {
+            return;
+        }
+        for submission in &mut self.waiting {
+            let is = |key: &ChangeKey, temp_id| key.0 == submission.sender && key.1 == temp_id;
+            submission.after =
+                submission.after.filter(|&before| !self.refused.iter().any(|key| is(key, before)));
+            // Asked for again, it is unresolved again.
+            self.refused.retain(|key| !is(key, submission.temp_id));
+        }
+    }
+
+    fn remember_refused(&mut self, key: ChangeKey) {
+        if self.refused.len() == REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(key);
     }
 
     /// Decides and appends until the store has given its final word.
@@ -217,7 +251,12 @@ impl Actor {
                 }
                 Verdict::Duplicate(marker) => self.again(marker.seq, submission.origin).await,
                 Verdict::SameAs(first) => again_in_batch(outcomes[*first].as_ref()),
-                Verdict::Refuse(refusal) => Err(refusal.clone()),
+                Verdict::Refuse(refusal) => {
+                    if refusal.resolves() {
+                        self.remember_refused((submission.sender.clone(), submission.temp_id));
+                    }
+                    Err(refusal.clone())
+                }
             });
         }
         self.fan_out(&plan, &fresh);

@@ -154,6 +154,15 @@ impl Refusal {
             Self::Unavailable(_) => Code::UNAVAILABLE,
         }
     }
+
+    /// The change is settled by it: those sent after it need not wait for it. A conflict is not, since
+    /// it is told before the order was looked at.
+    pub fn resolves(&self) -> bool {
+        match self {
+            Self::NotFound | Self::Forbidden(_) | Self::GroupFull(_) | Self::Invalid(_) => true,
+            Self::Conflict { .. } | Self::OutOfOrder | Self::Unavailable(_) => false,
+        }
+    }
 }
 
 /// The answer to a submission.

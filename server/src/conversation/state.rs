@@ -122,7 +122,10 @@ fn judge(
     if let Some(before) = submission.after {
         let before = (submission.sender.clone(), before);
         let resolved = match (seen.get(&before), facts.get(&before)) {
-            (Some(&index), _) => !matches!(verdicts[index], Verdict::Refuse(_)),
+            (Some(&index), _) => match &verdicts[index] {
+                Verdict::Refuse(refusal) => refusal.resolves(),
+                Verdict::Append(_) | Verdict::Duplicate(_) | Verdict::SameAs(_) => true,
+            },
             (None, Some(marker)) => marker.is_some(),
             (None, None) => {
                 lookups.push(before);

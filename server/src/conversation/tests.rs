@@ -176,6 +176,18 @@ fn a_send_waits_for_its_predecessor() {
 }
 
 #[test]
+fn a_send_does_not_wait_for_one_that_was_refused_for_good() {
+    let state = group();
+    let rename = ask("carol", 8, Change::Rename { name: "mine".into() });
+    let behind = Submission { after: Some(temp(8)), ..say("carol", 9, "x") };
+    let row = plan(Some(&state), &[rename, behind]);
+    assert!(matches!(row.verdicts[..], [Verdict::Refuse(Refusal::Forbidden(_)), Verdict::Append(0)]));
+    let chained = |n: u8| Submission { after: Some(temp(n - 1)), ..say("eve", n, "x") };
+    let row = plan(Some(&state), &[say("eve", 8, "x"), chained(9), chained(10)]);
+    assert_eq!(row.verdicts, vec![Verdict::Refuse(Refusal::NotFound); 3]);
+}
+
+#[test]
 fn roles_decide_who_manages_a_group() {
     let state = group();
     let add = |users: &[&str]| Change::Add { users: users.iter().map(|name| user(name)).collect() };
