@@ -178,7 +178,14 @@ impl RawClient {
         let device = Some(DeviceId::new(device).expect("a device id"));
         let token = Token(token.into());
         self.send(Hello { token, device, agent: Some("tern-tests".into()), features: 0 }).await;
-        self.recv().await
+        if matches!(self.link, Link::WebSocket(_)) {
+            return self.recv().await;
+        }
+        // An entry on a stream of its own can overtake it.
+        self.find("the answer to hello", |envelope| {
+            (!matches!(envelope.frame, Frame::Deliver(_))).then(|| envelope.frame.clone())
+        })
+        .await
     }
 
     /// What the server said at the start.

@@ -22,7 +22,7 @@ use tern_client::{
 use tern_tests::{Server, Wire, fresh, loose, user, within};
 
 /// Steps of a run that is short enough for every change.
-const STEPS: usize = 60;
+const STEPS: usize = 300;
 /// Seed of a run that is not told one: the same every time, so that green stays green.
 const SEED: u64 = 3_109_745_512_185_648_197;
 /// The users; the last one starts in no group.

@@ -145,4 +145,20 @@ for_each_wire! {
         });
         assert_eq!(ack.await.temp_id, good.temp_id);
     }
+
+    async fn pipelined_sends_that_are_all_refused_for_good_need_no_second_try(wire: Wire) {
+        let server = Server::start().await;
+        let mut alice = RawClient::open(&server, wire, "alice").await;
+        let mut eve = RawClient::open(&server, wire, "eve").await;
+        let group = alice.group("team", &["bob"]).await;
+        for number in 0..100 {
+            eve.send(message(Target::Conversation(group), &format!("{number}"))).await;
+        }
+        for _ in 0..100 {
+            match eve.recv().await {
+                Frame::Error(error) => assert_eq!(error.code, Code::NOT_FOUND),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -262,4 +262,25 @@ for_each_wire! {
         let other = RawClient::open(&fresh, wire, "alice").await.welcome().store_id;
         assert_ne!(other, before, "other data");
     }
+
+    async fn welcome_comes_before_any_entry(wire: Wire) {
+        let server = Server::start().await;
+        let mut alice = RawClient::open(&server, wire, "alice").await;
+        let sending = async {
+            loop {
+                alice.say("bob", "hi").await;
+            }
+        };
+        let coming = async {
+            for _ in 0..40 {
+                let mut bob = RawClient::connect(&server, wire).await;
+                let first = bob.greet(&server.token("bob"), "device").await;
+                assert!(matches!(first, Frame::Welcome(_)), "{first:?}");
+            }
+        };
+        tokio::select! {
+            () = coming => {}
+            () = sending => unreachable!("it does not end"),
+        }
+    }
 }

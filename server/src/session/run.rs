@@ -26,13 +26,8 @@ pub(super) async fn serve(gateway: Arc<Inner>, number: u64, link: Link) {
         Transport::WebSocket => TransportLabel::WebSocket,
     });
     let (mut reader, mut writer) = link.split();
-    let greeted = {
-        let mut write = pin!(writer.drive(&outbox));
-        tokio::select! {
-            greeted = hello::greet(&gateway, number, &info, &outbox, &mut reader) => greeted,
-            _ = &mut write => return,
-        }
-    };
+    // Nothing is written yet: entries may be queued before Welcome is, and Welcome comes first.
+    let greeted = hello::greet(&gateway, number, &info, &outbox, &mut reader).await;
     match greeted {
         Ok(mut active) => {
             tracing::debug!(session = number, transport = info.label(), "session open");

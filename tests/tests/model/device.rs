@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tern_client::SendError;
 use tern_client::{
-    Client, Config, ConversationId, DeviceId, Entry, Event, FilePersistence, TransportChoice, Trust, UserId,
-    WebSocketFormat,
+    Backoff, Client, Config, ConversationId, DeviceId, Entry, Event, FilePersistence, SendError,
+    TransportChoice, Trust, UserId, WebSocketFormat,
 };
 use tern_tests::{Server, Wire, within};
 use tokio::task::JoinHandle;
@@ -116,6 +116,9 @@ impl Device {
         if self.wire == Wire::WebSocketJson {
             config.websocket_format = WebSocketFormat::Json;
         }
+        // A server that restarts is found again soon.
+        config.backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_millis(400) };
+        config.attempt_timeout = Duration::from_secs(2);
         config.device = Some(DeviceId::new(&self.name).expect("a device id"));
         let (client, mut events) = within("a session", Client::connect(config)).await.expect("a session");
         let seen = self.seen.clone();
