@@ -15,9 +15,9 @@ use crate::oracle::Check;
 use crate::target::Lane;
 
 /// Digits to which latencies are exact.
-pub(crate) const DIGITS: u8 = 3;
+const DIGITS: u8 = 3;
 /// Longest latency that is told apart: an hour, in microseconds.
-pub(crate) const MICROS_MAX: u64 = 3_600_000_000;
+const MICROS_MAX: u64 = 3_600_000_000;
 /// Troubles that are told one by one.
 const TROUBLES_SHOWN_MAX: usize = 20;
 
@@ -59,6 +59,12 @@ impl Progress {
     }
 }
 
+/// An empty histogram of microseconds. Its range is set: one that may grow does not do so for
+/// values that are recorded saturating, and would cut them off at 2 ms.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MICROS_MAX, DIGITS).expect("the bounds are in order")
+}
+
 /// How long acks and deliveries took, in microseconds.
 pub(crate) struct Latencies {
     acks: Histogram<u64>,
@@ -67,7 +73,6 @@ pub(crate) struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let histogram = || Histogram::new_with_bounds(1, MICROS_MAX, DIGITS).expect("good bounds");
         Self { acks: histogram(), deliveries: histogram() }
     }
 }
@@ -276,7 +281,7 @@ mod tests {
     #[test]
     fn a_report_says_what_was_left_out_and_what_failed() {
         let faults = vec!["bob received seq 4 where 3 is next".to_owned()];
-        let none = || Percentiles::from(&Histogram::new(DIGITS).unwrap());
+        let none = || Percentiles::from(&histogram());
         let report = Report {
             held: false,
             input: Input {

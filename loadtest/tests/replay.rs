@@ -46,6 +46,23 @@ fn a_log_is_replayed_on_a_node_of_its_own_and_every_check_holds() {
 }
 
 #[test]
+fn every_kind_of_line_is_sent_or_counted_with_its_reason() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/harbour.txt");
+    let output = replay(&file, &["--members", "4", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["run"]["sent"], 11);
+    assert_eq!(report["input"]["members"], 4);
+    assert_eq!(report["input"]["lines"], 23);
+    assert_eq!(report["input"]["repaired_bytes"], 1);
+    let skipped = serde_json::json!({
+        "blank": 1, "status": 3, "action": 1, "no_time": 2, "no_nick": 1, "bad_nick": 2, "empty": 1,
+        "not_member": 1,
+    });
+    assert_eq!(report["input"]["skipped"], skipped);
+}
+
+#[test]
 fn a_log_without_messages_is_exit_2_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("quiet.log");

@@ -5,10 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::report::{DIGITS, Percentiles};
+use crate::report::{Percentiles, histogram};
 
 /// Size of an append in bytes: about a short message with its marker and its head.
 const APPEND_BYTES: usize = 512;
@@ -27,7 +26,7 @@ pub(super) struct DiskRate {
 /// Measures the file system of this directory, in a file that is removed again. Blocks for some 2 s.
 pub(super) fn probe(dir: &Path) -> io::Result<DiskRate> {
     let mut file = tempfile::tempfile_in(dir)?;
-    let mut histogram = Histogram::<u64>::new(DIGITS).map_err(io::Error::other)?;
+    let mut histogram = histogram();
     let started = Instant::now();
     while started.elapsed() < PROBE {
         let at = Instant::now();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use hdrhistogram::Histogram;
 use tern_protocol::{TEXT_BYTES_MAX, UserId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -15,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::exit;
 use crate::light::{Dialer, Light, Transport};
 use crate::process;
-use crate::report::{DIGITS, MICROS_MAX, Progress};
+use crate::report::{Progress, histogram};
 use crate::server::{Server, ServerArgs};
 
 mod disk;
@@ -202,7 +201,6 @@ impl Bench {
     }
 
     fn summary(&self, senders: usize, outcomes: Vec<PairOutcome>, processor: Processor) -> Level {
-        let histogram = || Histogram::<u64>::new_with_bounds(1, MICROS_MAX, DIGITS).expect("good bounds");
         let (mut durable, mut delivered) = (histogram(), histogram());
         let mut faults = Faults::default();
         let (mut in_time, mut checked, mut put_off) = (0, 0, 0);
