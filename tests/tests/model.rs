@@ -31,6 +31,8 @@ const USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 const DEVICES: usize = 2;
 /// Messages that are sent at once.
 const BURST: usize = 12;
+/// A crash comes so long after the sends were submitted: before they arrive, and up to all acked.
+const CRASH_MS: std::ops::Range<u64> = 0..40;
 /// Longest time of one operation: a dead QUIC connection is noticed after 7 s here.
 const OPERATION: Duration = Duration::from_secs(60);
 
@@ -117,27 +119,33 @@ impl World {
         }
     }
 
-    /// Several devices send to the same conversation at the same time.
-    async fn race(&mut self) {
-        let to = match self.a_group() {
-            Some(group) => Target::Conversation(group),
-            None => return,
-        };
+    /// All devices send to the same group at the same time; the server may crash meanwhile.
+    async fn race(&mut self, crash: bool) {
+        let group = self.a_group().expect("the first group never goes away");
+        let to = Target::Conversation(group);
         let mut pending = Vec::new();
         for device in 0..self.devices.len() {
             for _ in 0..BURST / 4 {
                 let text = self.text();
                 let submitted = self.devices[device].client().submit(to.clone(), &text).expect("room");
-                pending.push((self.devices[device].user.clone(), text, submitted));
+                pending.push((device, text, submitted));
             }
         }
-        for (sender, text, pending) in pending {
+        if crash {
+            tokio::time::sleep(Duration::from_millis(self.random.random_range(CRASH_MS))).await;
+            self.restart_the_server(true).await;
+        }
+        let mut before = BTreeMap::new();
+        for (device, text, pending) in pending {
+            let sender = self.devices[device].user.clone();
             let temp_id = pending.temp_id;
             let outcome = bounded(pending).await;
             let change = Change::Message(text.clone());
             let (_, log) = self.log(&sender, &to);
             match (outcome, log.refusal(&sender, &change)) {
                 (Ok(ack), None) => {
+                    let earlier = before.insert(device, ack.seq);
+                    assert!(earlier < Some(ack.seq), "a later send of a device was acked at a lower place");
                     log.apply(ack.seq, &sender, Some(temp_id), &change);
                     self.sent.push((sender, temp_id, to.clone(), text, ack));
                 }
@@ -243,7 +251,8 @@ impl World {
             145..177 => "change a group",
             177..182 => "create a group",
             182..197 => "restart a device",
-            197 => "crash the server",
+            197 => "race through a crash",
+            198 => "crash the server",
             _ => "restart the server",
         };
         self.count(what);
@@ -253,7 +262,8 @@ impl World {
                 let count = self.random.random_range(2..BURST);
                 self.send(count).await;
             }
-            "race" => self.race().await,
+            "race" => self.race(false).await,
+            "race through a crash" => self.race(true).await,
             "retry" => self.retry().await,
             "change a group" => self.change_a_group().await,
             "create a group" => self.create_a_group().await,
@@ -397,10 +407,10 @@ async fn whatever_happens_every_device_hands_out_the_log_of_the_model() {
         world.step().await;
     }
     // Whatever the dice said: both kinds of restart, with devices in the middle of it.
-    world.restart_the_server(true).await;
+    world.race(true).await;
     world.send(BURST).await;
     world.restart_the_server(false).await;
-    world.race().await;
+    world.race(false).await;
     world.check().await;
     let entries: usize = world.logs.values().map(|log| log.known.len()).sum();
     println!("{:?}; {} conversations, {entries} entries", world.done, world.logs.len());
