@@ -14,11 +14,14 @@ use crate::token::TokenSource;
 /// Which transports may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransportChoice {
-    /// Those that have an address; QUIC is preferred and WebSocket is the fallback.
+    /// Those that have an address; QUIC is preferred, WebTransport takes its place where there is
+    /// no address for it, and WebSocket is the fallback.
     #[default]
     Auto,
     /// Only QUIC.
     Quic,
+    /// Only WebTransport.
+    WebTransport,
     /// Only WebSocket.
     WebSocket,
 }
@@ -82,9 +85,11 @@ pub enum Confirm {
 pub struct Config {
     /// `host:port` of the QUIC endpoint (UDP).
     pub quic: Option<String>,
+    /// `https://` URL of the WebTransport endpoint (UDP); without a path, `/v1/connect` is used.
+    pub webtransport: Option<String>,
     /// `ws://` or `wss://` URL of the WebSocket endpoint; without a path, `/v1/connect` is used.
     pub websocket: Option<String>,
-    /// Which of the two may be used.
+    /// Which of them may be used.
     pub transport: TransportChoice,
     /// Codec on a WebSocket.
     pub websocket_format: WebSocketFormat,
@@ -127,7 +132,9 @@ pub(crate) const PENDING_MAX: usize = 100_000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No address for any transport that may be used.
-    #[error("no server address: set `quic` (host:port) or `websocket` (ws:// or wss:// URL) for {0:?}")]
+    #[error(
+        "no server address: set `quic` (host:port), `webtransport` (https:// URL) or `websocket` (ws:// or wss:// URL) for {0:?}"
+    )]
     NoAddress(TransportChoice),
     /// An address cannot be read.
     #[error("{field} {value:?}: {problem}")]
@@ -162,6 +169,7 @@ impl Config {
     pub fn new(token: impl TokenSource + 'static) -> Self {
         Self {
             quic: None,
+            webtransport: None,
             websocket: None,
             transport: TransportChoice::default(),
             websocket_format: WebSocketFormat::default(),
@@ -184,6 +192,12 @@ impl Config {
     /// Sets the QUIC address, `host:port`.
     pub fn quic(mut self, address: impl Into<String>) -> Self {
         self.quic = Some(address.into());
+        self
+    }
+
+    /// Sets the WebTransport URL, `https://…`.
+    pub fn webtransport(mut self, url: impl Into<String>) -> Self {
+        self.webtransport = Some(url.into());
         self
     }
 
@@ -226,6 +240,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("quic", &self.quic)
+            .field("webtransport", &self.webtransport)
             .field("websocket", &self.websocket)
             .field("transport", &self.transport)
             .field("websocket_format", &self.websocket_format)

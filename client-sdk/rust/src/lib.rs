@@ -1,4 +1,4 @@
-//! Client for Tern: durable, ordered chat over QUIC with a WebSocket fallback.
+//! Client for Tern: durable, ordered chat over QUIC or WebTransport with a WebSocket fallback.
 //!
 //! [`Client::connect`] opens a session and gives a cheap handle and the stream of [`Events`]. The
 //! client reconnects by itself, re-sends what is not acked under the same `temp_id`, and hands

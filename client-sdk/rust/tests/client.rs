@@ -130,6 +130,17 @@ fn websocket(server: &Server, url: &str, format: WebSocketFormat) -> Config {
     config
 }
 
+fn webtransport(server: &Server) -> Config {
+    server.config().webtransport(&server.webtransport_url).transport(TransportChoice::WebTransport)
+}
+
+#[tokio::test]
+async fn people_chat_over_webtransport() {
+    let mut server = Server::start().await;
+    let config = webtransport(&server);
+    within(chat(&mut server, config)).await;
+}
+
 #[tokio::test]
 async fn people_chat_over_quic() {
     let mut server = Server::start().await;
@@ -165,11 +176,10 @@ async fn a_certificate_is_believed_by_its_issuer_or_its_hash_and_not_otherwise()
     let config = server.config().trust(roots);
     let (client, _events, _peer) = within(connected(&mut server, config)).await;
     client.close().await;
-    for (transport, url) in
-        [(TransportChoice::Quic, None), (TransportChoice::WebSocket, Some(&server.wss_url))]
+    for config in
+        [server.config(), webtransport(&server), websocket(&server, &server.wss_url, WebSocketFormat::Binary)]
     {
-        let mut config = server.config().transport(transport).trust(Trust::CertSha256([7; 32]));
-        config.websocket = url.cloned();
+        let mut config = config.trust(Trust::CertSha256([7; 32]));
         config.connect_timeout = Duration::from_millis(300);
         let refused = within(Client::connect(config)).await.map(|_| ());
         let Err(ConnectError::Timeout { last, .. }) = refused else { panic!("{refused:?}") };
@@ -180,40 +190,43 @@ async fn a_certificate_is_believed_by_its_issuer_or_its_hash_and_not_otherwise()
 #[tokio::test]
 async fn streams_are_merged_and_unknown_ones_are_stopped() {
     let mut server = Server::start().await;
-    let config = server.config();
-    within(async {
-        let (_client, mut events, peer) = connected(&mut server, config).await;
-        let connection = peer.connection.clone().unwrap();
-        let mut unknown = connection.open_uni().await.unwrap();
-        unknown.write_all(&[99]).await.unwrap();
-        assert!(unknown.stopped().await.unwrap().is_some(), "a stream of an unknown kind is stopped");
-        // One stream stops in the middle of a frame; the others go on.
-        let mut stuck = connection.open_uni().await.unwrap();
-        stuck.write_all(&[StreamKind::Inbox as u8, 200]).await.unwrap();
-        for (kind, byte) in [(StreamKind::Conversation, 1), (StreamKind::Inbox, 2), (StreamKind::Backlog, 3)]
-        {
-            let mut stream = connection.open_uni().await.unwrap();
-            let mut bytes = vec![kind as u8];
-            if kind == StreamKind::Conversation {
-                bytes.extend(conversation(byte).as_bytes());
-            }
-            bytes.extend(tern_protocol::encode(&deliver(byte, [1, 2]).into()));
-            // In pieces, as the network may bring them.
-            for piece in bytes.chunks(5) {
-                stream.write_all(piece).await.unwrap();
-            }
-            for seq in 1..=2 {
-                assert_eq!(next_entry(&mut events).await, (conversation(byte), entry(seq)));
-            }
+    for config in [server.config(), webtransport(&server)] {
+        within(streams_are_merged(&mut server, config)).await;
+    }
+}
+
+async fn streams_are_merged(server: &mut Server, config: Config) {
+    let (_client, mut events, peer) = connected(server, config).await;
+    let connection = peer.connection.clone().unwrap();
+    let mut unknown = connection.open_uni().await.unwrap();
+    unknown.write_all(&[99]).await.unwrap();
+    assert!(unknown.stopped().await.unwrap().is_some(), "a stream of an unknown kind is stopped");
+    // One stream stops in the middle of a frame; the others go on.
+    let mut stuck = connection.open_uni().await.unwrap();
+    stuck.write_all(&[StreamKind::Inbox as u8, 200]).await.unwrap();
+    for (kind, byte) in [(StreamKind::Conversation, 1), (StreamKind::Inbox, 2), (StreamKind::Backlog, 3)] {
+        let mut stream = connection.open_uni().await.unwrap();
+        let mut bytes = vec![kind as u8];
+        if kind == StreamKind::Conversation {
+            bytes.extend(conversation(byte).as_bytes());
         }
-    })
-    .await;
+        bytes.extend(tern_protocol::encode(&deliver(byte, [1, 2]).into()));
+        // In pieces, as the network may bring them.
+        for piece in bytes.chunks(5) {
+            stream.write_all(piece).await.unwrap();
+        }
+        for seq in 1..=2 {
+            assert_eq!(next_entry(&mut events).await, (conversation(byte), entry(seq)));
+        }
+    }
 }
 
 #[tokio::test]
 async fn typing_goes_both_ways() {
     let mut server = Server::start().await;
-    for config in [server.config(), websocket(&server, &server.ws_url, WebSocketFormat::Json)] {
+    for config in
+        [server.config(), webtransport(&server), websocket(&server, &server.ws_url, WebSocketFormat::Json)]
+    {
         within(async {
             let (client, mut events, mut peer) = connected(&mut server, config).await;
             client.typing(user("bob")).await.unwrap();

@@ -89,7 +89,7 @@ impl Driver {
         }
         let won = SavedTransport { transport, cause: self.degraded.clone(), time_ms: now };
         let same = self.won_last.as_ref().is_some_and(|last| {
-            last.transport == Transport::Quic && transport == Transport::Quic && last.cause == won.cause
+            last.transport == transport && transport != Transport::WebSocket && last.cause == won.cause
         });
         if !same {
             self.saver.push(SavedChange::Transport(won.clone()));

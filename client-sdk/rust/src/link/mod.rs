@@ -1,4 +1,4 @@
-//! Links: a QUIC connection or a WebSocket, as frames in and out.
+//! Links: a QUIC connection, a WebTransport session or a WebSocket, as frames in and out.
 //!
 //! A link has a reading and a writing task, which end with it. Bounded channels lie between them
 //! and the driver; the driver never waits for a link.
@@ -16,6 +16,7 @@ mod address;
 mod endpoint;
 mod quic;
 mod race;
+mod streams;
 mod tls;
 mod websocket;
 

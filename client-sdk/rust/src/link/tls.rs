@@ -15,10 +15,11 @@ use crate::config::{ConfigError, Trust};
 /// TLS sessions kept for resumption, per client: it talks to a few nodes.
 const RESUMPTIONS: usize = 8;
 
-/// TLS settings for both transports.
+/// TLS settings by transport.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     pub(super) quic: Arc<ClientConfig>,
+    pub(super) webtransport: Arc<ClientConfig>,
     pub(super) websocket: Arc<ClientConfig>,
 }
 
@@ -59,11 +60,18 @@ impl Tls {
                 )
             }
         };
+        let mut webtransport = quic.clone();
         quic.alpn_protocols = vec![ALPN.to_vec()];
+        webtransport.alpn_protocols = vec![web_transport_quinn::ALPN.as_bytes().to_vec()];
         websocket.alpn_protocols = vec![b"http/1.1".to_vec()];
         quic.resumption = Resumption::in_memory_sessions(RESUMPTIONS);
+        webtransport.resumption = Resumption::in_memory_sessions(RESUMPTIONS);
         websocket.resumption = Resumption::in_memory_sessions(RESUMPTIONS);
-        Ok(Self { quic: Arc::new(quic), websocket: Arc::new(websocket) })
+        Ok(Self {
+            quic: Arc::new(quic),
+            webtransport: Arc::new(webtransport),
+            websocket: Arc::new(websocket),
+        })
     }
 }
 

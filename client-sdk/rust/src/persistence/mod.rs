@@ -16,6 +16,8 @@ pub use file::FilePersistence;
 pub enum Transport {
     /// Native QUIC.
     Quic,
+    /// A WebTransport session over HTTP/3.
+    WebTransport,
     /// WebSocket over TCP.
     WebSocket,
 }
@@ -24,6 +26,7 @@ impl std::fmt::Display for Transport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Quic => "QUIC",
+            Self::WebTransport => "WebTransport",
             Self::WebSocket => "WebSocket",
         })
     }

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
-use quinn::crypto::rustls::QuicServerConfig;
+use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use tern_client::{Code, Config, DeviceId, Limits, StoreId, Trust, UserId, Welcome};
 use tern_protocol::{
-    ALPN, Close, Decoder, Envelope, Frame, Hello, Incoming, SUBPROTOCOL_JSON, Sync, SyncEnd, TempId, encode,
-    from_json, to_json,
+    ALPN, CONNECT_PATH, Close, Decoder, Envelope, Frame, Hello, Incoming, SUBPROTOCOL_BINARY,
+    SUBPROTOCOL_JSON, Sync, SyncEnd, TempId, encode, from_json, to_json,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -21,9 +21,12 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use web_transport_quinn::proto::ConnectResponse;
+use web_transport_quinn::{RecvStream, SendStream, Session};
 
 pub(crate) struct Server {
     pub(crate) quic: SocketAddr,
+    pub(crate) webtransport_url: String,
     pub(crate) ws_url: String,
     pub(crate) wss_url: String,
     pub(crate) sha256: [u8; 32],
@@ -39,8 +42,8 @@ enum Out {
 
 /// The server's side of one connection.
 pub(crate) struct Peer {
-    /// The raw connection, on QUIC.
-    pub(crate) connection: Option<quinn::Connection>,
+    /// The connection, on QUIC and WebTransport.
+    pub(crate) connection: Option<Session>,
     incoming: mpsc::Receiver<Envelope>,
     outgoing: mpsc::Sender<Out>,
 }
@@ -60,7 +63,7 @@ impl Server {
             .with_single_cert(vec![certificate.clone()], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls.clone()));
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.alpn_protocols = vec![ALPN.to_vec(), web_transport_quinn::ALPN.into()];
         let quic = QuicServerConfig::try_from(tls).unwrap();
         let quic = quinn::ServerConfig::with_crypto(Arc::new(quic));
         let endpoint = quinn::Endpoint::server(quic, "127.0.0.1:0".parse().unwrap()).unwrap();
@@ -70,6 +73,7 @@ impl Server {
         let wss = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
             quic: endpoint.local_addr().unwrap(),
+            webtransport_url: format!("https://{}", endpoint.local_addr().unwrap()),
             ws_url: format!("ws://{}", ws.local_addr().unwrap()),
             wss_url: format!("wss://{}", wss.local_addr().unwrap()),
             sha256: Sha256::digest(&certificate).into(),
@@ -235,6 +239,11 @@ async fn accept_quic(endpoint: quinn::Endpoint, peers: mpsc::Sender<Peer>) {
         let peers = peers.clone();
         tokio::spawn(async move {
             let Ok(connection) = incoming.await else { return };
+            let data = connection.handshake_data().unwrap().downcast::<HandshakeData>().unwrap();
+            let connection = match data.protocol.as_deref() {
+                Some(ALPN) => Session::raw(connection),
+                _ => accept_webtransport(connection).await,
+            };
             let Ok((send, receive)) = connection.accept_bi().await else { return };
             let (incoming_tx, incoming) = mpsc::channel(64);
             let (outgoing, outgoing_rx) = mpsc::channel(64);
@@ -246,11 +255,13 @@ async fn accept_quic(endpoint: quinn::Endpoint, peers: mpsc::Sender<Peer>) {
     }
 }
 
-async fn read_quic(
-    connection: quinn::Connection,
-    mut receive: quinn::RecvStream,
-    incoming: mpsc::Sender<Envelope>,
-) {
+async fn accept_webtransport(connection: quinn::Connection) -> Session {
+    let request = web_transport_quinn::Request::accept(connection).await.unwrap();
+    assert_eq!((request.url.path(), &*request.protocols), (CONNECT_PATH, &[SUBPROTOCOL_BINARY.into()][..]));
+    request.respond(ConnectResponse::OK.with_protocol(SUBPROTOCOL_BINARY)).await.unwrap()
+}
+
+async fn read_quic(connection: Session, mut receive: RecvStream, incoming: mpsc::Sender<Envelope>) {
     let mut decoder = Decoder::default();
     loop {
         while let Some(Incoming::Frame(envelope)) = decoder.next().unwrap() {
@@ -268,11 +279,7 @@ async fn read_quic(
     }
 }
 
-async fn write_quic(
-    connection: quinn::Connection,
-    mut send: quinn::SendStream,
-    mut outgoing: mpsc::Receiver<Out>,
-) {
+async fn write_quic(connection: Session, mut send: SendStream, mut outgoing: mpsc::Receiver<Out>) {
     while let Some(item) = outgoing.recv().await {
         match item {
             Out::Frame(envelope) => {
@@ -283,13 +290,13 @@ async fn write_quic(
             Out::Close(code, reason) => {
                 let _ = send.finish();
                 let _ = send.stopped().await;
-                connection.close(u32::from(code.0).into(), reason.as_bytes());
+                connection.close(code.0.into(), reason.as_bytes());
                 return;
             }
         }
     }
     // A peer that is dropped is a server that has died.
-    connection.close(0u32.into(), b"the test dropped the connection");
+    connection.close(0, b"the test dropped the connection");
 }
 
 async fn accept_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, peers: mpsc::Sender<Peer>) {
