@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::auth::AuthConfig;
@@ -25,6 +25,10 @@ pub const ENV_PREFIX: &str = "TERN__";
 /// Longest configuration file in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Every key with its meaning and default, as a file to start from. Written by the test
+/// `the_example_file_is_what_the_types_say` from the types' own comments and defaults.
+pub const EXAMPLE: &str = include_str!("../../deploy/tern.toml");
+
 /// What `tern dev` sets differently: everything is on this machine.
 const DEV: &str = r#"
 [transport]
@@ -39,7 +43,7 @@ spread_ms = 0
 "#;
 
 /// The whole configuration, one field per section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Which node this is.
@@ -224,5 +228,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+#[cfg(test)]
+mod example_tests;
 #[cfg(test)]
 mod tests;

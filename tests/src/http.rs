@@ -61,12 +61,12 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// Everything of it but the date, to be compared.
+    /// Everything of it but the date and the request's own name, to be compared.
     pub fn bytes(&self) -> String {
         let headers: BTreeMap<&str, &str> = self
             .headers
             .iter()
-            .filter(|(key, _)| *key != "date")
+            .filter(|(key, _)| *key != "date" && *key != "x-request-id")
             .map(|(key, value)| (key.as_str(), value.to_str().unwrap_or_default()))
             .collect();
         format!("{} {headers:?} {}", self.status, self.body)

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 mod client;
+mod deployment;
 mod hang;
 pub mod http;
 mod quic;
@@ -17,6 +18,7 @@ mod websocket;
 pub use client::{
     Caught, Ended, RawClient, Synced, Wire, fresh, message, newest, pair, positions, seqs, text, to, user,
 };
+pub use deployment::{Deployment, TokenKey};
 pub use hang::{HANG, until, within};
 pub use quic::{Arrival, Lane, QuicLink};
 pub use server::{DEV_USERS, Exit, Options, Ready, Server, binary, loose};

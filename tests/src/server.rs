@@ -60,10 +60,21 @@ pub struct Ready {
     pub cert_sha256: String,
     /// Which store it speaks for.
     pub store_id: String,
-    /// File with the secret that signs tokens.
+    /// File with the secret that signs tokens, where there is one.
+    #[serde(default, deserialize_with = "or_default")]
     pub jwt_secret_file: PathBuf,
     /// A token by user.
+    #[serde(default, deserialize_with = "or_default")]
     pub tokens: std::collections::BTreeMap<String, String>,
+}
+
+/// A node that is run for real tells fewer things.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// How a process ended.
@@ -89,9 +100,18 @@ pub struct Options {
     wrapper: Vec<String>,
     data_dir: Option<PathBuf>,
     ports: Option<[u16; 3]>,
+    serve: Option<PathBuf>,
 }
 
 impl Options {
+    /// Runs `tern serve` by this configuration instead of `tern dev`; directory and ports are still
+    /// chosen here, over the environment.
+    #[must_use]
+    pub fn serve(mut self, config: &Path) -> Self {
+        self.serve = Some(config.into());
+        self
+    }
+
     /// Sets `TERN__` + `key`.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
@@ -183,6 +203,11 @@ impl Server {
     pub fn cert_sha256(&self) -> [u8; 32] {
         let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(self.ready.cert_sha256.as_bytes());
         bytes.expect("hex").try_into().expect("32 bytes")
+    }
+
+    /// From now on its clients expect this certificate.
+    pub fn expect_certificate(&mut self, sha256: [u8; 32]) {
+        self.ready.cert_sha256 = data_encoding::HEXLOWER.encode(&sha256);
     }
 
     /// The process.
@@ -311,12 +336,23 @@ async fn launch(
         }
     };
     let log = File::options().create(true).append(true).open(log_file(dir)).expect("a log file");
-    command.args(["dev", "--json", "--data-dir"]).arg(data_dir);
-    for (flag, port) in ["--port", "--http-port", "--ops-port"].into_iter().zip(ports) {
-        command.arg(flag).arg(port.to_string());
-    }
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("TERN_") || key == "RUST_LOG") {
         command.env_remove(key);
+    }
+    match &options.serve {
+        None => {
+            command.args(["dev", "--json", "--data-dir"]).arg(data_dir);
+            for (flag, port) in ["--port", "--http-port", "--ops-port"].into_iter().zip(ports) {
+                command.arg(flag).arg(port.to_string());
+            }
+        }
+        Some(config) => {
+            command.args(["serve", "--json", "--config"]).arg(config);
+            command.env("TERN__NODE__DATA_DIR", data_dir);
+            for (key, port) in ["LISTEN__CLIENT", "LISTEN__HTTP", "OPS__LISTEN"].into_iter().zip(ports) {
+                command.env(format!("TERN__{key}"), format!("127.0.0.1:{port}"));
+            }
+        }
     }
     command.envs(options.env.iter().map(|(key, value)| (key, value)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);

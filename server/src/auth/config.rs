@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::jwks::{ISSUERS_MAX, JwksConfig};
 use super::key::SECRET_BYTES_MIN;
 
 /// Most keys: each may be tried on a token without `kid`.
@@ -52,14 +53,18 @@ impl fmt::Display for Algorithm {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
-    /// The keys that tokens are verified with; at least one, at most [`KEYS_MAX`].
+    /// The keys that tokens are verified with, at most 16.
     pub keys: Vec<KeyConfig>,
-    /// What `iss` must be. Absent: it is not looked at.
+    /// What `iss` must be. Absent: it is not looked at. Example: `"https://login.example"`.
     pub issuer: Option<String>,
-    /// What `aud` must be or contain. Absent: a token with an `aud` is refused.
+    /// What `aud` must be or contain. Absent: a token with an `aud` is refused. Example: `"chat"`.
     pub audience: Option<String>,
     /// Tokens that expire further away than this many seconds are refused. Absent: no limit.
+    /// Example: `86400`.
     pub lifetime_s_max: Option<u64>,
+    /// Issuers whose keys are fetched from a URL, at most 16. A token whose `iss` is one of them is
+    /// verified by that issuer's keys alone.
+    pub jwks: Vec<JwksConfig>,
 }
 
 /// One `[[auth.keys]]`.
@@ -67,12 +72,16 @@ pub struct AuthConfig {
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
     /// Name of the key in a token's `kid`. A key without one verifies tokens of any unknown `kid`.
+    /// Example: `"2026-11"`.
     pub kid: Option<String>,
-    /// What the key is for.
+    /// How the tokens of this key are signed: ES256, EdDSA or RS256; HS256 only where whoever verifies
+    /// may also mint. Example: `"ES256"`.
     pub algorithm: Algorithm,
     /// PEM file with the public key, for ES256, EdDSA and RS256.
+    /// Example: `"/etc/tern/jwt-public.pem"`.
     pub public_key_file: Option<PathBuf>,
     /// File with the shared secret, for HS256: its bytes without line breaks at the end.
+    /// Example: `"/etc/tern/jwt-secret"`.
     pub secret_file: Option<PathBuf>,
 }
 
@@ -80,11 +89,32 @@ pub struct KeyConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum AuthConfigError {
     /// No key: no token could be accepted.
-    #[error("auth.keys is empty; add a [[auth.keys]] with algorithm and public_key_file (or secret_file)")]
+    #[error(
+        "auth.keys is empty; add a [[auth.keys]] with algorithm and public_key_file (or secret_file), or an [[auth.jwks]]"
+    )]
     NoKeys,
     /// More than [`KEYS_MAX`].
     #[error("auth.keys has {0} keys, at most {KEYS_MAX} are allowed")]
     TooManyKeys(usize),
+    /// More than [`ISSUERS_MAX`].
+    #[error("auth.jwks has {0} issuers, at most {ISSUERS_MAX} are allowed")]
+    TooManyIssuers(usize),
+    /// A URL that will not be asked.
+    #[error("auth.jwks: url = {url:?} {problem}")]
+    JwksUrl {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An issuer with a setting that cannot work.
+    #[error("auth.jwks: the issuer {issuer:?} {problem}")]
+    Issuer {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// Two keys for one name and algorithm.
     #[error("auth.keys has two {algorithm} keys with kid {kid:?}")]
     DuplicateKid {
@@ -133,7 +163,8 @@ pub enum AuthConfigError {
 impl AuthConfig {
     /// What can be checked without reading a file.
     pub(super) fn check(&self) -> Result<(), AuthConfigError> {
-        if self.keys.is_empty() {
+        super::jwks::check(&self.jwks)?;
+        if self.keys.is_empty() && self.jwks.is_empty() {
             return Err(AuthConfigError::NoKeys);
         }
         if self.keys.len() > KEYS_MAX {

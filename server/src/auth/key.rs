@@ -31,6 +31,11 @@ pub(super) struct VerifyingKey {
 }
 
 impl VerifyingKey {
+    /// A key for one algorithm, which its kind must be of.
+    pub(super) fn new(kid: Option<String>, algorithm: Algorithm, key: DecodingKey) -> Self {
+        Self { kid, algorithm, key }
+    }
+
     pub(super) fn load(config: &KeyConfig) -> Result<Self, AuthConfigError> {
         let algorithm = config.algorithm;
         let key = match (algorithm, &config.secret_file, &config.public_key_file) {

@@ -1,12 +1,15 @@
 //! Tokens: who a user is. Verifies a JWT against configured keys and turns its claims into [`Claims`].
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::RwLock;
 use serde_json::Value;
 use tern_protocol::{Code, NAME_BYTES_MAX, TOKEN_BYTES_MAX, UserId};
 
 mod config;
 mod inspect;
+mod jwks;
 mod jws;
 mod key;
 mod mint;
@@ -15,10 +18,14 @@ mod tests;
 
 pub use config::{Algorithm, AuthConfig, AuthConfigError, KEYS_MAX, KeyConfig};
 pub use inspect::{Inspection, inspect};
+pub use jwks::{JwksConfig, KeepFresh};
 pub use jws::{JwsError, Object};
 pub use key::{SECRET_BYTES_MIN, ensure_secret_file};
 pub use mint::{Mint, MintError, SigningKey};
 
+use crate::ops::Check;
+use crate::ops::metrics::Metrics;
+use jwks::{Found, Issuer, fits};
 use jws::Parts;
 use key::VerifyingKey;
 
@@ -68,6 +75,12 @@ pub enum AuthError {
         /// Seconds since `exp`.
         ago_s: u64,
     },
+    /// The issuer's keys are not known now, or this one is not among them yet.
+    #[error("the key of this token is not known yet; try again later")]
+    KeysUnavailable {
+        /// When to try again.
+        retry_after: Duration,
+    },
 }
 
 impl AuthError {
@@ -75,14 +88,29 @@ impl AuthError {
     pub fn code(&self) -> Code {
         match self {
             Self::Expired { .. } => Code::TOKEN_EXPIRED,
+            Self::KeysUnavailable { .. } => Code::UNAVAILABLE,
             _ => Code::TOKEN_INVALID,
+        }
+    }
+
+    /// When the same token may be good, for the one error that time may cure.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::KeysUnavailable { retry_after } => Some(*retry_after),
+            _ => None,
         }
     }
 }
 
-/// Verifies tokens. Made once from the configuration; a token never makes it read or fetch anything.
+/// Verifies tokens. A token never makes it read a file.
 pub struct Authenticator {
+    rules: RwLock<Arc<Rules>>,
+}
+
+/// What makes a token good. Replaced as a whole.
+struct Rules {
     keys: Vec<VerifyingKey>,
+    issuers: Vec<Arc<Issuer>>,
     issuer: Option<String>,
     audience: Option<String>,
     lifetime_max: Option<Duration>,
@@ -91,34 +119,146 @@ pub struct Authenticator {
 impl Authenticator {
     /// Reads the key files. Errors name the key or file and what to do.
     pub fn new(config: AuthConfig) -> Result<Self, AuthConfigError> {
+        Ok(Self { rules: RwLock::new(Arc::new(Rules::load(config, &[])?)) })
+    }
+
+    /// Reads the key files again, and goes by this configuration from now on; after an error by the
+    /// old one. Sessions keep what they were allowed by the old keys until their tokens expire.
+    pub fn reload(&self, config: AuthConfig) -> Result<(), AuthConfigError> {
+        let rules = Arc::new(Rules::load(config, &self.rules().issuers)?);
+        *self.rules.write() = rules;
+        Ok(())
+    }
+
+    /// Verifies a token as it came from a client, by the keys that are known now.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, AuthError> {
+        self.rules().verify(token, now).map_err(AuthError::from)
+    }
+
+    /// The same; if the token's key is not known but its issuer is just being asked, waits for that,
+    /// for at most two seconds.
+    pub async fn authenticate(&self, token: &str, now: SystemTime) -> Result<Claims, AuthError> {
+        match self.rules().verify(token, now) {
+            Err(Refusal::NoKeyYet { issuer, seen, soon: true, .. }) if issuer.fetched_since(seen).await => {
+                match self.verify(token, now) {
+                    // The newest set does not have it either.
+                    Err(AuthError::KeysUnavailable { .. }) => Err(AuthError::NoKey),
+                    settled => settled,
+                }
+            }
+            settled => settled.map_err(AuthError::from),
+        }
+    }
+
+    /// Fetches the keys of all issuers and keeps them fresh until the guard is dropped. `check` says
+    /// whether every issuer's keys are known.
+    pub fn keep_fresh(&self, metrics: &Metrics, check: Arc<Check>) -> KeepFresh {
+        KeepFresh::start(self.rules().issuers.clone(), metrics, check)
+    }
+
+    /// Fetches the keys of all issuers once; an error names the URL.
+    pub async fn fetch_keys(&self) -> Result<(), String> {
+        for issuer in &self.rules().issuers {
+            issuer.fetch().await.map_err(|error| format!("{}: {error}", issuer.config.url))?;
+        }
+        Ok(())
+    }
+
+    /// There are issuers whose keys are fetched.
+    pub fn fetches(&self) -> bool {
+        !self.rules().issuers.is_empty()
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
+    }
+}
+
+/// Why the rules do not accept a token.
+enum Refusal {
+    /// It is not good.
+    For(AuthError),
+    /// Its issuer is known, its key is not.
+    NoKeyYet {
+        issuer: Arc<Issuer>,
+        /// Fetches that had ended when the key was looked for.
+        seen: u64,
+        after: Duration,
+        soon: bool,
+    },
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::For(error)
+    }
+}
+
+impl From<JwsError> for Refusal {
+    fn from(error: JwsError) -> Self {
+        Self::For(error.into())
+    }
+}
+
+impl From<Refusal> for AuthError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::For(error) => error,
+            Refusal::NoKeyYet { after, .. } => Self::KeysUnavailable { retry_after: after },
+        }
+    }
+}
+
+impl Rules {
+    /// Issuers of `known` that are configured as before keep what is known of their keys.
+    fn load(config: AuthConfig, known: &[Arc<Issuer>]) -> Result<Self, AuthConfigError> {
         config.check()?;
+        let issuer = |jwks: JwksConfig| {
+            let same = known.iter().find(|issuer| issuer.config == jwks);
+            same.cloned().unwrap_or_else(|| Issuer::new(jwks))
+        };
         Ok(Self {
             keys: config.keys.iter().map(VerifyingKey::load).collect::<Result<_, _>>()?,
+            issuers: config.jwks.into_iter().map(issuer).collect(),
             issuer: config.issuer,
             audience: config.audience,
             lifetime_max: config.lifetime_s_max.map(Duration::from_secs),
         })
     }
 
-    /// Verifies a token as it came from a client.
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, AuthError> {
+    fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(AuthError::TooLong(token.len()));
+            return Err(AuthError::TooLong(token.len()).into());
         }
         let parts = Parts::split(token)?;
-        self.verify_signature(&parts)?;
-        // Nothing of the claims is looked at before the signature is known to be right.
-        self.check_claims(&parts.claims()?, now.duration_since(UNIX_EPOCH).unwrap_or_default())
-    }
-
-    fn verify_signature(&self, parts: &Parts<'_>) -> Result<(), AuthError> {
         let header = parts.header()?;
         let (algorithm, kid) = check_header(&header)?;
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Of the claims only `iss` is looked at before the signature is known to be right, and only to
+        // choose whose keys must have made it.
+        if let Some(issuer) = self.issuer_of(&parts)? {
+            verify_by_issuer(issuer, &parts, algorithm, kid)?;
+            let (iss, aud) = (Some(&issuer.config.issuer), issuer.config.audience.as_ref());
+            return Ok(self.check_claims(&parts.claims()?, now, iss, aud)?);
+        }
         let mut fitting = self.fitting(kid, algorithm).peekable();
         if fitting.peek().is_none() {
-            return Err(AuthError::NoKey);
+            return Err(AuthError::NoKey.into());
         }
-        if fitting.any(|key| key.verifies(parts)) { Ok(()) } else { Err(AuthError::Signature) }
+        if !fitting.any(|key| key.verifies(&parts)) {
+            return Err(AuthError::Signature.into());
+        }
+        Ok(self.check_claims(&parts.claims()?, now, self.issuer.as_ref(), self.audience.as_ref())?)
+    }
+
+    /// The issuer that the token says it is from, if its keys are fetched.
+    fn issuer_of(&self, parts: &Parts<'_>) -> Result<Option<&Arc<Issuer>>, AuthError> {
+        if self.issuers.is_empty() {
+            return Ok(None);
+        }
+        let claims = parts.claims()?;
+        let named = claims.get("iss").and_then(Value::as_str);
+        Ok(self.issuers.iter().find(|issuer| named == Some(&issuer.config.issuer)))
     }
 
     /// The keys to try: those with the token's `kid`, else those configured without one. A token
@@ -135,41 +275,68 @@ impl Authenticator {
         })
     }
 
-    fn check_claims(&self, claims: &Object, now: Duration) -> Result<Claims, AuthError> {
+    fn check_claims(
+        &self,
+        claims: &Object,
+        now: Duration,
+        issuer: Option<&String>,
+        audience: Option<&String>,
+    ) -> Result<Claims, AuthError> {
         let expires = check_times(claims, now)?;
         if self.lifetime_max.is_some_and(|max| expires > (now + LEEWAY).saturating_add(max)) {
             return Err(refused("exp", "is further away than auth.lifetime_s_max"));
         }
-        self.check_issuer(claims)?;
-        self.check_audience(claims)?;
+        check_issuer(claims, issuer)?;
+        check_audience(claims, audience)?;
         let expires_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
         Ok(Claims { user: subject(claims)?, name: name(claims)?, expires_ms })
     }
+}
 
-    fn check_issuer(&self, claims: &Object) -> Result<(), AuthError> {
-        let Some(expected) = &self.issuer else { return Ok(()) };
-        match text(claims, "iss")? {
-            None => Err(missing("iss")),
-            Some(issuer) if issuer == expected => Ok(()),
-            Some(_) => Err(refused("iss", "is not auth.issuer")),
-        }
+/// One of the issuer's keys has made the signature.
+fn verify_by_issuer(
+    issuer: &Arc<Issuer>,
+    parts: &Parts<'_>,
+    algorithm: Algorithm,
+    kid: Option<&str>,
+) -> Result<(), Refusal> {
+    if !issuer.config.algorithms.contains(&algorithm) {
+        return Err(AuthError::NoKey.into());
     }
-
-    /// A token made for somebody else must not work here (RFC 7519, 4.1.3), so one with an audience
-    /// needs a server that knows its own.
-    fn check_audience(&self, claims: &Object) -> Result<(), AuthError> {
-        let is_for = |expected: &str, value: &Value| match value {
-            Value::String(audience) => audience == expected,
-            Value::Array(list) => list.iter().any(|audience| audience.as_str() == Some(expected)),
-            _ => false,
-        };
-        match (&self.audience, claims.get("aud")) {
-            (None, None) => Ok(()),
-            (None, Some(_)) => Err(refused("aud", "is set, but this server has no auth.audience")),
-            (Some(_), None) => Err(missing("aud")),
-            (Some(expected), Some(value)) if is_for(expected, value) => Ok(()),
-            (Some(_), Some(_)) => Err(refused("aud", "does not name auth.audience")),
+    // Before the look, so that no fetch can end in between unseen.
+    let seen = issuer.ended();
+    match issuer.find(kid, algorithm, Instant::now()) {
+        Found::Keys(keys) => {
+            let mut fitting = keys.iter().filter(|key| fits(key, kid, algorithm));
+            if fitting.any(|key| key.verifies(parts)) { Ok(()) } else { Err(AuthError::Signature.into()) }
         }
+        Found::Later { after, soon } => Err(Refusal::NoKeyYet { issuer: issuer.clone(), seen, after, soon }),
+    }
+}
+
+fn check_issuer(claims: &Object, expected: Option<&String>) -> Result<(), AuthError> {
+    let Some(expected) = expected else { return Ok(()) };
+    match text(claims, "iss")? {
+        None => Err(missing("iss")),
+        Some(issuer) if issuer == expected => Ok(()),
+        Some(_) => Err(refused("iss", "is not auth.issuer")),
+    }
+}
+
+/// A token made for somebody else must not work here (RFC 7519, 4.1.3), so one with an audience
+/// needs a server that knows its own.
+fn check_audience(claims: &Object, expected: Option<&String>) -> Result<(), AuthError> {
+    let is_for = |expected: &str, value: &Value| match value {
+        Value::String(audience) => audience == expected,
+        Value::Array(list) => list.iter().any(|audience| audience.as_str() == Some(expected)),
+        _ => false,
+    };
+    match (expected, claims.get("aud")) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(refused("aud", "is set, but this server has no auth.audience")),
+        (Some(_), None) => Err(missing("aud")),
+        (Some(expected), Some(value)) if is_for(expected, value) => Ok(()),
+        (Some(_), Some(_)) => Err(refused("aud", "does not name auth.audience")),
     }
 }
 

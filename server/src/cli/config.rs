@@ -1,4 +1,4 @@
-//! `tern config check`.
+//! `tern config check` and `tern config docs`.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::dangers::dangers;
 use super::{Failure, Io, Outcome, preflight};
 use crate::auth::{AuthConfig, Authenticator};
-use crate::config::Config;
+use crate::config::{Config, EXAMPLE};
 use crate::drain::DrainConfig;
 use crate::node::config::{ListenConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
@@ -28,12 +29,17 @@ enum ConfigCommand {
         /// TOML file; TERN__SECTION__KEY variables count as they do for the server
         file: PathBuf,
     },
+    /// Print every key with its meaning and default, as a file to start from
+    Docs,
 }
 
 impl ConfigArgs {
     /// Runs the command.
     pub fn run(self, io: Io<'_>, env: impl IntoIterator<Item = (String, String)>) -> Outcome {
-        let ConfigCommand::Check { file } = self.command;
+        let file = match self.command {
+            ConfigCommand::Check { file } => file,
+            ConfigCommand::Docs => return Ok(io.out.write_all(EXAMPLE.as_bytes())?),
+        };
         let config = Config::load(Some(&file), env).map_err(Failure::config)?;
         let mut report = Report { out: io.out, wrong: 0, not_ready: 0 };
         check(&config, &mut report)?;
@@ -50,7 +56,8 @@ fn check(config: &Config, report: &mut Report<'_>) -> std::io::Result<()> {
     check_transport(config, report)?;
     check_ops(&config.ops, report)?;
     check_log(&config.log, report)?;
-    check_drain(&config.drain, report)
+    check_drain(&config.drain, report)?;
+    dangers(config).into_iter().try_for_each(|(key, what)| report.danger(key, what))
 }
 
 /// Writes a line per finding and counts what is not good.
@@ -76,6 +83,11 @@ impl Report<'_> {
     pub fn not_ready(&mut self, section: &str, why: impl Display) -> std::io::Result<()> {
         self.not_ready += 1;
         writeln!(self.out, "BUSY   {section:<12} {why}")
+    }
+
+    /// It works, but the operator should mean it.
+    fn danger(&mut self, key: &str, what: impl Display) -> std::io::Result<()> {
+        writeln!(self.out, "WARN   {key}: {what}")
     }
 
     fn outcome(self) -> Outcome {
@@ -138,6 +150,13 @@ fn check_auth(auth: &AuthConfig, report: &mut Report<'_>) -> std::io::Result<()>
         let (kid, file) = (key.kid.as_deref().unwrap_or("(any)"), file.into_iter().next());
         let file = file.map(|file| file.to_string()).unwrap_or_default();
         report.good("auth", format!("accepts {} tokens, kid {kid}, by {file}", key.algorithm))?;
+    }
+    for jwks in &auth.jwks {
+        let names: Vec<&str> = jwks.algorithms.iter().map(|algorithm| algorithm.name()).collect();
+        report.good(
+            "auth",
+            format!("accepts {} tokens of {} by {}", names.join(", "), jwks.issuer, jwks.url),
+        )?;
     }
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not looked at".into());
     report.good("auth", format!("issuer: {}", text(&auth.issuer)))?;

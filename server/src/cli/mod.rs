@@ -11,11 +11,18 @@ use clap::{Parser, Subcommand};
 
 mod chat;
 pub mod config;
+mod dangers;
 mod dev;
+mod doctor;
+mod log;
+mod notify;
+mod operator;
 pub mod preflight;
+mod ready;
 mod serve;
 mod store;
 pub mod token;
+mod version;
 
 /// Self-hosted real-time chat backend.
 #[derive(Debug, Parser)]
@@ -36,12 +43,18 @@ enum Command {
     Chat(chat::Chat),
     /// Mint, inspect and verify tokens
     Token(token::TokenArgs),
-    /// Check a configuration
+    /// Check a configuration, or explain every key
     Config(config::ConfigArgs),
+    /// Check everything around a node, and say what to do
+    Doctor(doctor::Doctor),
     /// Look after the message store
     Store(store::StoreArgs),
-    /// Print the version
-    Version,
+    /// Ask a running node whether it takes traffic
+    Ready(ready::ReadyArgs),
+    /// See and change what a running node logs
+    Log(log::LogArgs),
+    /// Print the version and how it was built
+    Version(version::VersionArgs),
 }
 
 /// Runs a command to its end.
@@ -52,11 +65,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Chat(chat) => report(chat.run()),
         Command::Token(token) => on_streams(|io| token.run(io, environment(), std::time::SystemTime::now())),
         Command::Config(config) => on_streams(|io| config.run(io, environment())),
+        Command::Doctor(doctor) => on_streams(|io| doctor.run(io, environment())),
         Command::Store(store) => report(store.run()),
-        Command::Version => {
-            println!("tern {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+        Command::Ready(ready) => report(ready.run()),
+        Command::Log(log) => report(log.run()),
+        Command::Version(version) => on_streams(|io| version.run(io)),
     }
 }
 

@@ -1,15 +1,17 @@
 //! `tern serve`: a node by its configuration file.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use super::environment;
+use super::notify::Notify;
 use crate::config::Config;
-use crate::drain::Signals;
-use crate::node::Node;
+use crate::drain::{Hangups, Signals};
+use crate::node::{Node, Reloader, StartError};
 use crate::ops::logs;
 use crate::transport::tls::Identity;
 
@@ -19,6 +21,9 @@ pub(super) struct Serve {
     /// The configuration; `TERN__SECTION__KEY` variables win over it
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Print one line of JSON when ready
+    #[arg(long)]
+    json: bool,
 }
 
 impl Serve {
@@ -31,12 +36,53 @@ impl Serve {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
+            // Taken over first, so that no signal of the start is lost.
             let signals = Signals::listen().context("signals")?;
-            let node = Node::start(config, identity).await?;
+            let hangups = Hangups::listen().context("signals")?;
+            let notify = Notify::from_env();
+            let node = match Node::start(config, identity).await {
+                Ok(node) => node,
+                Err(error) => return not_started(&error),
+            };
+            if self.json {
+                writeln!(std::io::stdout(), "{}", serde_json::to_string(node.ready())?)?;
+            }
             tracing::info!(client = node.ready().quic_addr, ops = node.ready().ops_url, "ready");
-            until_drained(node, signals).await;
+            notify.ready();
+            let (reloader, shutdown) = (node.reloader(), node.shutdown_handle());
+            let say_stopping = async {
+                shutdown.draining().await;
+                notify.stopping();
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = until_drained(node, signals) => {}
+                () = obey_hangups(hangups, &self.config, &reloader, &notify) => {}
+                () = notify.keep_alive() => {}
+                () = say_stopping => {}
+            }
             Ok(ExitCode::SUCCESS)
         })
+    }
+}
+
+/// Says why, by an exit code that tells a supervisor whether another try makes sense.
+fn not_started(error: &StartError) -> anyhow::Result<ExitCode> {
+    eprintln!("error: {error}");
+    Ok(ExitCode::from(if error.is_configuration() { 1 } else { 2 }))
+}
+
+/// Reads the configuration again at each SIGHUP. Never returns.
+async fn obey_hangups(mut hangups: Hangups, file: &Path, reloader: &Reloader, notify: &Notify) {
+    loop {
+        hangups.next().await;
+        notify.reloading();
+        // The files are small and local: reading them here delays nobody for long.
+        match Config::load(Some(file), environment()) {
+            Ok(config) => reloader.reload(config),
+            Err(error) => reloader.refused(&error),
+        }
+        notify.ready();
     }
 }
 

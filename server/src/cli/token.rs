@@ -183,6 +183,10 @@ impl VerifyArgs {
             None => Config::load(self.config.as_deref().map(Path::new), env).map_err(Failure::config)?.auth,
         };
         let authenticator = Authenticator::new(auth).map_err(Failure::config)?;
+        if authenticator.fetches() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(authenticator.fetch_keys()).map_err(Failure::Preflight)?;
+        }
         let claims = authenticator.verify(&token, now).map_err(Failure::config)?;
         if self.json {
             let (user, name, expires_ms) = (claims.user, claims.name, claims.expires_ms);

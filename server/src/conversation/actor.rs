@@ -241,6 +241,8 @@ impl Actor {
                     let marker = Marker { seq: new.entry.seq, digest: new.digest };
                     self.recent.insert((submission.sender.clone(), submission.temp_id), marker);
                     fresh.push((*entry, submission.origin, submission.arrived));
+                    let (origin, temp_id, seq) = (submission.origin, submission.temp_id, new.entry.seq);
+                    tracing::debug!(conversation = %self.id, session = origin, %temp_id, seq, "durable");
                     Ok(Committed {
                         seq: new.entry.seq,
                         id: new.entry.id,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::{Events, EventsError, PushEvent};
@@ -20,7 +20,7 @@ use super::{Events, EventsError, PushEvent};
 pub const LINE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Settings of the event files.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FileEventsConfig {
     /// Directory of the files; made if absent.

@@ -64,7 +64,7 @@ pub(super) async fn history(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let query = parse(query.as_deref().unwrap_or_default())?;
-    let user = bearer(&api.auth, &headers)?;
+    let user = bearer(&api.auth, &headers).await?;
     let id: ConversationId = id.parse().map_err(|_| absent())?;
     let anchor = match query.place {
         Place::At(anchor) => anchor,
@@ -98,7 +98,7 @@ fn neighbours(page: &HistoryPage, anchor: Anchor) -> (Option<String>, Option<Str
     (older, newer)
 }
 
-fn bearer(auth: &Authenticator, headers: &HeaderMap) -> Result<UserId, Problem> {
+async fn bearer(auth: &Authenticator, headers: &HeaderMap) -> Result<UserId, Problem> {
     let value = headers
         .get(header::AUTHORIZATION)
         .ok_or_else(|| Problem::unauthorized("send the token as `Authorization: Bearer …`"))?;
@@ -110,7 +110,10 @@ fn bearer(auth: &Authenticator, headers: &HeaderMap) -> Result<UserId, Problem> 
         .map(|(_, token)| token.trim())
         .ok_or_else(|| Problem::unauthorized("the Authorization header is not `Bearer …`"))?;
     let claims =
-        auth.verify(token, SystemTime::now()).map_err(|error| Problem::unauthorized(error.to_string()))?;
+        auth.authenticate(token, SystemTime::now()).await.map_err(|error| match error.retry_after() {
+            Some(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string()),
+            None => Problem::unauthorized(error.to_string()),
+        })?;
     Ok(claims.user)
 }
 

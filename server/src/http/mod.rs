@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 mod connect;
 mod history;
 mod problem;
+mod request_id;
 
 pub use connect::Connect;
 pub use history::HistoryApi;
@@ -43,6 +44,7 @@ pub fn router(connect: Connect, history: HistoryApi) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes GET only")
         })
+        .layer(axum::middleware::from_fn(request_id::name))
 }
 
 async fn welcome() -> impl IntoResponse {

@@ -28,6 +28,7 @@ pub struct ListenConfig {
     /// For clients, by the same number on UDP (QUIC) and TCP (HTTPS, WSS). Port 0 picks one.
     pub client: SocketAddr,
     /// Plain HTTP and WebSocket, for development or behind a proxy on this machine. Absent: none.
+    /// Example: `"127.0.0.1:8080"`.
     pub http: Option<SocketAddr>,
 }
 
@@ -38,11 +39,21 @@ impl Default for ListenConfig {
 }
 
 /// The `[tls]` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsFiles {
-    /// PEM file with the certificate chain, leaf first.
+    /// PEM file with the certificate chain, leaf first. `tern serve` needs one.
+    /// Example: `"/etc/tern/cert.pem"`.
     pub cert_file: Option<PathBuf>,
-    /// PEM file with the private key.
+    /// PEM file with the private key. Example: `"/etc/tern/key.pem"`.
     pub key_file: Option<PathBuf>,
+    /// The two files are looked at this often, in seconds, and what is new in them is presented from
+    /// then on, without a restart. 0: only on SIGHUP.
+    pub reload_every_s: u64,
+}
+
+impl Default for TlsFiles {
+    fn default() -> Self {
+        Self { cert_file: None, key_file: None, reload_every_s: 10 }
+    }
 }

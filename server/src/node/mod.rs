@@ -11,8 +11,10 @@ pub mod config;
 pub mod dev;
 mod listen;
 mod ready;
+mod reload;
 
 pub use ready::{Ready, Tokens};
+pub use reload::Reloader;
 
 use crate::auth::{AuthConfigError, Authenticator};
 use crate::config::Config;
@@ -38,6 +40,7 @@ use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use listen::{ListenError, Listeners};
+use reload::WatchFiles;
 
 /// GoAway frames sent between two pauses of [`GO_AWAY_PAUSE`].
 const GO_AWAY_BURST: usize = 1000;
@@ -73,6 +76,16 @@ pub enum StartError {
     Ops(#[from] OpsError),
 }
 
+impl StartError {
+    /// It will be the same at the next try, until somebody changes the configuration or a file it names.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Auth(_) | Self::Tls(_) | Self::Setting(_) | Self::Ops(OpsError::Remote(_)) => true,
+            Self::Store(_) | Self::Events(_) | Self::Listen(_) | Self::Ops(OpsError::Bind { .. }) => false,
+        }
+    }
+}
+
 /// A running node. Dropping it leaves everything running until the runtime ends; call
 /// [`Node::finish`] or [`Node::shutdown`].
 pub struct Node {
@@ -89,6 +102,8 @@ pub struct Node {
     publisher: (CancellationToken, JoinHandle<()>),
     store: Arc<EmbeddedStore>,
     ops: OpsServer,
+    reloader: Arc<Reloader>,
+    watch: WatchFiles,
 }
 
 impl Node {
@@ -135,14 +150,11 @@ impl Node {
         let accepting = readiness.check("listeners");
         // Ports last: whoever gets through finds everything there.
         let cert_sha256 = identity.sha256_hex();
-        let listeners = Listeners::bind(&config, &Certificate::new(identity))?;
+        let certificate = Certificate::new(identity);
+        let listeners = Listeners::bind(&config, &certificate)?;
+        let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
         let ready = ready_of(&listeners, cert_sha256, &ops, &*store);
-        let connect = Connect {
-            gateway: gateway.clone(),
-            config: Arc::new(config.transport.clone()),
-            shutdown: shutdown.clone(),
-        };
-        let router = crate::http::router(connect, HistoryApi { auth, history });
+        let router = routes(&config, &gateway, &shutdown, HistoryApi { auth, history });
         let quic = listeners.serve(gateway, router, &shutdown);
         accepting.ready();
         Ok(Self {
@@ -159,7 +171,14 @@ impl Node {
             publisher,
             store,
             ops,
+            watch: WatchFiles::start(reloader.clone()),
+            reloader,
         })
+    }
+
+    /// To change settings while it runs.
+    pub fn reloader(&self) -> Arc<Reloader> {
+        self.reloader.clone()
     }
 
     /// Where it is.
@@ -213,6 +232,7 @@ impl Node {
         self.presence.stop().await;
         // Last of all: everything before it may write.
         self.store.close().await;
+        drop(self.watch);
         drop(self.ops);
     }
 
@@ -269,6 +289,13 @@ fn start_publisher(
     let publisher = Publisher::new(&config.push, store, Arc::new(events), delivery, metrics);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
+}
+
+/// Everything that clients ask over HTTP.
+fn routes(config: &Config, gateway: &Gateway, shutdown: &Shutdown, history: HistoryApi) -> axum::Router {
+    let config = Arc::new(config.transport.clone());
+    let connect = Connect { gateway: gateway.clone(), config, shutdown: shutdown.clone() };
+    crate::http::router(connect, history)
 }
 
 fn ready_of(listeners: &Listeners, cert_sha256: String, ops: &OpsServer, store: &dyn Store) -> Ready {

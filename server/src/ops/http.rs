@@ -1,5 +1,5 @@
-//! The ops port: `/livez`, `/readyz`, `/metrics`, `/version`. For machines that watch this node, not
-//! for clients.
+//! The ops port: `/livez`, `/readyz`, `/metrics`, `/version`, `/log`. For machines that watch this
+//! node, not for clients.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,13 +9,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::metrics::Exporter;
 use super::readiness::Readiness;
+use super::version::Version;
+use super::{guard, logs};
 
 /// Histograms keep every sample until they are folded; between scrapes that is done this often.
 const FOLD_EVERY: Duration = Duration::from_secs(1);
@@ -87,7 +89,8 @@ impl OpsServer {
         let router = router(exporter.clone(), readiness);
         let serve = tokio::spawn(async move {
             // Serving ends only with the task: axum retries failing accepts by itself.
-            let _ = axum::serve(listener, router).await;
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let _ = axum::serve(listener, service).await;
         });
         let fold = tokio::spawn(async move {
             let mut every = tokio::time::interval(FOLD_EVERY);
@@ -121,6 +124,8 @@ pub fn router(exporter: Arc<Exporter>, readiness: Readiness) -> Router {
         .route("/readyz", get(ready).with_state(readiness))
         .route("/metrics", get(metrics).with_state(exporter))
         .route("/version", get(version))
+        .route("/log", get(log_filter).put(set_log_filter).delete(reset_log_filter))
+        .layer(middleware::from_fn(guard::changes_are_local))
 }
 
 async fn live() -> &'static str {
@@ -137,18 +142,27 @@ async fn metrics(State(exporter): State<Arc<Exporter>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], exporter.render())
 }
 
-/// What `/version` answers.
-#[derive(Serialize)]
-struct Version {
-    name: &'static str,
-    version: &'static str,
-    protocol: &'static str,
+async fn version() -> Json<Version> {
+    Json(Version::of_this_build())
 }
 
-async fn version() -> Json<Version> {
-    Json(Version {
-        name: env!("CARGO_PKG_NAME"),
-        version: env!("CARGO_PKG_VERSION"),
-        protocol: tern_protocol::SUBPROTOCOL_BINARY,
-    })
+async fn log_filter() -> Response {
+    told(logs::filter_in_force())
+}
+
+/// The body is a filter such as `tern::session=debug`.
+async fn set_log_filter(filter: String) -> Response {
+    told(logs::put_over(&filter))
+}
+
+async fn reset_log_filter() -> Response {
+    told(logs::put_over(""))
+}
+
+/// The filter in force, on a line.
+fn told(filter: Result<String, logs::LogError>) -> Response {
+    match filter {
+        Ok(filter) => format!("{filter}\n").into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
 }

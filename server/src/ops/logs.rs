@@ -6,11 +6,15 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 use metrics::Counter;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// Environment variable whose filter wins over `log.level`.
 const FILTER_VARIABLE: &str = "RUST_LOG";
@@ -42,7 +46,7 @@ pub struct LogConfig {
     /// `json` or `text`.
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,tern::session=debug`.
-    /// The environment variable `RUST_LOG` wins over it.
+    /// The environment variable `RUST_LOG` wins over it; `tern log set` changes it until the next start.
     pub level: String,
 }
 
@@ -72,6 +76,9 @@ pub enum LogError {
         /// What is wrong.
         detail: String,
     },
+    /// Nothing was started that could be changed.
+    #[error("this process does not log by a filter of its own")]
+    NotStarted,
     /// Something else logs already.
     #[error("logging was started before in this process")]
     Started,
@@ -85,19 +92,88 @@ fn parse(origin: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
     })
 }
 
+/// What the process logs. There is one log, so there is one filter.
+static FILTER: OnceLock<Filter> = OnceLock::new();
+
+struct Filter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    words: Mutex<Words>,
+}
+
+/// The filter in words: what is configured, and what was put over it at run time.
+#[derive(Clone, Debug)]
+struct Words {
+    configured: String,
+    /// `RUST_LOG` stands for what is configured, and a reload does not change it.
+    by_variable: bool,
+    over: String,
+}
+
+impl Words {
+    fn whole(&self) -> String {
+        if self.over.is_empty() {
+            self.configured.clone()
+        } else {
+            format!("{},{}", self.configured, self.over)
+        }
+    }
+}
+
+impl Filter {
+    fn change(&self, origin: &'static str, change: impl FnOnce(&mut Words)) -> Result<String, LogError> {
+        let mut words = self.words.lock();
+        let mut changed = words.clone();
+        change(&mut changed);
+        let whole = changed.whole();
+        self.handle.reload(parse(origin, &whole)?).map_err(|_| LogError::NotStarted)?;
+        *words = changed;
+        Ok(whole)
+    }
+}
+
 /// Starts logging for the process.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
-    let filter = match std::env::var(FILTER_VARIABLE) {
-        Ok(filter) if !filter.is_empty() => parse(FILTER_VARIABLE, &filter)?,
-        _ => parse("log.level", &config.level)?,
+    let variable = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
+    let by_variable = variable.is_some();
+    let (origin, configured) = match variable {
+        Some(filter) => (FILTER_VARIABLE, filter),
+        None => ("log.level", config.level.clone()),
     };
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(OneLine(io::stderr));
-    match config.format {
-        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(true).try_init(),
-        LogFormat::Text => subscriber.try_init(),
-    }
-    .map_err(|_| LogError::Started)
+    let (filter, handle) = reload::Layer::new(parse(origin, &configured)?);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(OneLine(io::stderr));
+    let lines = match config.format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).boxed(),
+        LogFormat::Text => lines.boxed(),
+    };
+    Registry::default().with(filter).with(lines).try_init().map_err(|_| LogError::Started)?;
+    let words = Mutex::new(Words { configured, by_variable, over: String::new() });
+    // Only who has set the subscriber of the process gets here.
+    let _ = FILTER.set(Filter { handle, words });
+    Ok(())
+}
+
+fn filter() -> Result<&'static Filter, LogError> {
+    FILTER.get().ok_or(LogError::NotStarted)
+}
+
+/// The filter in force, in words.
+pub fn filter_in_force() -> Result<String, LogError> {
+    Ok(filter()?.words.lock().whole())
+}
+
+/// Takes a new `log.level` from the configuration; what was put over it stays. `RUST_LOG` wins still.
+pub fn configure(level: &str) -> Result<String, LogError> {
+    filter()?.change("log.level", |words| {
+        if !words.by_variable {
+            level.clone_into(&mut words.configured);
+        }
+    })
+}
+
+/// Puts a filter such as `tern::session=debug` over the configured one, in place of an earlier one;
+/// an empty one goes back to what is configured. Gives the filter in force.
+pub fn put_over(over: &str) -> Result<String, LogError> {
+    filter()?.change("the filter", |words| over.trim().clone_into(&mut words.over))
 }
 
 /// Logs each panic with its place and thread, and counts it. What the panic says is left out: it may

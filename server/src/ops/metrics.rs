@@ -40,6 +40,8 @@ pub struct Areas {
     pub refused: RefusedMetrics,
     /// The process.
     pub process: ProcessMetrics,
+    /// What is renewed while the node runs.
+    pub renewal: RenewalMetrics,
 }
 
 /// The transport of a connection, as a label.
@@ -151,6 +153,23 @@ pub struct ProcessMetrics {
     pub panics: Counter,
 }
 
+/// What is renewed while the node runs.
+#[derive(Debug)]
+pub struct RenewalMetrics {
+    /// `tern_certificate_expires_timestamp_seconds`: when the certificate that is presented ends, in
+    /// Unix seconds.
+    pub certificate_expires: Gauge,
+    /// `tern_reloads_total{outcome="applied"}`: certificates, keys or settings taken at run time.
+    pub reloads_applied: Counter,
+    /// `tern_reloads_total{outcome="refused"}`: those that were bad, so that the old ones stay. Somebody
+    /// should look.
+    pub reloads_refused: Counter,
+    /// `tern_jwks_fetches_total{outcome="ok"}`: key sets fetched from an issuer.
+    pub jwks_fetched: Counter,
+    /// `tern_jwks_fetches_total{outcome="failed"}`: key sets that could not be fetched or used.
+    pub jwks_failed: Counter,
+}
+
 impl Metrics {
     /// Handles that count nowhere.
     pub fn none() -> Self {
@@ -166,6 +185,7 @@ impl Metrics {
             store: make.store(),
             refused: make.refused(),
             process: make.process(),
+            renewal: make.renewal(),
         }))
     }
 }
@@ -235,6 +255,25 @@ impl Maker<'_> {
 
     fn process(&self) -> ProcessMetrics {
         ProcessMetrics { panics: self.counter("tern_panics_total", "Tasks that panicked.") }
+    }
+
+    fn renewal(&self) -> RenewalMetrics {
+        let reloads = "tern_reloads_total";
+        self.0.describe_counter(reloads.into(), None, "Certificates, keys and settings renewed.".into());
+        let reload = |outcome| self.0.register_counter(&key(reloads, "outcome", outcome), &METADATA);
+        let fetches = "tern_jwks_fetches_total";
+        self.0.describe_counter(fetches.into(), None, "Fetches of an issuer's keys, by outcome.".into());
+        let fetch = |outcome| self.0.register_counter(&key(fetches, "outcome", outcome), &METADATA);
+        RenewalMetrics {
+            certificate_expires: self.gauge(
+                "tern_certificate_expires_timestamp_seconds",
+                "When the certificate ends, in Unix seconds; 0 if there is none from files.",
+            ),
+            reloads_applied: reload("applied"),
+            reloads_refused: reload("refused"),
+            jwks_fetched: fetch("ok"),
+            jwks_failed: fetch("failed"),
+        }
     }
 
     fn counter(&self, name: &'static str, what: &'static str) -> Counter {

@@ -181,7 +181,7 @@ impl Active {
             Frame::ListMembers(body) => self.on_list_members(request, body, now),
             Frame::Watch(body) => self.on_watch(request, body, now),
             Frame::Typing(body) => self.on_typing(body, now).await,
-            Frame::Reauth(body) => self.on_reauth(body, now),
+            Frame::Reauth(body) => self.on_reauth(body, now).await,
             Frame::Ping(body) => Ok(Handled::Reply(Pong { nonce: body.nonce }.into())),
             Frame::Pong(_) => Ok(Handled::Later),
             Frame::Close(_) => Ok(Handled::Fatal(close_for(Code::NORMAL, "the client closed the session"))),

@@ -65,10 +65,13 @@ async fn open(
     hello: Hello,
 ) -> Result<Active, Close> {
     let parts = &gateway.parts;
-    let claims = parts
-        .auth
-        .verify(&hello.token.0, SystemTime::now())
-        .map_err(|error| close_for(error.code(), error.to_string()))?;
+    let claims =
+        parts.auth.authenticate(&hello.token.0, SystemTime::now()).await.map_err(|error| {
+            match error.retry_after() {
+                Some(after) => back_off(error.code(), &error.to_string(), after),
+                None => close_for(error.code(), error.to_string()),
+            }
+        })?;
     let device = hello.device.unwrap_or_else(|| {
         DeviceId::new(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid device id")
     });

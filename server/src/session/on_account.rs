@@ -10,13 +10,12 @@ use super::quota::Verdict;
 use super::refused::Refused;
 
 impl Active {
-    pub(super) fn on_reauth(&mut self, reauth: Reauth, now: Instant) -> Result<Handled, Refused> {
-        let claims = self
-            .gateway
-            .parts
-            .auth
-            .verify(&reauth.token.0, SystemTime::now())
-            .map_err(|error| Refused::new(error.code(), error.to_string()))?;
+    pub(super) async fn on_reauth(&mut self, reauth: Reauth, now: Instant) -> Result<Handled, Refused> {
+        let verified = self.gateway.parts.auth.authenticate(&reauth.token.0, SystemTime::now()).await;
+        let claims = verified.map_err(|error| Refused {
+            retry_after: error.retry_after(),
+            ..Refused::new(error.code(), error.to_string())
+        })?;
         if claims.user != self.session.user {
             return Err(Refused::new(Code::TOKEN_SUBJECT, "the new token is for another user"));
         }

@@ -166,6 +166,7 @@ impl Active {
                 return Ok(Handled::Fatal(close_for(Code::LIMIT_EXCEEDED, reason)));
             }
         };
+        tracing::debug!(session = self.session.id, request, %conversation, %temp_id, "change asked for");
         let parts = &self.gateway.parts;
         if let Verdict::Refused { retry_after } = parts.quota.send(&self.session.user, now) {
             self.lanes.lock().answered(conversation, temp_id, attempt, true);
@@ -177,6 +178,9 @@ impl Active {
         let reply = Reply::new(move |outcome| {
             let temporary = outcome.as_ref().is_err_and(|refusal| refusal.code().temporary());
             lanes.lock().answered(conversation, temp_id, attempt, temporary);
+            let seq = outcome.as_ref().ok().map(|committed| committed.seq);
+            let code = outcome.as_ref().err().map(|refusal| refusal.code().0);
+            tracing::debug!(session = session.id, request, %conversation, %temp_id, seq, code, "change answered");
             let frame = match outcome {
                 Ok(committed) => SendAck {
                     temp_id,

@@ -8,12 +8,14 @@
 pub mod address;
 pub mod config;
 mod error;
+pub mod identity_files;
 #[cfg(test)]
 mod loopback;
 pub mod quic;
 pub mod tcp;
 pub mod tls;
 pub mod websocket;
+mod x509;
 
 use std::net::SocketAddr;
 
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 
 pub use config::{SettingError, TransportConfig};
 pub use error::{EstablishError, LinkError};
+pub use x509::CertificateFacts;
 
 use crate::hub::outbox::{Format, Outbox};
 use quic::{QuicReader, QuicWriter};

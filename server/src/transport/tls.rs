@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -14,6 +15,8 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
+
+use super::x509::CertificateFacts;
 
 /// Why there is no usable certificate.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,9 @@ pub enum TlsError {
     /// The key belongs to another certificate.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
+    /// The certificate is not valid at this time.
+    #[error("the certificate is not valid now: {0}; check the date of this machine, or renew it")]
+    NotNow(String),
 }
 
 /// A certificate chain with its key.
@@ -86,6 +92,24 @@ impl Identity {
         let leaf = self.0.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
         data_encoding::HEXLOWER.encode(&Sha256::digest(leaf))
     }
+
+    /// What the leaf certificate says about itself, if it can be understood.
+    pub fn facts(&self) -> Option<CertificateFacts> {
+        CertificateFacts::read(self.0.cert.first()?)
+    }
+
+    /// What every certificate of the chain says about itself, leaf first; damaged ones are left out.
+    pub fn chain_facts(&self) -> Vec<CertificateFacts> {
+        self.0.cert.iter().filter_map(|der| CertificateFacts::read(der)).collect()
+    }
+
+    /// Itself, if its certificate is valid at this time.
+    pub fn valid_at(self, now: SystemTime) -> Result<Self, TlsError> {
+        match self.facts().and_then(|facts| facts.invalid(now)) {
+            None => Ok(self),
+            Some(reason) => Err(TlsError::NotNow(reason)),
+        }
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -106,6 +130,11 @@ impl Certificate {
     /// Presents this identity from now on.
     pub fn new(identity: Identity) -> Arc<Self> {
         Arc::new(Self(RwLock::new(identity)))
+    }
+
+    /// What is presented now.
+    pub fn identity(&self) -> Identity {
+        self.0.read().clone()
     }
 
     /// New handshakes get this one; connections that exist keep theirs.

@@ -91,3 +91,15 @@ fn an_unknown_key_ends_the_check() {
     assert_eq!(code, Some(1));
     assert!(said.contains("did you mean `listen`?"), "{said}");
 }
+
+#[test]
+fn the_docs_are_a_configuration_that_can_be_checked() {
+    let mut out = Vec::new();
+    let cli = Cli::parse_from(["config", "docs"]);
+    cli.config.run(Io { input: &mut std::io::empty(), out: &mut out }, []).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("#keepalive_s = 20\n"), "{text}");
+    let dir = TempDir::new().unwrap();
+    let (said, _) = check(dir.path(), &text);
+    assert!(said.contains("tls.cert_file"), "only what cannot have a default is missing: {said}");
+}

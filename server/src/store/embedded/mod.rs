@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use fjall::OwnedWriteBatch;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use tokio::sync::Semaphore;
 
@@ -50,7 +50,7 @@ const SCANS_MAX: usize = 8;
 const INLINE_READS_MAX: usize = 8;
 
 /// Settings of the embedded store.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmbeddedConfig {
     /// Directory of the store, made if absent; a relative one is in the node's data directory.
