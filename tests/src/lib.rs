@@ -9,6 +9,7 @@ mod client;
 mod deployment;
 mod hang;
 pub mod http;
+pub mod http3;
 mod quic;
 mod server;
 mod tls;

@@ -140,7 +140,7 @@ impl QuicLink {
     }
 }
 
-async fn dial(server: &Server, alpn: &[u8]) -> (Endpoint, Result<Connection, ConnectionError>) {
+pub(crate) async fn dial(server: &Server, alpn: &[u8]) -> (Endpoint, Result<Connection, ConnectionError>) {
     let tls = client_config(server.cert_sha256(), &[alpn]);
     let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3 is on");
     let mut transport = TransportConfig::default();

@@ -48,6 +48,8 @@ pub fn loose() -> Options {
 pub struct Ready {
     /// `host:port` of native QUIC.
     pub quic_addr: SocketAddr,
+    /// `https://` URL of WebTransport.
+    pub webtransport_url: String,
     /// `ws://` URL.
     pub websocket_url: String,
     /// `wss://` URL.

@@ -162,7 +162,7 @@ async fn only_the_first_stream_of_a_client_is_read() {
 #[tokio::test]
 async fn another_alpn_is_no_connection() {
     let server = Server::start().await;
-    for alpn in [&b"h3"[..], b"tern/2", b"http/1.1"] {
+    for alpn in [&b"h2"[..], b"tern/2", b"http/1.1"] {
         let error = QuicLink::refused(&server, alpn).await.to_string();
         assert!(error.contains("application protocol") || error.contains("120"), "{error}");
     }

@@ -104,10 +104,11 @@ impl Dev {
         let websocat = format!("(echo '{hello}'; echo '{message}'; cat) | websocat {websocket}");
         format!(
             "tern {version} is ready. Data: {data}\n\n  \
-             QUIC        {quic}  (ALPN tern/1, certificate sha256 {cert})\n  \
-             WebSocket   {websocket}\n              {wss}\n  \
-             HTTP        {http}/v1/history/{{conv_id}}\n  \
-             Operators   {ops}/readyz and /metrics\n\n  \
+             QUIC          {quic}  (ALPN tern/1, certificate sha256 {cert})\n  \
+             WebTransport  {webtransport}  (same certificate)\n  \
+             WebSocket     {websocket}\n                {wss}\n  \
+             HTTP          {http}/v1/history/{{conv_id}}\n  \
+             Operators     {ops}/readyz and /metrics\n\n  \
              Token of alice  {alice}\n  \
              Token of bob    {bob}\n\n\
              Open the two sides of a chat, each in a terminal of its own:\n\n  {chat}\n  {chat_alice}\n\n\
@@ -117,6 +118,7 @@ impl Dev {
             data = self.data_dir.display(),
             quic = ready.quic_addr,
             cert = ready.cert_sha256,
+            webtransport = ready.webtransport_url,
             wss = ready.wss_url,
             http = ready.http_url,
             ops = ready.ops_url,

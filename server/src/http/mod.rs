@@ -1,4 +1,4 @@
-//! The HTTP surface: the WebSocket endpoint and history, on HTTP/1.1 and HTTP/2.
+//! The HTTP surface: the WebSocket endpoint and history, on HTTP/1.1, HTTP/2 and HTTP/3.
 
 use std::net::SocketAddr;
 
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 mod connect;
 mod history;
+pub mod http3;
 mod problem;
 mod request_id;
 

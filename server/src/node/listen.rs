@@ -4,19 +4,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ::http::HeaderValue;
+use ::http::header::ALT_SVC;
 use axum::Router;
+use axum::response::Response;
+use tower::util::MapResponseLayer;
 
 use crate::config::Config;
 use crate::drain::Shutdown;
 use crate::http;
 use crate::session::Gateway;
 use crate::transport::address::AddressGate;
-use crate::transport::quic::QuicListener;
+use crate::transport::quic::{Established, QuicListener};
 use crate::transport::tcp::TcpListener;
 use crate::transport::tls::{self, Certificate};
 
 /// Tries to find a port that is free on both UDP and TCP.
 const PORT_TRIES: usize = 16;
+
+/// Browsers remember for this many seconds that HTTP/3 is there.
+const ALT_SVC_AGE_S: u32 = 86_400;
 
 /// Why a port could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +87,13 @@ impl Listeners {
     /// Accepts until the drain begins. Every connection is a task that the drain waits for. All QUIC
     /// sessions run on the socket that is returned: it must outlive them.
     pub(super) fn serve(self, gateway: Gateway, router: Router, shutdown: &Shutdown) -> Arc<QuicListener> {
-        let Self { quic, tls, plain, .. } = self;
+        let Self { quic, tls, plain, client, .. } = self;
         let quic = Arc::new(quic);
-        shutdown.spawn(accept_quic(quic.clone(), gateway, shutdown.clone()));
-        for listener in std::iter::once(tls).chain(plain) {
-            shutdown.spawn(accept_tcp(listener, router.clone(), shutdown.clone()));
+        shutdown.spawn(accept_quic(quic.clone(), router.clone(), gateway, shutdown.clone()));
+        if let Some(plain) = plain {
+            shutdown.spawn(accept_tcp(plain, router.clone(), shutdown.clone()));
         }
+        shutdown.spawn(accept_tcp(tls, announce_http3(router, client), shutdown.clone()));
         quic
     }
 }
@@ -117,17 +125,31 @@ fn bind_client(
     }
 }
 
-async fn accept_quic(listener: Arc<QuicListener>, gateway: Gateway, shutdown: Shutdown) {
+/// Tells browsers on TLS that HTTP/3 is at the same port.
+fn announce_http3(router: Router, client: SocketAddr) -> Router {
+    let value = format!("h3=\":{}\"; ma={ALT_SVC_AGE_S}", client.port());
+    let value = HeaderValue::try_from(value).expect("plain text");
+    router.layer(MapResponseLayer::new(move |mut response: Response| {
+        response.headers_mut().insert(ALT_SVC, value.clone());
+        response
+    }))
+}
+
+async fn accept_quic(listener: Arc<QuicListener>, router: Router, gateway: Gateway, shutdown: Shutdown) {
     loop {
         let pending = tokio::select! {
             pending = listener.accept() => pending,
             _ = shutdown.draining() => return,
         };
         let Some(pending) = pending else { return };
-        let gateway = gateway.clone();
+        let (router, gateway, owner) = (router.clone(), gateway.clone(), shutdown.clone());
         shutdown.spawn(async move {
             match pending.establish().await {
-                Ok(link) => gateway.serve(link).await,
+                Ok(Established::Native(link)) => gateway.serve(*link).await,
+                // A task of its own: what the handshake needed is not kept.
+                Ok(Established::Http3(connection)) => {
+                    owner.clone().spawn(http::http3::serve(connection, router, gateway, owner));
+                }
                 Err(error) => tracing::debug!(%error, "no QUIC session"),
             }
         });

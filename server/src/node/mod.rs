@@ -307,6 +307,7 @@ fn ready_of(listeners: &Listeners, cert_sha256: String, ops: &OpsServer, store: 
     let path = tern_protocol::CONNECT_PATH;
     Ready {
         quic_addr: format!("{}:{}", host(client), client.port()),
+        webtransport_url: format!("https://{}:{}{path}", host(client), client.port()),
         websocket_url: http.map(|http| format!("ws://{http}{path}")),
         wss_url: format!("wss://{}:{}{path}", host(client), client.port()),
         http_url: http.map_or_else(

@@ -10,6 +10,8 @@ use tern_protocol::StoreId;
 pub struct Ready {
     /// `host:port` of native QUIC.
     pub quic_addr: String,
+    /// `https://` URL of WebTransport.
+    pub webtransport_url: String,
     /// `ws://` URL on loopback; absent where there is no plain HTTP port.
     pub websocket_url: Option<String>,
     /// `wss://` URL.

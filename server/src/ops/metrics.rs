@@ -51,6 +51,8 @@ pub enum TransportLabel {
     Quic,
     /// WebSocket, in either format.
     WebSocket,
+    /// WebTransport.
+    WebTransport,
 }
 
 /// Connections of clients.
@@ -58,6 +60,7 @@ pub enum TransportLabel {
 pub struct ConnectionMetrics {
     quic: Gauge,
     websocket: Gauge,
+    webtransport: Gauge,
 }
 
 impl ConnectionMetrics {
@@ -66,6 +69,7 @@ impl ConnectionMetrics {
         let gauge = match transport {
             TransportLabel::Quic => &self.quic,
             TransportLabel::WebSocket => &self.websocket,
+            TransportLabel::WebTransport => &self.webtransport,
         };
         gauge.increment(1.0);
         OpenConnection(gauge.clone())
@@ -200,7 +204,11 @@ impl Maker<'_> {
         let name = "tern_connections";
         self.0.describe_gauge(name.into(), None, "Open connections of clients, by transport.".into());
         let gauge = |transport| self.0.register_gauge(&key(name, "transport", transport), &METADATA);
-        ConnectionMetrics { quic: gauge("quic"), websocket: gauge("websocket") }
+        ConnectionMetrics {
+            quic: gauge("quic"),
+            websocket: gauge("websocket"),
+            webtransport: gauge("webtransport"),
+        }
     }
 
     fn messages(&self) -> MessageMetrics {

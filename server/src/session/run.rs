@@ -24,6 +24,7 @@ pub(super) async fn serve(gateway: Arc<Inner>, number: u64, link: Link) {
     let _open = gateway.parts.metrics.connections.opened(match info.transport {
         Transport::Quic => TransportLabel::Quic,
         Transport::WebSocket => TransportLabel::WebSocket,
+        Transport::WebTransport => TransportLabel::WebTransport,
     });
     let (mut reader, mut writer) = link.split();
     // Nothing is written yet: entries may be queued before Welcome is, and Welcome comes first.

@@ -40,6 +40,9 @@ pub struct TransportConfig {
     /// prove theirs first (Retry).
     pub quic_retry_above: usize,
 
+    /// Most WebTransport sessions on one HTTP/3 connection. Browsers open a connection for each.
+    pub webtransport_sessions_max: usize,
+
     /// Read buffer of a WebSocket in bytes, allocated per connection.
     pub websocket_read_buffer_bytes: usize,
     /// Most bytes of one outgoing WebSocket message and the control frames behind it.
@@ -79,6 +82,7 @@ impl Default for TransportConfig {
             quic_stream_idle_ms: 30_000,
             quic_handshakes_max: 4096,
             quic_retry_above: 256,
+            webtransport_sessions_max: 4,
             websocket_read_buffer_bytes: 4 * 1024,
             websocket_write_buffer_bytes: 512 * 1024,
             websocket_control_frames_per_s: 10,
@@ -149,6 +153,11 @@ impl TransportConfig {
             ("quic_conversation_streams_max", "at most 1024", self.quic_conversation_streams_max <= 1024),
             ("quic_stream_idle_ms", "1 to 86400000", (1..=86_400_000).contains(&self.quic_stream_idle_ms)),
             ("quic_handshakes_max", "at least 1", self.quic_handshakes_max >= 1),
+            (
+                "webtransport_sessions_max",
+                "at most half of quic_bidi_streams_max: each has two streams",
+                2 * self.webtransport_sessions_max <= self.quic_bidi_streams_max as usize,
+            ),
             (
                 "websocket_read_buffer_bytes",
                 "512 to 131072",

@@ -5,6 +5,7 @@ use std::io;
 use tern_protocol::{CLOSE_REASON_BYTES_MAX, Close, Code, DecodeError};
 
 use super::address::Refused;
+use super::webtransport::SessionRefused;
 
 /// Why a link has ended.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,9 @@ pub enum EstablishError {
     /// The address has too many connections.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// A WebTransport session was refused.
+    #[error(transparent)]
+    Session(SessionRefused),
     /// The link ended before it began.
     #[error(transparent)]
     Link(#[from] LinkError),

@@ -1,4 +1,4 @@
-//! Native QUIC and WebSocket become one [`Link`] here, before any policy.
+//! WebTransport, native QUIC and WebSocket become one [`Link`] here, before any policy.
 //!
 //! A session reads with [`LinkReader::recv`] and keeps [`LinkWriter::drive`] running beside it;
 //! everything it wants to say goes through its outbox. When `recv` fails and
@@ -6,15 +6,19 @@
 //! finish.
 
 pub mod address;
+mod carrier;
 pub mod config;
 mod error;
+pub mod http3;
 pub mod identity_files;
 #[cfg(test)]
 mod loopback;
+mod origin;
 pub mod quic;
 pub mod tcp;
 pub mod tls;
 pub mod websocket;
+pub mod webtransport;
 mod x509;
 
 use std::net::SocketAddr;
@@ -37,6 +41,8 @@ pub enum Transport {
     Quic,
     /// WebSocket.
     WebSocket,
+    /// WebTransport over HTTP/3.
+    WebTransport,
 }
 
 /// What is known of a link from its start.
@@ -57,6 +63,7 @@ impl LinkInfo {
     pub fn label(&self) -> &'static str {
         match (self.transport, self.format) {
             (Transport::Quic, _) => "quic",
+            (Transport::WebTransport, _) => "webtransport",
             (Transport::WebSocket, Format::Binary) => "websocket_binary",
             (Transport::WebSocket, Format::Json) => "websocket_json",
         }
@@ -99,7 +106,7 @@ pub enum Inbound {
 /// The half that reads. The transports are a closed set.
 #[derive(Debug)]
 pub enum LinkReader {
-    /// Native QUIC.
+    /// Native QUIC and WebTransport.
     Quic(QuicReader),
     /// WebSocket.
     WebSocket(WebSocketReader),
@@ -119,7 +126,7 @@ impl LinkReader {
 /// The half that writes, and the only place that does.
 #[derive(Debug)]
 pub enum LinkWriter {
-    /// Native QUIC.
+    /// Native QUIC and WebTransport.
     Quic(QuicWriter),
     /// WebSocket.
     WebSocket(WebSocketWriter),

@@ -1,4 +1,4 @@
-//! Native QUIC: the listener, and how an accepted connection becomes a link.
+//! QUIC: the listener, and what an accepted connection becomes: a link of native QUIC, or HTTP/3.
 
 mod reader;
 #[cfg(test)]
@@ -11,13 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, Incoming};
 use tern_protocol::Code;
 use tokio::time::{Instant, timeout};
 
-use super::address::AddressGate;
+use super::address::{AddressGate, AddressPermit};
+use super::carrier::{Carrier, link_error, var_int};
 use super::error::clean_reason;
-use super::{EstablishError, Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
+use super::http3::Http3Connection;
+use super::tls::ALPN_HTTP3;
+use super::{EstablishError, Link, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
 use crate::hub::outbox::Format;
 
 pub use reader::QuicReader;
@@ -131,9 +134,9 @@ impl PendingQuic {
         self.incoming.refuse();
     }
 
-    /// Does the handshake within `handshake_timeout_ms`, then waits for the control stream within
-    /// `hello_timeout_ms`.
-    pub async fn establish(self) -> Result<Link, EstablishError> {
+    /// Does the handshake within `handshake_timeout_ms`. With native QUIC it then waits for the control
+    /// stream within `hello_timeout_ms`.
+    pub async fn establish(self) -> Result<Established, EstablishError> {
         let Self { incoming, config, gate, counted } = self;
         let connecting = incoming.accept().map_err(handshake_error)?;
         let connection = match timeout(config.handshake_timeout(), connecting).await {
@@ -147,29 +150,51 @@ impl PendingQuic {
             connection.close(var_int(Code::RATE_LIMITED), refused.to_string().as_bytes());
         })?;
         match negotiated(&connection).as_deref() {
-            Some(tern_protocol::ALPN) => {}
+            Some(tern_protocol::ALPN) => {
+                Ok(Established::Native(Box::new(native_link(connection, permit, &config).await?)))
+            }
+            Some(ALPN_HTTP3) => {
+                let http3 = Http3Connection::establish(connection, permit, config).await?;
+                Ok(Established::Http3(Box::new(http3)))
+            }
             other => {
                 connection.close(var_int(Code::UNSUPPORTED_VERSION), b"unknown protocol");
-                return Err(EstablishError::Handshake(format!("ALPN {other:?} is not spoken here")));
+                Err(EstablishError::Handshake(format!("ALPN {other:?} is not spoken here")))
             }
         }
-        let info = LinkInfo {
-            transport: Transport::Quic,
-            format: Format::Binary,
-            remote,
-            established: Instant::now(),
-        };
-        let (send, recv) = match timeout(config.hello_timeout(), connection.accept_bi()).await {
-            Err(_) => {
-                connection.close(var_int(Code::HELLO_TIMEOUT), b"no control stream in time");
-                return Err(EstablishError::NoControlStream);
-            }
-            Ok(stream) => stream.map_err(link_error)?,
-        };
-        let reader = QuicReader::new(connection.clone(), recv, permit);
-        let writer = QuicWriter::new(connection, send, &config);
-        Ok(Link::new(info, LinkReader::Quic(reader), LinkWriter::Quic(writer)))
     }
+}
+
+/// What a connection became, by what the client wanted to speak.
+pub enum Established {
+    /// Native QUIC: a link.
+    Native(Box<Link>),
+    /// HTTP/3: requests, and WebTransport sessions that become links.
+    Http3(Box<Http3Connection>),
+}
+
+async fn native_link(
+    connection: Connection,
+    permit: AddressPermit,
+    config: &TransportConfig,
+) -> Result<Link, EstablishError> {
+    let info = LinkInfo {
+        transport: Transport::Quic,
+        format: Format::Binary,
+        remote: connection.remote_address(),
+        established: Instant::now(),
+    };
+    let (send, recv) = match timeout(config.hello_timeout(), connection.accept_bi()).await {
+        Err(_) => {
+            connection.close(var_int(Code::HELLO_TIMEOUT), b"no control stream in time");
+            return Err(EstablishError::NoControlStream);
+        }
+        Ok(stream) => stream.map_err(link_error)?,
+    };
+    let carrier = Carrier::Whole(connection);
+    let reader = QuicReader::new(carrier.clone(), recv, None, Some(permit));
+    let writer = QuicWriter::new(carrier, send, None, config);
+    Ok(Link::new(info, LinkReader::Quic(reader), LinkWriter::Quic(writer)))
 }
 
 /// How many of something there are now.
@@ -250,24 +275,6 @@ fn negotiated(connection: &Connection) -> Option<Vec<u8>> {
     connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
 }
 
-fn var_int(code: Code) -> VarInt {
-    VarInt::from_u32(code.0.into())
-}
-
 fn handshake_error(error: ConnectionError) -> EstablishError {
     EstablishError::Handshake(error.to_string())
-}
-
-fn link_error(error: ConnectionError) -> LinkError {
-    match error {
-        ConnectionError::ApplicationClosed(close) => LinkError::Closed {
-            code: u16::try_from(close.error_code.into_inner()).ok().map(Code),
-            reason: clean_reason(&String::from_utf8_lossy(&close.reason)),
-        },
-        ConnectionError::ConnectionClosed(_) | ConnectionError::Reset | ConnectionError::LocallyClosed => {
-            LinkError::Reset
-        }
-        ConnectionError::TimedOut => LinkError::IdleTimeout,
-        error => LinkError::Io(error.into()),
-    }
 }

@@ -149,9 +149,12 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// TLS for native QUIC: 1.3, ALPN `tern/1`, no early data, no tickets.
+/// What HTTP/3 is called in ALPN.
+pub(super) const ALPN_HTTP3: &[u8] = b"h3";
+
+/// TLS for QUIC: 1.3, ALPN `tern/1` and `h3`, no early data, no tickets.
 pub fn quic_server_config(certificate: Arc<Certificate>) -> Arc<ServerConfig> {
-    server_config(certificate, &[&TLS13], &[tern_protocol::ALPN])
+    server_config(certificate, &[&TLS13], &[tern_protocol::ALPN, ALPN_HTTP3])
 }
 
 /// TLS for HTTPS and WSS: 1.3 and 1.2, ALPN `h2` and `http/1.1`.
@@ -220,7 +223,10 @@ mod tests {
         let (chain, key) = files(dir.path());
         let identity = Identity::from_pem_files(&chain, &key).unwrap();
         let certificate = Certificate::new(identity);
-        assert_eq!(quic_server_config(certificate.clone()).alpn_protocols, [b"tern/1".to_vec()]);
+        assert_eq!(
+            quic_server_config(certificate.clone()).alpn_protocols,
+            [b"tern/1".to_vec(), b"h3".to_vec()]
+        );
         let tcp = tcp_server_config(certificate);
         assert_eq!(tcp.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(tcp.max_early_data_size, 0);

@@ -1,27 +1,35 @@
-//! Reading a QUIC link: the control stream, datagrams, and no other stream.
+//! Reading a link over QUIC: the control stream, datagrams, and no other stream.
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, ReadError, RecvStream};
+use quinn::{ReadError, RecvStream};
 use tern_protocol::{Code, DecodeError, Decoder, Envelope, Frame, Incoming};
+use tokio::time::timeout;
 
 use super::super::address::AddressPermit;
+use super::super::carrier::{Beside, Carrier};
 use super::super::error::clean_reason;
+use super::super::webtransport::SessionEnd;
 use super::super::{Inbound, LinkError};
-use super::{link_error, var_int};
 
 /// Most bytes taken from the control stream at a time.
 const READ_BYTES: usize = 16 * 1024;
 /// A client that opens more streams than this, beside the control stream, is not one of ours.
 const REFUSED_STREAMS_MAX: u32 = 100;
+/// A browser that ends a session resets its streams as well; the capsule that says why may come after.
+const END_PATIENCE: Duration = Duration::from_millis(200);
 
-/// The reading half of a QUIC link.
+/// The reading half of a link over QUIC, native or WebTransport.
 #[derive(Debug)]
 pub struct QuicReader {
-    connection: Connection,
+    carrier: Carrier,
     control: RecvStream,
+    /// Where a session is ended; a connection of native QUIC is simply closed.
+    end: Option<SessionEnd>,
     decoder: Decoder,
     refused_streams: u32,
-    _permit: AddressPermit,
+    _permit: Option<AddressPermit>,
 }
 
 /// What happened on the connection.
@@ -29,18 +37,22 @@ enum Event {
     Chunk(Option<Bytes>),
     Datagram(Bytes),
     RefusedStream,
-    /// The connection is lost; what came before is still in the control stream.
     Lost,
 }
 
 impl QuicReader {
-    pub(super) fn new(connection: Connection, control: RecvStream, permit: AddressPermit) -> Self {
-        Self { connection, control, decoder: Decoder::default(), refused_streams: 0, _permit: permit }
+    pub(in crate::transport) fn new(
+        carrier: Carrier,
+        control: RecvStream,
+        end: Option<SessionEnd>,
+        permit: Option<AddressPermit>,
+    ) -> Self {
+        Self { carrier, control, end, decoder: Decoder::default(), refused_streams: 0, _permit: permit }
     }
 
     #[cfg(test)]
-    pub(super) fn connection(&self) -> &Connection {
-        &self.connection
+    pub(super) fn carrier(&self) -> &Carrier {
+        &self.carrier
     }
 
     /// See [`LinkReader::recv`](crate::transport::LinkReader::recv).
@@ -77,28 +89,18 @@ impl QuicReader {
             biased;
             chunk = self.control.read_chunk(READ_BYTES, true) => match chunk {
                 Ok(chunk) => Ok(Event::Chunk(chunk.map(|chunk| chunk.bytes))),
-                Err(ReadError::ConnectionLost(error)) => Err(link_error(error)),
+                Err(ReadError::ConnectionLost(error)) => Err(self.carrier.lost(error)),
                 Err(ReadError::Reset(code)) => {
-                    let code = u16::try_from(code.into_inner()).ok().map(Code);
-                    Err(ended("the control stream was reset", code))
+                    let reset = ended("the control stream was reset", self.carrier.code_of(code));
+                    Err(end_or(&mut self.end, reset).await)
                 }
                 Err(error) => Err(LinkError::Io(error.into())),
             },
-            datagram = self.connection.read_datagram() => Ok(datagram.map_or(Event::Lost, Event::Datagram)),
-            stream = self.connection.accept_bi() => Ok(match stream {
-                Err(_) => Event::Lost,
-                Ok((mut send, mut recv)) => {
-                    let _ = send.reset(var_int(Code::UNEXPECTED_FRAME));
-                    let _ = recv.stop(var_int(Code::UNEXPECTED_FRAME));
-                    Event::RefusedStream
-                }
-            }),
-            stream = self.connection.accept_uni() => Ok(match stream {
-                Err(_) => Event::Lost,
-                Ok(mut recv) => {
-                    let _ = recv.stop(var_int(Code::UNEXPECTED_FRAME));
-                    Event::RefusedStream
-                }
+            error = session_end(&mut self.end) => Err(error),
+            beside = self.carrier.beside() => Ok(match beside {
+                Beside::Datagram(bytes) => Event::Datagram(bytes),
+                Beside::RefusedStream => Event::RefusedStream,
+                Beside::Lost => Event::Lost,
             }),
         }
     }
@@ -113,6 +115,21 @@ impl QuicReader {
             websocket: 1008,
             rule: "clients open one stream only",
         })
+    }
+}
+
+async fn session_end(end: &mut Option<SessionEnd>) -> LinkError {
+    match end {
+        Some(end) => end.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the client says about the end of the session, if it says so soon.
+async fn end_or(end: &mut Option<SessionEnd>, otherwise: LinkError) -> LinkError {
+    match end {
+        Some(end) => timeout(END_PATIENCE, end.wait()).await.unwrap_or(otherwise),
+        None => otherwise,
     }
 }
 

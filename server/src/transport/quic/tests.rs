@@ -2,6 +2,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, RecvStream, SendStream};
 use tern_protocol::{Decoder, Envelope, Frame, Incoming, Ping, StreamKind, Target, Typing, UserId};
 
+use super::super::LinkError;
 use super::super::loopback::{ANY, Session, Tls, close, conversation, deliver, within};
 use super::*;
 use crate::hub::outbox::{OutboxConfig, Outgoing, Pushed};
@@ -100,7 +101,12 @@ impl Server {
     /// A link over a connection whose control stream the client has just opened with a ping.
     pub(super) async fn link(&self, transport: quinn::TransportConfig) -> (Client, Link) {
         let endpoint = self.endpoint(tern_protocol::ALPN, transport);
-        let established = async { within(self.listener.accept()).await.unwrap().establish().await.unwrap() };
+        let established = async {
+            match within(self.listener.accept()).await.unwrap().establish().await.unwrap() {
+                Established::Native(link) => *link,
+                Established::Http3(_) => panic!("HTTP/3"),
+            }
+        };
         let dialled = async {
             let connection = self.dial(&endpoint).await.unwrap();
             let (mut send, recv) = connection.open_bi().await.unwrap();
@@ -132,7 +138,10 @@ fn ping(nonce: u64) -> Outgoing {
 
 fn connection_of(session: &Session) -> Connection {
     match &session.reader {
-        LinkReader::Quic(reader) => reader.connection().clone(),
+        LinkReader::Quic(reader) => match reader.carrier() {
+            super::super::carrier::Carrier::Whole(connection) => connection.clone(),
+            other => panic!("{other:?}"),
+        },
         LinkReader::WebSocket(_) => panic!("not QUIC"),
     }
 }
@@ -479,9 +488,9 @@ async fn a_client_that_reads_nothing_is_closed_as_a_slow_consumer() {
 }
 
 #[tokio::test]
-async fn only_tern_is_spoken_here() {
+async fn only_tern_and_http3_are_spoken_here() {
     let server = Server::start(&TransportConfig::default());
-    let endpoint = server.endpoint(b"h3", quinn::TransportConfig::default());
+    let endpoint = server.endpoint(b"h2", quinn::TransportConfig::default());
     let established = async { within(server.listener.accept()).await.unwrap().establish().await };
     let (established, dialled) = tokio::join!(established, server.dial(&endpoint));
     assert!(matches!(established, Err(EstablishError::Handshake(_))));

@@ -1,4 +1,4 @@
-//! Writing a QUIC link: which stream each lane of the outbox goes to, and never waiting for one
+//! Writing a link over QUIC: which stream each lane of the outbox goes to, and never waiting for one
 //! of them while another could go on.
 
 use std::future::Future;
@@ -8,14 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use quinn::{Connection, SendDatagramError, SendStream, WriteError};
+use quinn::{SendDatagramError, SendStream, WriteError};
 use smallvec::SmallVec;
-use tern_protocol::{Close, Code, ConversationId, Envelope, StreamKind};
+use tern_protocol::{Close, ConversationId, Envelope, StreamKind};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::super::carrier::{Carrier, var_int};
 use super::super::error::clean_reason;
+use super::super::webtransport::SessionClose;
 use super::super::{LinkError, TransportConfig};
-use super::{link_error, var_int};
 use crate::hub::outbox::{Batch, Lane, Outbox, TakeLimit};
 
 /// How much goes to one stream at a time. Small, because what a blocked stream holds still counts
@@ -33,10 +34,12 @@ const PRIORITY_CONTROL: i32 = 2;
 const PRIORITY_ENTRIES: i32 = 1;
 const PRIORITY_BACKLOG: i32 = 0;
 
-/// The writing half of a QUIC link.
+/// The writing half of a link over QUIC, native or WebTransport.
 #[derive(Debug)]
 pub struct QuicWriter {
-    connection: Connection,
+    carrier: Carrier,
+    /// Where a session is closed, until it is.
+    close: Option<SessionClose>,
     control: Slot,
     inbox: Option<Slot>,
     backlog: Option<Slot>,
@@ -96,9 +99,15 @@ struct Written {
 }
 
 impl QuicWriter {
-    pub(super) fn new(connection: Connection, control: SendStream, config: &TransportConfig) -> Self {
+    pub(in crate::transport) fn new(
+        carrier: Carrier,
+        control: SendStream,
+        close: Option<SessionClose>,
+        config: &TransportConfig,
+    ) -> Self {
         Self {
-            connection,
+            carrier,
+            close,
             control: Slot::new(control, PRIORITY_CONTROL, None, Instant::now()),
             inbox: None,
             backlog: None,
@@ -148,7 +157,7 @@ impl QuicWriter {
     fn route(&mut self, lane: Lane, now: Instant) -> Option<Route> {
         let slot = match lane {
             Lane::Control => return self.control.free().then_some(Route::Control),
-            Lane::Datagram if self.connection.max_datagram_size().is_some() => return Some(Route::Datagram),
+            Lane::Datagram if self.carrier.has_datagrams() => return Some(Route::Datagram),
             Lane::Datagram => return self.control.free().then_some(Route::Control),
             Lane::Conversation(id) => {
                 self.conversation_slot(id, now).map(|slot| (Route::Conversation(id), slot))
@@ -208,12 +217,12 @@ impl QuicWriter {
         priority: i32,
         now: Instant,
     ) -> Option<Slot> {
-        let Some(opened) = self.connection.open_uni().now_or_never() else {
+        let Some(opened) = self.carrier.open_uni() else {
             self.yield_streams();
             return None;
         };
-        let stream = opened.ok()?;
-        let mut header = vec![kind as u8];
+        let (stream, mut header) = opened.ok()?;
+        header.push(kind as u8);
         header.extend(id.iter().flat_map(|id| id.as_bytes()));
         if self.sweep.is_none() {
             self.sweep = Some(Box::pin(sleep_until(now + self.idle)));
@@ -284,9 +293,9 @@ impl QuicWriter {
                 }
                 Ok(())
             }
-            Err(WriteError::ConnectionLost(error)) => Err(link_error(error)),
+            Err(WriteError::ConnectionLost(error)) => Err(self.carrier.lost(error)),
             Err(WriteError::Stopped(code)) if route == Route::Control => Err(LinkError::Closed {
-                code: u16::try_from(code.into_inner()).ok().map(Code),
+                code: self.carrier.code_of(code),
                 reason: "the control stream was stopped".into(),
             }),
             Err(_) if route == Route::Control => Err(LinkError::Reset),
@@ -312,9 +321,9 @@ impl QuicWriter {
     fn send_datagrams(&mut self, batch: Batch, outbox: &Outbox) -> Result<(), LinkError> {
         for frame in &batch.frames {
             // May be lost: one that is too large for the path is.
-            let sent = self.connection.send_datagram(frame.clone());
+            let sent = self.carrier.send_datagram(frame.clone());
             if let Err(SendDatagramError::ConnectionLost(error)) = sent {
-                return Err(link_error(error));
+                return Err(self.carrier.lost(error));
             }
         }
         outbox.sent(batch);
@@ -339,13 +348,17 @@ impl QuicWriter {
         self.sweep = next.map(|next| Box::pin(sleep_until(next)));
     }
 
-    /// Sends the replies still queued and the Close frame, waits until the client has them, closes
-    /// the connection; all within `close_flush`.
+    /// Sends the replies still queued and the Close frame and waits until the client has them, within
+    /// `close_flush`; then closes the connection, or the session within as much again.
     async fn finish(&mut self, close: Close, outbox: &Outbox) -> Result<(), LinkError> {
         let close = Close { reason: clean_reason(&close.reason), ..close };
-        let (code, reason) = (var_int(close.code), close.reason.clone());
+        let (code, reason) = (close.code, close.reason.clone());
         let flushed = timeout(self.close_flush, self.send_last(close, outbox)).await;
-        self.connection.close(code, reason.as_bytes());
+        match (&self.carrier, self.close.take()) {
+            (Carrier::Whole(connection), _) => connection.close(var_int(code), reason.as_bytes()),
+            (Carrier::Session(_), Some(close)) => close.close(code, &reason, self.close_flush).await,
+            (Carrier::Session(_), None) => {}
+        }
         // A client that does not read has the code of the connection's own close.
         flushed.unwrap_or(Ok(()))
     }
@@ -362,7 +375,7 @@ impl QuicWriter {
         let Some(mut control) = self.control.stream.take() else { return Ok(()) };
         let frame = tern_protocol::encode(&Envelope::from(close));
         if let Err(WriteError::ConnectionLost(error)) = control.write_all(&frame).await {
-            return Err(link_error(error));
+            return Err(self.carrier.lost(error));
         }
         let _ = control.finish();
         // Resolves when the client's transport has confirmed every byte; if the client closes

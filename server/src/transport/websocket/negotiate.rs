@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use tern_protocol::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::super::TransportConfig;
+use super::super::{TransportConfig, origin};
 use crate::hub::outbox::Format;
 
 /// Names of query parameters that would carry a token.
@@ -106,7 +106,9 @@ pub fn negotiate(
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(UpgradeError::Version);
     }
-    check_origin(headers, config)?;
+    if !origin::may_connect(headers, config) {
+        return Err(UpgradeError::Origin);
+    }
     let accept_key = accept_key(headers)?;
     let (format, subprotocol) = subprotocol(headers)?;
     Ok(Negotiated { format, accept_key, subprotocol })
@@ -135,35 +137,6 @@ fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(',').map(str::trim))
         .filter(|value| !value.is_empty())
-}
-
-/// Browsers say which page connects, and a page of somebody else could use what the browser
-/// knows of its user. Whoever is no browser sends no Origin.
-fn check_origin(headers: &HeaderMap, config: &TransportConfig) -> Result<(), UpgradeError> {
-    let mut origins = headers.get_all(header::ORIGIN).into_iter();
-    let Some(origin) = origins.next() else { return Ok(()) };
-    if origins.next().is_some() {
-        return Err(UpgradeError::Origin);
-    }
-    let origin = origin.to_str().map_err(|_| UpgradeError::Origin)?;
-    let listed = config.allowed_origins.iter().any(|allowed| allowed == origin);
-    if listed || config.allow_loopback_origins && is_loopback(origin) {
-        Ok(())
-    } else {
-        Err(UpgradeError::Origin)
-    }
-}
-
-/// `http` or `https` on a loopback name, with any port.
-fn is_loopback(origin: &str) -> bool {
-    let Some(authority) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
-        return false;
-    };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| match authority.strip_prefix(host) {
-        None => false,
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
-    })
 }
 
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, UpgradeError> {

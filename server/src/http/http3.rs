@@ -1,0 +1,126 @@
+//! One HTTP/3 connection: requests go to the routes, WebTransport sessions to the gateway.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::Problem;
+use crate::drain::Shutdown;
+use crate::session::Gateway;
+use crate::transport::TransportConfig;
+use crate::transport::http3::{Asked, BodyReader, Exchange, Http3Connection, HttpRequest};
+use crate::transport::webtransport;
+
+/// A request is answered within this time, or given up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Headers that belong to a connection and may not be sent in HTTP/3 (RFC 9114, section 4.2).
+const CONNECTION_HEADERS: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Serves a connection until it ends; in a drain, until its last session has.
+pub async fn serve(
+    mut connection: Box<Http3Connection>,
+    router: Router,
+    gateway: Gateway,
+    shutdown: Shutdown,
+) {
+    let remote = connection.remote();
+    let config = connection.config().clone();
+    let mut draining = pin!(shutdown.draining());
+    let mut drained = false;
+    loop {
+        let exchange = tokio::select! {
+            exchange = connection.accept() => exchange,
+            _ = &mut draining, if !drained => {
+                drained = true;
+                connection.drain();
+                continue;
+            }
+            () = shutdown.stopped() => return,
+        };
+        let Some(exchange) = exchange else { return };
+        let (router, gateway, config) = (router.clone(), gateway.clone(), config.clone());
+        shutdown.spawn(exchange_one(exchange, remote, router, gateway, config, shutdown.clone()));
+    }
+}
+
+async fn exchange_one(
+    exchange: Exchange,
+    remote: SocketAddr,
+    router: Router,
+    gateway: Gateway,
+    config: Arc<TransportConfig>,
+    shutdown: Shutdown,
+) {
+    match exchange.resolve(&config).await {
+        None => {}
+        Some(Asked::Request(request)) => {
+            let answered = timeout(ANSWER_TIMEOUT, answer(request, remote, router)).await;
+            answered.unwrap_or_else(|_| tracing::debug!(%remote, "HTTP/3 request not answered in time"));
+        }
+        Some(Asked::Session(asked)) => match webtransport::establish(asked, &config).await {
+            // A task of its own: what the handshake needed is not kept for the life of the session.
+            Ok(link) => drop(shutdown.spawn(async move { gateway.serve(link).await })),
+            Err(error) => tracing::debug!(%remote, %error, "no WebTransport session"),
+        },
+    }
+}
+
+async fn answer(request: HttpRequest, remote: SocketAddr, router: Router) {
+    let HttpRequest { head, body, mut answer } = request;
+    let response = if head.method() == Method::CONNECT {
+        let detail = "CONNECT only opens WebTransport sessions: send :protocol = webtransport";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response()
+    } else {
+        match router.oneshot(request_of(head, body, remote)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    };
+    let (mut parts, mut body) = response.into_parts();
+    for name in CONNECTION_HEADERS {
+        parts.headers.remove(name);
+    }
+    if answer.head(Response::from_parts(parts, ())).await.is_err() {
+        return;
+    }
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return answer.abort() };
+        // Trailers are for protocols that nobody speaks here.
+        let Ok(data) = frame.into_data() else { continue };
+        if !data.is_empty() && answer.data(data).await.is_err() {
+            return;
+        }
+    }
+    let _ = answer.finish().await;
+}
+
+fn request_of(head: Request<()>, body: BodyReader, remote: SocketAddr) -> Request<Body> {
+    let chunks = stream::unfold(Some(body), |body| async {
+        let mut body = body?;
+        match body.next().await {
+            Ok(Some(bytes)) => Some((Ok::<Bytes, axum::Error>(bytes), Some(body))),
+            Ok(None) => None,
+            Err(error) => Some((Err(axum::Error::new(error)), None)),
+        }
+    });
+    let mut request = head.map(|()| Body::from_stream(chunks));
+    request.extensions_mut().insert(remote);
+    request
+}
