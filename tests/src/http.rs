@@ -61,12 +61,12 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// Everything of it but the date and the request's own name, to be compared.
+    /// Everything of it but the date, the request's own name and where else to ask, to be compared.
     pub fn bytes(&self) -> String {
         let headers: BTreeMap<&str, &str> = self
             .headers
             .iter()
-            .filter(|(key, _)| *key != "date" && *key != "x-request-id")
+            .filter(|(key, _)| !["date", "x-request-id", "alt-svc"].contains(&key.as_str()))
             .map(|(key, value)| (key.as_str(), value.to_str().unwrap_or_default()))
             .collect();
         format!("{} {headers:?} {}", self.status, self.body)

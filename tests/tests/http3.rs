@@ -2,6 +2,7 @@
 
 use quinn::VarInt;
 use tern_protocol::{Code, Envelope, Frame, Hello, Target, Token, Typing};
+use tern_tests::http::Http;
 use tern_tests::http3::*;
 use tern_tests::{Caught, RawClient, Server, Wire, fresh, loose, to, within};
 
@@ -261,4 +262,16 @@ async fn no_stream_of_many_is_lost() {
     let caught = session.closed().await;
     assert!(caught.code == Some(Code::UNEXPECTED_FRAME.0.into()) || caught.code.is_none(), "{caught:?}");
     sessions_become(&server, 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_over_tls_say_that_http3_is_there_and_others_do_not() {
+    let server = Server::start().await;
+    let said = format!("h3=\":{}\"; ma=86400", server.ready().quic_addr.port());
+    for how in Http::ALL {
+        let answer = server.get(how, "/", None).await;
+        let tls = !matches!(how, Http::One | Http::Two);
+        let value = answer.headers.get("alt-svc").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(value, tls.then(|| said.clone()), "{how:?}");
+    }
 }
