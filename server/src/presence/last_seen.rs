@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tern_protocol::UserId;
 use tokio::sync::Notify as Wake;
 
-use crate::store::{Store, StoreError, User};
+use crate::store::{Store, StoreError, UserChange};
 
 /// Users whose time is not stored yet; the times of more are lost, with a warning.
 const UNSTORED_MAX: usize = 100_000;
@@ -78,11 +78,7 @@ impl LastSeen {
     }
 
     async fn store_one(&self, store: &dyn Store, user: UserId, seen_ms: u64) -> Result<(), StoreError> {
-        let stored = store.users(std::slice::from_ref(&user)).await?.pop().flatten().unwrap_or_default();
-        if stored.last_seen_ms < seen_ms {
-            // Everything else of the user stays as it is stored.
-            store.put_user(&user, User { last_seen_ms: seen_ms, ..stored }).await?;
-        }
+        store.change_user(&user, UserChange::LastSeen(seen_ms)).await?;
         let mut unstored = self.unstored.lock();
         if unstored.get(&user) == Some(&seen_ms) {
             unstored.remove(&user);

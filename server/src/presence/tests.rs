@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::store::{
     AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Member, Order,
-    PageLimit, User, Users,
+    PageLimit, User, UserChange, Users,
 };
 
 /// As much of a store as presence asks: conversations, inboxes and users.
@@ -76,9 +76,12 @@ impl Users for Shelf {
         Ok(users.iter().map(|user| stored.get(user).cloned()).collect())
     }
 
-    async fn put_user(&self, user: &UserId, value: User) -> Result<(), StoreError> {
+    /// Whoever has a session here was made known by it.
+    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError> {
         self.check()?;
-        self.users.lock().insert(user.clone(), value);
+        let mut users = self.users.lock();
+        let before = users.entry(user.clone()).or_default();
+        *before = change.apply(Some(before)).unwrap_or_else(|| before.clone());
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use super::run::close_for;
 use crate::clock::unix_ms;
 use crate::hub::{Outbox, Outgoing, Session};
 use crate::registry::SessionAddress;
-use crate::store::User;
+use crate::store::UserChange;
 use crate::transport::{Inbound, LinkInfo, LinkReader};
 
 /// Waits for Hello and opens the session. The error is what to close with, if anybody is there to hear it.
@@ -120,9 +120,8 @@ async fn remember(gateway: &Inner, claims: &crate::auth::Claims) -> Result<(), C
         back_off(Code::UNAVAILABLE, "the message store does not answer", Duration::from_secs(1))
     };
     let known = store.users(std::slice::from_ref(&claims.user)).await.map_err(unavailable)?.pop().flatten();
-    if known.as_ref().is_some_and(|user| user.name == claims.name) {
-        return Ok(());
+    if known.is_some_and(|user| user.name == claims.name) {
+        return Ok(()); // most connects write nothing
     }
-    let last_seen_ms = known.map_or(0, |user| user.last_seen_ms);
-    store.put_user(&claims.user, User { name: claims.name.clone(), last_seen_ms }).await.map_err(unavailable)
+    store.change_user(&claims.user, UserChange::Name(claims.name.clone())).await.map_err(unavailable)
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     AppendGroup, Appended, Conversation, Departure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Intent, Marker,
-    Member, NewEntry, Order, PageLimit, Store, StoreError, User,
+    Member, NewEntry, Order, PageLimit, Store, StoreError, User, UserChange,
 };
 
 /// A store under test.
@@ -41,6 +41,7 @@ macro_rules! suite {
             members_rows_follow_the_log_and_departures_end_them
             the_read_position_never_goes_down
             users_are_answered_in_the_order_of_the_questions
+            the_name_and_the_last_time_of_a_user_never_undo_each_other
             intents_come_by_time_until_they_are_cleared
             many_writers_of_one_conversation_leave_a_dense_log
             two_markers_of_one_change_never_both_commit
@@ -413,8 +414,11 @@ pub(crate) async fn users_are_answered_in_the_order_of_the_questions(fixture: &m
     let known: Vec<_> = (0..20).map(|_| fresh_user("known")).collect();
     let value = |index: usize| User { name: Some(format!("name {index}")), last_seen_ms: index as u64 };
     for (index, user) in known.iter().enumerate() {
-        fixture.store().put_user(user, User::default()).await.unwrap();
-        fixture.store().put_user(user, value(index)).await.unwrap();
+        for change in
+            [UserChange::Name(None), UserChange::LastSeen(index as u64), UserChange::Name(value(index).name)]
+        {
+            fixture.store().change_user(user, change).await.unwrap();
+        }
     }
     fixture.reopen().await;
     let nobody = fresh_user("nobody");
@@ -426,6 +430,39 @@ pub(crate) async fn users_are_answered_in_the_order_of_the_questions(fixture: &m
     assert_eq!(fixture.store().users(&asked).await.unwrap(), expected);
     assert_eq!(fixture.store().users(&asked[..1]).await.unwrap(), expected[..1]);
     assert_eq!(fixture.store().users(&[]).await.unwrap(), []);
+}
+
+pub(crate) async fn the_name_and_the_last_time_of_a_user_never_undo_each_other(fixture: &mut impl Fixture) {
+    let (alice, nobody) = (fresh_user("alice"), fresh_user("nobody"));
+    let user = |name: &str, last_seen_ms| Some(User { name: Some(name.into()), last_seen_ms });
+    fixture.store().change_user(&alice, UserChange::Name(Some("0".into()))).await.unwrap();
+    // Both parts are changed at once, again and again: the last of each must stand in the end.
+    let names = (1..=50).map(|n| UserChange::Name(Some(n.to_string())));
+    let times = (1..=50).map(UserChange::LastSeen);
+    let tasks: Vec<_> = [names.collect::<Vec<_>>(), times.collect()]
+        .into_iter()
+        .map(|changes| {
+            let (store, alice) = (fixture.store(), alice.clone());
+            tokio::spawn(async move {
+                for change in changes {
+                    store.change_user(&alice, change).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let stored = async |fixture: &dyn Fixture, user: &UserId| {
+        fixture.store().users(std::slice::from_ref(user)).await.unwrap().remove(0)
+    };
+    assert_eq!(stored(fixture, &alice).await, user("50", 50));
+    fixture.store().change_user(&alice, UserChange::LastSeen(7)).await.unwrap();
+    assert_eq!(stored(fixture, &alice).await, user("50", 50), "a time never goes back");
+    fixture.store().change_user(&nobody, UserChange::LastSeen(7)).await.unwrap();
+    assert_eq!(stored(fixture, &nobody).await, None, "who left is not thereby known");
+    fixture.reopen().await;
+    assert_eq!(stored(fixture, &alice).await, user("50", 50));
 }
 
 pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut impl Fixture) {

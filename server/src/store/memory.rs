@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     AppendGroup, Appended, Conversation, GROUP_BYTES_MAX, Inbox, InboxRow, Intent, Intents, Log, Marker,
-    NewEntry, Order, PageLimit, Store, StoreError, User, Users,
+    NewEntry, Order, PageLimit, Store, StoreError, User, UserChange, Users,
 };
 
 /// A store in memory, under one lock.
@@ -200,8 +200,11 @@ impl Users for MemoryStore {
         Ok(users.iter().map(|user| state.users.get(user).cloned()).collect())
     }
 
-    async fn put_user(&self, user: &UserId, value: User) -> Result<(), StoreError> {
-        self.state.lock().users.insert(user.clone(), value);
+    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError> {
+        let users = &mut self.state.lock().users;
+        if let Some(after) = change.apply(users.get(user)) {
+            users.insert(user.clone(), after);
+        }
         Ok(())
     }
 }

@@ -13,7 +13,8 @@ use super::disk::Disk;
 use super::keys;
 use super::values::{self, Head, Row, Shape};
 use crate::store::{
-    AppendGroup, Appended, Conversation, GROUP_BYTES_MAX, Intent, Marker, Member, StoreError,
+    AppendGroup, Appended, Conversation, GROUP_BYTES_MAX, Intent, Marker, Member, StoreError, User,
+    UserChange,
 };
 
 /// Where the answer to an operation goes.
@@ -23,7 +24,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Op {
     Append { append: Box<Append>, reply: Reply<Appended> },
     SetRead { key: Bytes, seq: u64, reply: Reply<bool> },
-    PutUser { key: Bytes, value: Bytes, reply: Reply<()> },
+    ChangeUser { key: Bytes, change: UserChange, reply: Reply<()> },
     ClearIntents { keys: Vec<Bytes>, reply: Reply<()> },
 }
 
@@ -124,13 +125,10 @@ impl<'a> Batch<'a> {
         let answer = match op {
             Op::Append { append, reply } => Answer::Append(reply, self.append(*append)),
             Op::SetRead { key, seq, reply } => Answer::Flag(reply, self.set_read(key, seq)),
-            Op::PutUser { key, value, reply } => {
-                self.writes.insert(key, Some(value));
-                Answer::Done(reply)
-            }
+            Op::ChangeUser { key, change, reply } => Answer::Done(reply, self.change_user(key, change)),
             Op::ClearIntents { keys, reply } => {
                 self.writes.extend(keys.into_iter().map(|key| (key, None)));
-                Answer::Done(reply)
+                Answer::Done(reply, Ok(()))
             }
         };
         self.answers.push(answer);
@@ -206,6 +204,15 @@ impl<'a> Batch<'a> {
         Ok(seq > before)
     }
 
+    fn change_user(&mut self, key: Bytes, change: UserChange) -> Result<(), StoreError> {
+        let before: Option<User> =
+            self.get(&key)?.map(|bytes| values::decode("a user", &bytes)).transpose()?;
+        if let Some(after) = change.apply(before.as_ref()) {
+            self.writes.insert(key, Some(values::encode(&after)));
+        }
+        Ok(())
+    }
+
     fn get(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
         match self.writes.get(key) {
             Some(write) => Ok(write.clone()),
@@ -229,7 +236,7 @@ fn is_same_member(members: &[Member], member: &Member) -> bool {
 pub(super) enum Answer {
     Append(Reply<Appended>, Result<Appended, StoreError>),
     Flag(Reply<bool>, Result<bool, StoreError>),
-    Done(Reply<()>),
+    Done(Reply<()>, Result<(), StoreError>),
 }
 
 impl Answer {
@@ -238,7 +245,7 @@ impl Answer {
         match self {
             Self::Append(reply, result) => drop(reply.send(result)),
             Self::Flag(reply, result) => drop(reply.send(result)),
-            Self::Done(reply) => drop(reply.send(Ok(()))),
+            Self::Done(reply, result) => drop(reply.send(result)),
         }
     }
 }

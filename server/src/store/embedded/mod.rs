@@ -38,7 +38,7 @@ use self::intents::IntentFloor;
 use self::tripwire::Tripwire;
 use super::{
     AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit,
-    Store, StoreError, User, Users,
+    Store, StoreError, User, UserChange, Users,
 };
 use crate::ops::metrics::Metrics;
 
@@ -48,6 +48,9 @@ pub const EXIT_BROKEN: i32 = 70;
 const SCANS_MAX: usize = 8;
 /// Up to this many single keys are read on the caller's thread: most are in memory.
 const INLINE_READS_MAX: usize = 8;
+
+/// About how many bytes a user takes in the queue of writes.
+const USER_BYTES: usize = 256;
 
 /// Settings of the embedded store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,9 +235,9 @@ impl Users for EmbeddedStore {
         if users.len() <= INLINE_READS_MAX { read(&self.disk) } else { self.scan(&self.scans, read).await }
     }
 
-    async fn put_user(&self, user: &UserId, value: User) -> Result<(), StoreError> {
-        let (key, value) = (keys::user(user), values::encode(&value));
-        self.submit(key.len() + value.len(), |reply| Op::PutUser { key, value, reply }).await
+    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError> {
+        let key = keys::user(user);
+        self.submit(key.len() + USER_BYTES, |reply| Op::ChangeUser { key, change, reply }).await
     }
 }
 

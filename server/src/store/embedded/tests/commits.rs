@@ -51,7 +51,8 @@ impl Gated {
     /// Starts a write that holds the committer in its commit until the test says a word.
     fn hold(&self) -> tokio::task::JoinHandle<Result<(), StoreError>> {
         let store = self.store.clone();
-        let held = tokio::spawn(async move { store.put_user(&user("first"), User::default()).await });
+        let held =
+            tokio::spawn(async move { store.change_user(&user("first"), UserChange::Name(None)).await });
         self.begun.recv().unwrap();
         held
     }
@@ -120,7 +121,7 @@ async fn a_failed_commit_acks_nobody_and_ends_the_process() {
     let answer = appended.await.unwrap();
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     assert!(gated.fatal.recv().unwrap().contains("a commit failed"));
-    let later = gated.store.put_user(&alice, User::default()).await;
+    let later = gated.store.change_user(&alice, UserChange::Name(None)).await;
     assert!(matches!(later, Err(StoreError::Unavailable(_))), "{later:?}");
     assert_eq!(gated.store.conversation(id).await.unwrap(), None);
 }
@@ -131,10 +132,9 @@ async fn a_full_queue_makes_writers_wait_and_loses_nothing() {
     let held = gated.hold();
     let users: Vec<_> = (0..committer::QUEUE_OPS_MAX + 50).map(|n| user(&format!("user-{n}"))).collect();
     let (store, all) = (gated.store.clone(), users.clone());
-    let writes =
-        tokio::spawn(
-            async move { join_all(all.iter().map(|user| store.put_user(user, User::default()))).await },
-        );
+    let writes = tokio::spawn(async move {
+        join_all(all.iter().map(|user| store.change_user(user, UserChange::Name(None)))).await
+    });
     let queue = gated.store.queue.as_ref().unwrap();
     while queue.waiting() < committer::QUEUE_OPS_MAX {
         tokio::task::yield_now().await;
@@ -154,7 +154,8 @@ async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
     let gated = Gated::new();
     let held = gated.hold();
     let (store, closing) = (gated.store.clone(), gated.store.clone());
-    let queued = tokio::spawn(async move { store.put_user(&user("queued"), User::default()).await });
+    let queued =
+        tokio::spawn(async move { store.change_user(&user("queued"), UserChange::Name(None)).await });
     let queue = gated.store.queue.as_ref().unwrap();
     while queue.waiting() < 1 {
         tokio::task::yield_now().await;
@@ -167,7 +168,7 @@ async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
     closed.await.unwrap();
     held.await.unwrap().unwrap();
     queued.await.unwrap().unwrap();
-    let late = gated.store.put_user(&user("late"), User::default()).await;
+    let late = gated.store.change_user(&user("late"), UserChange::Name(None)).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
     gated.store.close().await; // once more is fine
     let users = gated.store.users(&[user("queued"), user("late")]).await.unwrap();

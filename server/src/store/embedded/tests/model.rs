@@ -32,7 +32,7 @@ enum Step {
         user: u8,
         seq: u64,
     },
-    PutUser {
+    ChangeUser {
         user: u8,
         last_seen_ms: u64,
     },
@@ -61,7 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => append,
         3 => toggle.prop_map(|(talk, user, name)| Step::Toggle { talk, user, name }),
         2 => (0..3_u8, 0..USERS, 0..20_u64).prop_map(|(talk, user, seq)| Step::SetRead { talk, user, seq }),
-        1 => (0..USERS, 0..9_u64).prop_map(|(user, last_seen_ms)| Step::PutUser { user, last_seen_ms }),
+        1 => (0..USERS, 0..9_u64).prop_map(|(user, last_seen_ms)| Step::ChangeUser { user, last_seen_ms }),
         1 => (0..20_usize, 1..4_usize).prop_map(|(limit, every)| Step::ClearIntents { limit, every }),
         1 => any::<bool>().prop_map(|is_orderly| Step::Reopen { is_orderly }),
     ]
@@ -184,10 +184,12 @@ async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
             let expected = model.set_read(&user, talk, seq).await.unwrap();
             assert_eq!(store.set_read(&user, talk, seq).await.unwrap(), expected);
         }
-        Step::PutUser { user: number, last_seen_ms } => {
-            let value = User { name: Some(format!("{last_seen_ms}")), last_seen_ms };
-            model.put_user(&user(number), value.clone()).await.unwrap();
-            store.put_user(&user(number), value).await.unwrap();
+        Step::ChangeUser { user: number, last_seen_ms } => {
+            let name = Some(format!("{last_seen_ms}"));
+            for change in [UserChange::LastSeen(last_seen_ms), UserChange::Name(name)] {
+                model.change_user(&user(number), change.clone()).await.unwrap();
+                store.change_user(&user(number), change).await.unwrap();
+            }
         }
         Step::ClearIntents { limit, every } => {
             let due = model.intents(u64::MAX, limit).await.unwrap();
