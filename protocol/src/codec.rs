@@ -159,11 +159,11 @@ fn read_varint(bytes: &[u8], bytes_max: usize, value_max: u64) -> Varint {
 }
 
 /// Appends the binary form of a frame. All frames of this version are sent as critical, except
-/// those that may be lost anyway (typing). The caller keeps to the limits: nothing that does has
+/// those that may be lost anyway (typing) or skipped by those who do not know them (erased). The caller keeps to the limits: nothing that does has
 /// more than [`FRAME_BYTES_MAX`] bytes.
 pub fn encode_into(out: &mut Vec<u8>, envelope: &Envelope) {
     let frame = &envelope.frame;
-    let optional = matches!(frame, Frame::Typing(_) | Frame::UserTyping(_));
+    let optional = matches!(frame, Frame::Typing(_) | Frame::UserTyping(_) | Frame::Erased(_));
     let start = out.len();
     put_varint(out, u64::from(frame.number()));
     let critical = if optional { 0 } else { FLAG_CRITICAL };

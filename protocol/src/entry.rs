@@ -44,7 +44,7 @@ pub struct Entry {
 pub enum EntryBody {
     /// Somebody wrote.
     Message {
-        /// UTF-8 text, 1 byte to 16 KiB.
+        /// UTF-8 text, 1 byte to 16 KiB; empty: a tombstone, the message was erased.
         text: String,
     },
     /// A group was created by its sender; always entry 1 of a group.
@@ -84,8 +84,8 @@ pub enum EntryBody {
 }
 
 impl EntryBody {
-    /// Messages count as unread; changes of the conversation itself do not.
+    /// Messages count as unread; changes of the conversation itself and tombstones do not.
     pub fn is_message(&self) -> bool {
-        matches!(self, Self::Message { .. })
+        matches!(self, Self::Message { text } if !text.is_empty())
     }
 }

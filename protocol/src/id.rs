@@ -119,6 +119,21 @@ text_id! {
     |text| if text.starts_with("c:") { Err(IdError::Reserved) } else { Ok(()) }
 }
 
+/// What the ids that stand for erased users start with. No token may have one as its `sub`.
+const ERASED: &str = "erased:";
+
+impl UserId {
+    /// The id that stands in the logs for an erased user. `random` must be: it tells nothing of who it was.
+    pub fn erased(random: [u8; 16]) -> Self {
+        Self(format!("{ERASED}{}", BASE32_NOPAD.encode(&random).to_ascii_lowercase()).into())
+    }
+
+    /// It stands for an erased user: nobody can be reached under it.
+    pub fn is_erased(&self) -> bool {
+        self.0.starts_with(ERASED)
+    }
+}
+
 text_id! {
     /// One device (or browser profile) of a user, chosen by the client and kept by it: 1–64 bytes.
     /// Send order is kept per device.

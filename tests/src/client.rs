@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tern_protocol::{
     Ack, Close, ConversationId, ConversationSummary, CreateGroup, Deliver, DeviceId, Entry, EntryBody,
-    Envelope, Error, Fetch, Frame, Gap, Hello, Page, Ping, Position, Send, SendAck, Sync, Target, TempId,
-    Token, UserId, Welcome,
+    Envelope, Erased, Error, Fetch, Frame, Gap, Hello, Page, Ping, Position, Send, SendAck, Sync, Target,
+    TempId, Token, UserId, Welcome,
 };
 use uuid::Uuid;
 
@@ -80,6 +80,8 @@ pub struct Synced {
     pub entries: BTreeMap<ConversationId, Vec<Entry>>,
     /// The gaps, in their order.
     pub gaps: Vec<Gap>,
+    /// What was said to be erased, in its order.
+    pub erased: Vec<Erased>,
     /// What was refused.
     pub errors: Vec<Error>,
     /// `changed` of SyncEnd.
@@ -369,6 +371,7 @@ impl RawClient {
                     assert_eq!(entries, 0, "a gap comes before the entries after it");
                     synced.gaps.push(gap);
                 }
+                Frame::Erased(erased) => synced.erased.push(erased),
                 Frame::Error(error) => synced.errors.push(error),
                 Frame::SyncEnd(end) => {
                     synced.changed = end.changed;

@@ -44,6 +44,15 @@ pub struct Gap {
     pub to: u64,
 }
 
+/// A user was erased: what they wrote up to this entry has become tombstones. Not critical.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// Which log.
+    pub conversation: ConversationId,
+    /// The entry that says so; entries before it may have changed.
+    pub seq: u64,
+}
+
 /// A page of history. At most one of `before`, `after`, `around`; none: the newest.
 /// Answered by Page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

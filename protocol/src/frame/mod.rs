@@ -117,6 +117,7 @@ frames! {
     27 "gap" Gap Server;
     28 "fetch" Fetch Client;
     29 "page" Page Server;
+    30 "erased" Erased Server;
     32 "create_group" CreateGroup Client;
     33 "add_members" AddMembers Client;
     34 "remove_members" RemoveMembers Client;

@@ -55,7 +55,7 @@ impl Reader {
         let number = bytes.varint();
         let frame = self.frames.iter().find(|frame| u64::from(frame.number) == number).expect("a known type");
         let flags = bytes.byte();
-        let critical = !["typing", "user_typing"].contains(&frame.name.as_str());
+        let critical = !["typing", "user_typing", "erased"].contains(&frame.name.as_str());
         assert_eq!(flags & !2, u8::from(critical), "{}", frame.name);
         let mut object = Map::new();
         object.insert("type".into(), frame.name.clone().into());

@@ -197,6 +197,7 @@ fn catching_up() -> Vec<Frame> {
             head: 2,
         }
         .into(),
+        Erased { conversation: pair(), seq: 300 }.into(),
     ]
 }
 

@@ -241,6 +241,9 @@ fn catching_up() -> Bodies {
                 Page { conversation, entries, first_seq, head }.into()
             })
             .boxed(),
+        (conversation(), number())
+            .prop_map(|(conversation, seq)| Erased { conversation, seq }.into())
+            .boxed(),
     ]
 }
 

@@ -75,7 +75,8 @@ impl Seen {
             Event::StoreChanged { .. } | Event::Persistence { .. } | Event::Resync { .. } => {
                 self.fault(format!("{event:?}"));
             }
-            Event::Presence(_)
+            Event::Erased { .. }
+            | Event::Presence(_)
             | Event::Typing { .. }
             | Event::Read { .. }
             | Event::Conversations(_)

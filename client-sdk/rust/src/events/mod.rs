@@ -72,7 +72,8 @@ pub enum Event {
         entry: Entry,
     },
     /// Entries `from..=to` are not handed out; the next entry is `to + 1`. They were too many to
-    /// send (history has them), or the user was not a member then (history does not).
+    /// send (history has them), or the user was not a member then, or they have aged out (history does
+    /// not).
     Gap {
         /// Which log.
         conversation: ConversationId,
@@ -80,6 +81,15 @@ pub enum Event {
         from: u64,
         /// Last entry left out.
         to: u64,
+    },
+    /// A user was erased: their messages before this entry have become tombstones (empty text), and their
+    /// id stands for nobody. Drop what is kept of the earlier entries and read what is shown again with
+    /// history. May come more than once.
+    Erased {
+        /// Which log.
+        conversation: ConversationId,
+        /// The entry that says so.
+        seq: u64,
     },
     /// Presence of watched users: those that changed, or all of them after a watch.
     Presence(Vec<UserPresence>),

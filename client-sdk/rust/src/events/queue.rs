@@ -133,7 +133,9 @@ impl Queue {
         let mut inner = self.inner.lock();
         let gone = |id: &ConversationId| conversation.is_none_or(|only| only == *id);
         inner.fifo.retain(|event| match event {
-            Event::Entry { conversation, .. } | Event::Gap { conversation, .. } => !gone(conversation),
+            Event::Entry { conversation, .. }
+            | Event::Gap { conversation, .. }
+            | Event::Erased { conversation, .. } => !gone(conversation),
             _ => true,
         });
         inner.confirmed.retain(|id, _| !gone(id));

@@ -26,6 +26,9 @@ impl Session {
                 let outs = self.logs.gap(gap.conversation, gap.from, gap.to, now);
                 self.hand_out(gap.conversation, outs);
             }
+            Frame::Erased(erased) => {
+                self.emit(Event::Erased { conversation: erased.conversation, seq: erased.seq });
+            }
             Frame::Lagged(lagged) => self.logs.hear(lagged.conversation, lagged.head, true, now),
             Frame::SyncPage(page) => self.on_sync_page(page, now),
             Frame::SyncEnd(_) if self.link == Some(link) => {

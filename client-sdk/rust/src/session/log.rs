@@ -199,14 +199,15 @@ impl Log {
     /// Decides by the rule of catching up what is skipped. A missing part that was once found
     /// small enough is then fetched whole, however much the log grows meanwhile.
     fn bounds(&mut self, first_seq: u64, head: u64, room: &mut Room, out: &mut Vec<Out>) {
+        let first_seq = first_seq.max(1);
         self.starts_at(first_seq, room, out);
         let handed = self.handed.unwrap_or(0);
         if handed < self.until && first_seq <= handed + 1 {
             return;
         }
         let skip = match catch_up(handed, first_seq, head) {
-            // Live entries have overtaken the page.
-            CatchUp::Ahead | CatchUp::UpToDate => return,
+            // Live entries have overtaken the page, or nothing is left to be seen.
+            CatchUp::Ahead | CatchUp::UpToDate => first_seq - 1,
             CatchUp::Whole { from, to } => {
                 self.until = to;
                 from - 1

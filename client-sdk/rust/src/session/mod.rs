@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tern_protocol::{
-    Class, Code, ConversationId, Envelope, Frame, Position, Read, SendAck, StoreId, Target, TempId, Typing,
-    UserId, Watch, Welcome,
+    Class, Code, ConversationId, Entry, EntryBody, Envelope, Frame, Position, Read, SendAck, StoreId, Target,
+    TempId, Typing, UserId, Watch, Welcome,
 };
 
 use crate::error::SendError;
@@ -327,6 +327,11 @@ impl Session {
 
     fn hand_out(&mut self, conversation: ConversationId, outs: logs::Outs) {
         for out in outs {
+            if let log::Out::Entry(Entry { seq, body: EntryBody::Left { user }, .. }) = &out
+                && user.is_erased()
+            {
+                self.emit(Event::Erased { conversation, seq: *seq });
+            }
             self.emit(match out {
                 log::Out::Entry(entry) => Event::Entry { conversation, entry },
                 log::Out::Gap { from, to } => Event::Gap { conversation, from, to },

@@ -1,6 +1,8 @@
 //! The session's rules, one table or story each.
 
-use tern_protocol::{Deliver, Entry, EntryBody, EntryId, Error, Fetch, Gap, Lagged, Page, SyncEnd, SyncPage};
+use tern_protocol::{
+    Deliver, Entry, EntryBody, EntryId, Erased, Error, Fetch, Gap, Lagged, Page, SyncEnd, SyncPage,
+};
 
 use super::model_tests::welcome;
 use super::sends::RESEND_AGE_MS_MAX;
@@ -322,6 +324,41 @@ fn lagged_is_fetched_at_once_and_a_long_way_is_a_gap() {
         panic!("the tail is not fetched")
     };
     assert_eq!(fetch.after, Some(650));
+}
+
+#[test]
+fn what_has_aged_out_on_the_server_is_a_gap_also_if_nothing_is_left() {
+    for (first_seq, entries) in [(6, vec![7, 6]), (8, vec![])] {
+        let mut session = online();
+        session.received(1, deliver([1]), NOW);
+        session.received(1, Lagged { conversation: conversation(), head: 7 }.into(), NOW);
+        let (request, _) = fetches(&mut session)[0].clone();
+        let entries: Vec<_> = entries.into_iter().map(|seq| entry(seq, None)).collect();
+        let page = Page { conversation: conversation(), entries, first_seq, head: 7 };
+        session.received(1, answer(request, page), NOW);
+        let all = effects(&mut session);
+        let gap = Event::Gap { conversation: conversation(), from: 2, to: first_seq - 1 };
+        assert!(all.contains(&Effect::Emit(gap)), "{all:?}");
+        assert_eq!(session.wake_at(), None, "there is nothing more to fetch");
+    }
+}
+
+#[test]
+fn an_erasure_is_told_by_its_entry_and_by_the_frame() {
+    let mut session = online();
+    let erased = Event::Erased { conversation: conversation(), seq: 1 };
+    let body = EntryBody::Left { user: UserId::erased([1; 16]) };
+    let left = Entry { body, ..entry(1, None) };
+    session.received(1, Deliver { conversation: conversation(), entries: vec![left] }.into(), NOW);
+    let all = effects(&mut session);
+    let place = |wanted: &dyn Fn(&Event) -> bool| {
+        all.iter().position(|effect| matches!(effect, Effect::Emit(event) if wanted(event)))
+    };
+    let told = place(&|event| *event == erased).expect("it is told");
+    let handed = place(&|event| matches!(event, Event::Entry { .. })).expect("the entry is handed out");
+    assert!(told < handed, "before the entry is, so that a crash between them tells it again");
+    session.received(1, Erased { conversation: conversation(), seq: 1 }.into(), NOW);
+    assert!(effects(&mut session).contains(&Effect::Emit(erased)));
 }
 
 #[test]

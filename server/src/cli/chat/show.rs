@@ -12,10 +12,12 @@ pub(super) fn entry(entry: &Entry) -> String {
     let name = entry.sender_name.as_deref().unwrap_or(entry.sender.as_str());
     let time = clock(entry.time_ms);
     let words = match &entry.body {
+        EntryBody::Message { text } if text.is_empty() => "wrote something that was erased".into(),
         EntryBody::Message { text } => return format!("{time}  {}: {}", clean(name), clean(text)),
         EntryBody::Created { name, members } => format!("made the group \"{name}\" with {}", list(members)),
         EntryBody::Added { users } => format!("added {}", list(users)),
         EntryBody::Removed { users } => format!("removed {}", list(users)),
+        EntryBody::Left { user } if user.is_erased() => "was erased".into(),
         EntryBody::Left { .. } => "left".into(),
         EntryBody::Renamed { name } => format!("renamed the group to \"{name}\""),
         EntryBody::RoleChanged { user, role } => format!("{user} is now {}", role_name(*role)),
@@ -78,6 +80,9 @@ pub(super) fn json_event(event: &Event) -> Option<Value> {
         Event::Entry { conversation, entry } => json_entry(*conversation, entry),
         Event::Gap { conversation, from, to } => {
             json!({"event": "gap", "conversation": conversation, "from": from, "to": to})
+        }
+        Event::Erased { conversation, seq } => {
+            json!({"event": "erased", "conversation": conversation, "seq": seq})
         }
         Event::Presence(users) => json!({"event": "presence", "users": users}),
         Event::Typing { conversation, user } => {
