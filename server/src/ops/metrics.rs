@@ -131,6 +131,10 @@ pub struct StoreMetrics {
     pub commit_seconds: Histogram,
     /// `tern_store_commit_entries`: entries in one commit.
     pub commit_entries: Histogram,
+    /// `tern_store_aged_total{what="entries"}`: entries removed because of their age.
+    pub aged_entries: Counter,
+    /// `tern_store_aged_total{what="markers"}`: dedupe markers removed because of their age.
+    pub aged_markers: Counter,
 }
 
 /// What was refused.
@@ -244,7 +248,12 @@ impl Maker<'_> {
     }
 
     fn store(&self) -> StoreMetrics {
+        let name = "tern_store_aged_total";
+        self.0.describe_counter(name.into(), None, "What was removed because of its age.".into());
+        let aged = |what| self.0.register_counter(&key(name, "what", what), &METADATA);
         StoreMetrics {
+            aged_entries: aged("entries"),
+            aged_markers: aged("markers"),
             commit_seconds: self.seconds("tern_store_commit_seconds", "One durable commit of the store."),
             commit_entries: self.histogram("tern_store_commit_entries", None, "Entries in one commit."),
         }

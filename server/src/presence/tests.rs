@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::store::{
-    AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Member, Order,
-    PageLimit, User, UserChange, Users,
+    Aged, Ages, AppendGroup, Appended, Conversation, Erasure, Inbox, InboxRow, Intent, Intents, Kept, Log,
+    Marker, Member, Order, PageLimit, Upkeep, User, UserChange, Users,
 };
 
 /// As much of a store as presence asks: conversations, inboxes and users.
@@ -83,6 +83,38 @@ impl Users for Shelf {
         let before = users.entry(user.clone()).or_default();
         *before = change.apply(Some(before)).unwrap_or_else(|| before.clone());
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Upkeep for Shelf {
+    async fn kept(&self, _: ConversationId) -> Result<Kept, StoreError> {
+        Ok(Kept::default())
+    }
+    async fn conversations(
+        &self,
+        _: Option<ConversationId>,
+        _: usize,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        unreachable!("presence ages nothing")
+    }
+    async fn age(&self, _: ConversationId, _: Ages, _: usize) -> Result<Aged, StoreError> {
+        unreachable!("presence ages nothing")
+    }
+    async fn rewrite(&self, _: ConversationId, _: Vec<Entry>, _: u64) -> Result<(), StoreError> {
+        unreachable!("presence rewrites nothing")
+    }
+    async fn begin_erasure(&self, _: &UserId, _: UserId, _: u64) -> Result<Erasure, StoreError> {
+        unreachable!("presence erases nobody")
+    }
+    async fn finish_erasure(&self, _: &UserId) -> Result<bool, StoreError> {
+        unreachable!("presence erases nobody")
+    }
+    async fn erasure(&self, _: &UserId) -> Result<Option<Erasure>, StoreError> {
+        unreachable!("presence erases nobody")
+    }
+    async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {
+        unreachable!("presence erases nobody")
     }
 }
 

@@ -10,8 +10,9 @@ use tern_protocol::{ConversationId, ConversationKind, Entry, EntryBody, EntryId,
 use uuid::Uuid;
 
 use super::{
-    AppendGroup, Appended, Conversation, Departure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Intent, Marker,
-    Member, NewEntry, Order, PageLimit, Store, StoreError, User, UserChange,
+    Ages, AppendGroup, Appended, Conversation, Departure, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX,
+    Intent, Kept, Marker, Member, NewEntry, OpenErasure, Order, PageLimit, Store, StoreError, User,
+    UserChange,
 };
 
 /// A store under test.
@@ -43,6 +44,10 @@ macro_rules! suite {
             users_are_answered_in_the_order_of_the_questions
             the_name_and_the_last_time_of_a_user_never_undo_each_other
             intents_come_by_time_until_they_are_cleared
+            what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on
+            entries_stay_as_long_as_their_markers
+            rewritten_entries_keep_their_place_and_lose_their_marker
+            a_user_is_forgotten_once_they_are_a_member_nowhere
             many_writers_of_one_conversation_leave_a_dense_log
             two_markers_of_one_change_never_both_commit
         }
@@ -499,6 +504,140 @@ pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut im
     // A crash may bring cleared ones back, but never loses one.
     let after = due(fixture, u64::MAX).await;
     assert!([early, all[2], all[3]].iter().all(|left| after.contains(left)), "{after:?}");
+}
+
+/// Ages a log until nothing is left to go.
+async fn age_all(store: &Arc<dyn Store>, id: ConversationId, ages: Ages) -> (usize, usize) {
+    let mut gone = (0, 0);
+    loop {
+        let aged = store.age(id, ages, 2).await.unwrap();
+        gone = (gone.0 + aged.entries, gone.1 + aged.markers);
+        if !aged.more {
+            return gone;
+        }
+    }
+}
+
+pub(crate) async fn what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on(fixture: &mut impl Fixture) {
+    let (alice, bob) = (fresh_user("alice"), fresh_user("bob"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    assert_eq!(fixture.store().kept(talk.id).await.unwrap(), Kept::default());
+    let mut log = Vec::new();
+    for _ in 0..7 {
+        log.push(talk.say(&fixture.store(), &alice, "x").await);
+    }
+    let ages = |ms| Ages { markers_before_ms: ms, entries_before_ms: Some(ms) };
+    assert_eq!(age_all(&fixture.store(), talk.id, ages(1_000)).await, (0, 0));
+    assert_eq!(age_all(&fixture.store(), talk.id, ages(4_000)).await, (3, 3));
+    assert_eq!(age_all(&fixture.store(), talk.id, ages(4_000)).await, (0, 0));
+    fixture.reopen().await;
+    let kept = fixture.store().kept(talk.id).await.unwrap();
+    assert_eq!(kept, Kept { first_seq: 4, markers_until: 3, erased_seq: 0 });
+    assert_eq!(talk.log(&fixture.store()).await, log[3..]);
+    let marker = async |fixture: &dyn Fixture, entry: &Entry| {
+        let found = fixture.store().marker(talk.id, &alice, entry.temp_id.unwrap(), 0).await.unwrap();
+        found.map(|marker| marker.seq)
+    };
+    assert_eq!(marker(fixture, &log[2]).await, None);
+    assert_eq!(marker(fixture, &log[3]).await, Some(4));
+    // Nothing of it is left; the log goes on where it was.
+    assert_eq!(age_all(&fixture.store(), talk.id, ages(u64::MAX)).await, (4, 4));
+    assert_eq!(fixture.store().kept(talk.id).await.unwrap().first_seq, 8);
+    assert_eq!(talk.log(&fixture.store()).await, []);
+    let state = fixture.store().conversation(talk.id).await.unwrap().unwrap();
+    assert_eq!((state.head, state.last_time_ms), (7, 7_000));
+    assert_eq!(fixture.store().inbox_row(&bob, talk.id).await.unwrap().unwrap().last_seq, 7);
+    let next = talk.say(&fixture.store(), &alice, "after all").await;
+    assert_eq!(next.seq, 8);
+    fixture.reopen().await;
+    assert_eq!(talk.log(&fixture.store()).await, [next]);
+    let ids = fixture.store().conversations(None, usize::MAX).await.unwrap();
+    assert!(ids.is_sorted() && ids.contains(&talk.id));
+    let after = fixture.store().conversations(Some(talk.id), usize::MAX).await.unwrap();
+    assert!(!after.contains(&talk.id) && after.iter().all(|id| ids.contains(id)));
+}
+
+pub(crate) async fn entries_stay_as_long_as_their_markers(fixture: &mut impl Fixture) {
+    let alice = fresh_user("alice");
+    let mut talk = Talk::new(&[&alice]);
+    for _ in 0..4 {
+        talk.say(&fixture.store(), &alice, "x").await;
+    }
+    let markers_only = Ages { markers_before_ms: 3_000, entries_before_ms: None };
+    assert_eq!(age_all(&fixture.store(), talk.id, markers_only).await, (0, 2));
+    assert_eq!(talk.log(&fixture.store()).await.len(), 4);
+    // A retry is answered from its entry, so the entry must not go before the marker.
+    let too_soon = Ages { markers_before_ms: 3_000, entries_before_ms: Some(u64::MAX) };
+    assert_eq!(age_all(&fixture.store(), talk.id, too_soon).await, (2, 0));
+    assert_eq!(fixture.store().kept(talk.id).await.unwrap().first_seq, 3);
+}
+
+pub(crate) async fn rewritten_entries_keep_their_place_and_lose_their_marker(fixture: &mut impl Fixture) {
+    let (alice, became) = (fresh_user("alice"), UserId::erased([3; 16]));
+    let mut talk = Talk::new(&[&alice]);
+    let mut log = Vec::new();
+    for _ in 0..3 {
+        log.push(talk.say(&fixture.store(), &alice, "x").await);
+    }
+    let tombstone = |entry: &Entry| Entry {
+        sender: became.clone(),
+        sender_name: None,
+        temp_id: None,
+        body: EntryBody::Message { text: String::new() },
+        ..entry.clone()
+    };
+    let ages = Ages { markers_before_ms: 2_000, entries_before_ms: Some(2_000) };
+    age_all(&fixture.store(), talk.id, ages).await;
+    // The first has aged out, and must not come back.
+    let rewritten = vec![tombstone(&log[0]), tombstone(&log[1])];
+    fixture.store().rewrite(talk.id, rewritten, 9).await.unwrap();
+    fixture.store().rewrite(talk.id, Vec::new(), 5).await.unwrap();
+    fixture.reopen().await;
+    assert_eq!(talk.log(&fixture.store()).await, [tombstone(&log[1]), log[2].clone()]);
+    let kept = fixture.store().kept(talk.id).await.unwrap();
+    assert_eq!(kept, Kept { first_seq: 2, markers_until: 1, erased_seq: 9 });
+    for (entry, seq) in [(&log[1], None), (&log[2], Some(3))] {
+        let found = fixture.store().marker(talk.id, &alice, entry.temp_id.unwrap(), 0).await.unwrap();
+        assert_eq!(found.map(|marker| marker.seq), seq);
+    }
+    let other = Entry { id: EntryId::from_uuid(Uuid::now_v7()), ..log[2].clone() };
+    let refused = fixture.store().rewrite(talk.id, vec![other], 0).await;
+    assert!(matches!(refused, Err(StoreError::Malformed(_))), "{refused:?}");
+    let many = vec![log[2].clone(); GROUP_ENTRIES_MAX + 1];
+    assert!(matches!(fixture.store().rewrite(talk.id, many, 0).await, Err(StoreError::Malformed(_))));
+}
+
+pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: &mut impl Fixture) {
+    let (alice, bob) = (fresh_user("alice"), fresh_user("bob"));
+    let (first, second) = (UserId::erased([1; 16]), UserId::erased([2; 16]));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    talk.say(&fixture.store(), &alice, "x").await;
+    fixture.store().change_user(&bob, UserChange::Name(Some("Bob".into()))).await.unwrap();
+    fixture.store().set_read(&bob, talk.id, 1).await.unwrap();
+    assert_eq!(fixture.store().erasure(&bob).await.unwrap(), None);
+    let begun = fixture.store().begin_erasure(&bob, first.clone(), 50).await.unwrap();
+    let open = OpenErasure { user: bob.clone(), became: first };
+    assert_eq!(begun, Erasure { at_ms: 50, open: Some(open) });
+    fixture.reopen().await;
+    let again = fixture.store().begin_erasure(&bob, second.clone(), 60).await.unwrap();
+    assert_eq!(again, begun, "one that is open goes on as it is");
+    assert!(fixture.store().open_erasures().await.unwrap().contains(&bob));
+
+    assert!(!fixture.store().finish_erasure(&bob).await.unwrap(), "still a member");
+    assert!(fixture.store().inbox_row(&bob, talk.id).await.unwrap().is_some());
+    let mut group = talk.group(&alice, &[(fresh_temp_id(), "bob is gone")]);
+    group.state.members.pop();
+    talk.apply(&fixture.store(), group).await;
+    assert!(fixture.store().finish_erasure(&bob).await.unwrap());
+    fixture.reopen().await;
+    assert_eq!(fixture.store().erasure(&bob).await.unwrap(), Some(Erasure { at_ms: 50, open: None }));
+    assert!(!fixture.store().open_erasures().await.unwrap().contains(&bob));
+    assert_eq!(fixture.store().users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
+    assert_eq!(fixture.store().inbox(&bob).await.unwrap(), []);
+    assert_eq!(fixture.store().inbox(&alice).await.unwrap().len(), 1);
+    let next = fixture.store().begin_erasure(&bob, second.clone(), 70).await.unwrap();
+    assert_eq!((next.at_ms, next.open.unwrap().became), (70, second));
+    assert!(fixture.store().finish_erasure(&bob).await.unwrap());
 }
 
 pub(crate) async fn many_writers_of_one_conversation_leave_a_dense_log(fixture: &mut impl Fixture) {

@@ -13,6 +13,9 @@ use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, Temp
 mod contract;
 pub mod embedded;
 pub mod memory;
+mod upkeep;
+
+pub use upkeep::{Aged, Ages, Erasure, Kept, MARKERS_KEPT_MS, OpenErasure, Upkeep};
 
 /// Most bytes of entries in one append group: far below what any store takes in one write.
 pub const GROUP_BYTES_MAX: usize = 1024 * 1024;
@@ -20,7 +23,7 @@ pub const GROUP_BYTES_MAX: usize = 1024 * 1024;
 pub const GROUP_ENTRIES_MAX: usize = 128;
 
 /// All that a node needs from its store.
-pub trait Store: Log + Inbox + Users + Intents {
+pub trait Store: Log + Inbox + Users + Intents + Upkeep {
     /// Names this life of the store. It changes when acked data may be missing.
     fn store_id(&self) -> StoreId;
 }
@@ -198,7 +201,8 @@ pub trait Log: Send + Sync {
         age_ms: u64,
     ) -> Result<Option<Marker>, StoreError>;
 
-    /// Entries whose seq lies in `range`, cut at `limit`, with their `temp_id`. An empty range gives nothing.
+    /// Entries whose seq lies in `range`, cut at `limit`, with their `temp_id`. An empty range gives nothing;
+    /// those that have aged out are left out.
     async fn entries(
         &self,
         conversation: ConversationId,

@@ -5,15 +5,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::Snapshot;
 use foldhash::fast::RandomState;
-use tern_protocol::ConversationId;
+use tern_protocol::{ConversationId, UserId};
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
 use super::keys;
+use super::upkeep::{Age, Rewrite};
 use super::values::{self, Head, Row, Shape};
 use crate::store::{
-    AppendGroup, Appended, Conversation, GROUP_BYTES_MAX, Intent, Marker, Member, StoreError, User,
+    AppendGroup, Appended, Conversation, Erasure, GROUP_BYTES_MAX, Intent, Marker, Member, StoreError, User,
     UserChange,
 };
 
@@ -26,6 +28,18 @@ pub(super) enum Op {
     SetRead { key: Bytes, seq: u64, reply: Reply<bool> },
     ChangeUser { key: Bytes, change: UserChange, reply: Reply<()> },
     ClearIntents { keys: Vec<Bytes>, reply: Reply<()> },
+    Age { age: Age, reply: Reply<bool> },
+    Rewrite { rewrite: Rewrite, reply: Reply<()> },
+    BeginErasure { user: UserId, became: UserId, at_ms: u64, reply: Reply<Erasure> },
+    FinishErasure { user: UserId, conversations: Vec<ConversationId>, reply: Reply<bool> },
+    Snapshot { reply: Reply<Frozen> },
+}
+
+/// The store as of a commit, unmoved by later ones.
+pub(super) struct Frozen {
+    pub(super) snapshot: Snapshot,
+    /// Number of that commit.
+    pub(super) commits: u64,
 }
 
 /// An append group ready to be written.
@@ -86,9 +100,9 @@ impl Append {
 
 /// The operations of one commit.
 pub(super) struct Batch<'a> {
-    disk: &'a Disk,
+    pub(super) disk: &'a Disk,
     /// `None` removes the key. The last write of a key counts.
-    writes: HashMap<Bytes, Option<Bytes>, RandomState>,
+    pub(super) writes: HashMap<Bytes, Option<Bytes>, RandomState>,
     states: HashMap<ConversationId, Arc<Conversation>, RandomState>,
     answers: Vec<Answer>,
     first_intent_ms: u64,
@@ -130,6 +144,15 @@ impl<'a> Batch<'a> {
                 self.writes.extend(keys.into_iter().map(|key| (key, None)));
                 Answer::Done(reply, Ok(()))
             }
+            Op::Age { age, reply } => Answer::Flag(reply, self.age(age)),
+            Op::Rewrite { rewrite, reply } => Answer::Done(reply, self.rewrite(rewrite)),
+            Op::BeginErasure { user, became, at_ms, reply } => {
+                Answer::Erasure(reply, self.begin_erasure(user, became, at_ms))
+            }
+            Op::FinishErasure { user, conversations, reply } => {
+                Answer::Flag(reply, self.finish_erasure(&user, &conversations))
+            }
+            Op::Snapshot { reply } => Answer::Snapshot(reply),
         };
         self.answers.push(answer);
     }
@@ -213,14 +236,14 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn get(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn get(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
         match self.writes.get(key) {
             Some(write) => Ok(write.clone()),
             None => self.disk.get(key),
         }
     }
 
-    fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
+    pub(super) fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
         match self.states.get(&id) {
             Some(state) => Ok(Some(state.clone())),
             None => self.disk.conversation(id),
@@ -237,15 +260,22 @@ pub(super) enum Answer {
     Append(Reply<Appended>, Result<Appended, StoreError>),
     Flag(Reply<bool>, Result<bool, StoreError>),
     Done(Reply<()>, Result<(), StoreError>),
+    Erasure(Reply<Erasure>, Result<Erasure, StoreError>),
+    /// Taken when everything before it is durable.
+    Snapshot(Reply<Frozen>),
 }
 
 impl Answer {
-    /// Sends it; a caller that has gone does not matter.
-    pub(super) fn send(self) {
+    /// Sends it, as of commit number `commits`; a caller that has gone does not matter.
+    pub(super) fn send(self, disk: &Disk, commits: u64) {
         match self {
             Self::Append(reply, result) => drop(reply.send(result)),
             Self::Flag(reply, result) => drop(reply.send(result)),
             Self::Done(reply, result) => drop(reply.send(result)),
+            Self::Erasure(reply, result) => drop(reply.send(result)),
+            Self::Snapshot(reply) => {
+                drop(reply.send(Ok(Frozen { snapshot: disk.db.snapshot(), commits })));
+            }
         }
     }
 }

@@ -188,7 +188,7 @@ impl Committer {
             self.intents.note(decided.first_intent_ms);
         }
         for answer in decided.answers {
-            answer.send();
+            answer.send(&self.disk, self.commits);
         }
         Ok(())
     }

@@ -99,6 +99,22 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// The same about a directory that this one is a copy of.
+    pub(super) fn in_dir(mut self, original: &Path) -> Self {
+        let (Self::Locked { dir }
+        | Self::Unwritable { dir, .. }
+        | Self::Newer { dir, .. }
+        | Self::Missing { dir }
+        | Self::Lost { dir, .. }
+        | Self::Damaged { dir, .. }
+        | Self::Beyond { dir, .. }
+        | Self::Io { dir, .. }) = &mut self;
+        *dir = original.into();
+        self
+    }
+}
+
 /// A data directory held by this process, until this is dropped.
 pub(super) struct Directory {
     path: PathBuf,
@@ -228,7 +244,7 @@ fn check(format: u32, store_id: StoreId) -> String {
 }
 
 /// Messages are nobody else's business: a new directory is for its owner only.
-fn create_private(path: &Path) -> io::Result<()> {
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -48,15 +48,7 @@ impl Disk {
             let value = item.value().map_err(read_failed)?;
             numbers.push(values::decode("a commit number", &value)?);
         }
-        numbers.sort_unstable();
-        let last = numbers.last().copied().unwrap_or(0);
-        let first = last.saturating_sub(keys::COMMITS_KEPT) + 1;
-        if !numbers.iter().copied().eq(first..=last) {
-            let there = numbers.iter().filter(|number| **number >= first).count() as u64;
-            let missing = last - first + 1 - there;
-            return Err(StoreError::Corrupt(format!("{missing} of the commits before {last} are missing")));
-        }
-        Ok(last)
+        last_commit(numbers)
     }
 
     /// A state as of the last commit.
@@ -214,6 +206,19 @@ impl Page {
         }
         Ok(())
     }
+}
+
+/// The last of the commit numbers that are remembered; the [`keys::COMMITS_KEPT`] before it must be there.
+pub(super) fn last_commit(mut numbers: Vec<u64>) -> Result<u64, StoreError> {
+    numbers.sort_unstable();
+    let last = numbers.last().copied().unwrap_or(0);
+    let first = last.saturating_sub(keys::COMMITS_KEPT) + 1;
+    if !numbers.iter().copied().eq(first..=last) {
+        let there = numbers.iter().filter(|number| **number >= first).count() as u64;
+        let missing = last - first + 1 - there;
+        return Err(StoreError::Corrupt(format!("{missing} of the commits before {last} are missing")));
+    }
+    Ok(last)
 }
 
 /// The words for a failed read of the database.

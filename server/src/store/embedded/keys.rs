@@ -4,6 +4,7 @@
 //! so no key of one user is a prefix of another's.
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tern_protocol::{ConversationId, TempId, USER_ID_BYTES_MAX, UserId};
 
 use crate::store::{Intent, StoreError};
@@ -11,6 +12,8 @@ use crate::store::{Intent, StoreError};
 /// Commits that are remembered by number. A hole among them is noticed at open.
 pub(super) const COMMITS_KEPT: u64 = 1 << 16;
 
+/// Before all else of a log, so that a reader in order knows it first.
+const KEPT: u8 = b'b';
 const COMMIT: u8 = b'n';
 const ENTRY: u8 = b'e';
 const MARKER: u8 = b'm';
@@ -20,11 +23,47 @@ const ROW: u8 = b'i';
 const READ: u8 = b'r';
 const USER: u8 = b'u';
 const INTENT: u8 = b'p';
+const ERASURE: u8 = b'x';
 /// What sorts after every push intent.
 pub(super) const INTENTS_END: &[u8] = &[INTENT + 1];
 
 // The length of a user id is kept in one byte.
 const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Kept,
+    Shape,
+    Entry,
+    Head,
+    Row,
+    Marker,
+    Commit,
+    Intent,
+    Read,
+    User,
+    Erasure,
+    Unknown,
+}
+
+/// The kind of row that a key stands for.
+pub(super) fn kind(key: &[u8]) -> Kind {
+    match key.first() {
+        Some(&KEPT) => Kind::Kept,
+        Some(&SHAPE) => Kind::Shape,
+        Some(&ENTRY) => Kind::Entry,
+        Some(&HEAD) => Kind::Head,
+        Some(&ROW) => Kind::Row,
+        Some(&MARKER) => Kind::Marker,
+        Some(&COMMIT) => Kind::Commit,
+        Some(&INTENT) => Kind::Intent,
+        Some(&READ) => Kind::Read,
+        Some(&USER) => Kind::User,
+        Some(&ERASURE) => Kind::Erasure,
+        _ => Kind::Unknown,
+    }
+}
 
 /// The slot of a commit, which holds its number. Slots are used in turn.
 pub(super) fn commit(number: u64) -> Bytes {
@@ -79,10 +118,39 @@ pub(super) fn reads(user: &UserId) -> Bytes {
     join(&[&[READ, length(user)], text(user)])
 }
 
+/// The user in the key of a row.
+pub(super) fn row_user(key: &[u8]) -> Result<UserId, StoreError> {
+    let text = key.get(1).and_then(|length| key.get(2..2 + usize::from(*length)));
+    let user = text.and_then(|text| UserId::new(std::str::from_utf8(text).ok()?).ok());
+    user.ok_or_else(|| damaged("inbox row"))
+}
+
 /// The conversation at the end of the key of a row or of a read position.
 pub(super) fn row_conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
     key.last_chunk().map(|id| ConversationId::from_bytes(*id)).ok_or_else(|| damaged("inbox row"))
 }
+
+/// What is left of a log.
+pub(super) fn kept(conversation: ConversationId) -> Bytes {
+    join(&[&[KEPT], conversation.as_bytes()])
+}
+
+/// What the keys of all heads start with.
+pub(super) const HEADS: &[u8] = &[HEAD];
+
+/// The conversation that a key begins with, after its letter.
+pub(super) fn conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
+    let id = key.get(1..17).and_then(|id| id.first_chunk());
+    id.map(|id| ConversationId::from_bytes(*id)).ok_or_else(|| damaged("conversation"))
+}
+
+/// The erasure of a user: found by who knows the id, and telling nobody else.
+pub(super) fn erasure(user: &UserId) -> Bytes {
+    join(&[&[ERASURE], &Sha256::digest(user.as_str())[..16]])
+}
+
+/// What the keys of all erasures start with.
+pub(super) const ERASURES: &[u8] = &[ERASURE];
 
 /// A user.
 pub(super) fn user(user: &UserId) -> Bytes {

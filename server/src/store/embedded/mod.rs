@@ -3,6 +3,7 @@
 //! Every write is one synced group commit of the one committer thread; what has been answered is on
 //! disk. A commit that fails ends the process, since nobody can tell what it left behind.
 
+mod backup;
 mod batch;
 mod committer;
 mod directory;
@@ -14,11 +15,14 @@ mod open;
 #[cfg(test)]
 mod tests;
 mod tripwire;
+mod upkeep;
 mod values;
+mod verify;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -27,8 +31,10 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use tokio::sync::Semaphore;
 
+pub use backup::{Backup, BackupError, Manifest};
 pub use directory::OpenError;
 pub use open::{Recovered, recover_accept_loss};
+pub use verify::{Findings, verify_store};
 
 use self::batch::{Append, Op};
 use self::committer::{Committer, Hooks, Queue};
@@ -80,6 +86,8 @@ pub struct EmbeddedStore {
     intents: Arc<IntentFloor>,
     /// One scan for intents at a time, or their floor could miss one.
     intent_scan: Arc<Semaphore>,
+    /// Long work in the background stops.
+    closing: Arc<AtomicBool>,
     /// Last: the directory is given up when the database is closed.
     _directory: Directory,
 }
@@ -120,15 +128,31 @@ impl EmbeddedStore {
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             intents,
             intent_scan: Arc::new(Semaphore::new(1)),
+            closing: Arc::default(),
             _directory: directory,
         })
     }
 
-    /// Ends in order: refuses new writes, commits the queued ones, syncs. Reads still work.
+    /// Ends in order: refuses new writes, commits the queued ones, syncs. Reads still work; a backup
+    /// stops.
     pub async fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         if let Some(queue) = &self.queue {
             queue.close().await;
         }
+    }
+
+    /// Gives the space of removed and replaced rows back to the disk; the bytes used before and after.
+    /// Reads and writes all tables once.
+    pub async fn compact(&self) -> Result<(u64, u64), StoreError> {
+        self.scan(&self.scans, |disk| {
+            let used = || disk.db.disk_space().map_err(disk::read_failed);
+            let before = used()?;
+            disk.space.rotate_memtable_and_wait().map_err(disk::read_failed)?;
+            disk.space.major_compact().map_err(disk::read_failed)?;
+            Ok((before, used()?))
+        })
+        .await
     }
 
     async fn submit<T>(&self, bytes: usize, op: impl FnOnce(batch::Reply<T>) -> Op) -> Result<T, StoreError> {

@@ -153,7 +153,7 @@ fn renew(directory: &Directory) -> Result<StoreId, OpenError> {
     Ok(store_id)
 }
 
-fn open_database(directory: &Directory, cache_bytes: u64) -> Result<(Disk, u64), OpenError> {
+pub(super) fn open_database(directory: &Directory, cache_bytes: u64) -> Result<(Disk, u64), OpenError> {
     // The journals have been checked, the tables have not: a panic over damaged bytes is a refusal.
     let opened = catch_unwind(|| {
         let builder = Database::builder(directory.db()).max_journaling_size(JOURNALS_BYTES_MAX);

@@ -5,7 +5,7 @@ use tern_protocol::{ConversationId, ConversationKind, EntryBody, EntryId, Role};
 
 use super::*;
 use crate::store::memory::MemoryStore;
-use crate::store::{Departure, Member, NewEntry};
+use crate::store::{Ages, Departure, Member, NewEntry, Upkeep};
 
 const USERS: u8 = 4;
 const TEMP_IDS: u8 = 16;
@@ -44,6 +44,18 @@ enum Step {
     Reopen {
         is_orderly: bool,
     },
+    /// Everything before a time goes, or only its markers.
+    Age {
+        talk: u8,
+        before_ms: u64,
+        entries: bool,
+    },
+    /// What the user wrote becomes tombstones, and the user is forgotten, if they are a member nowhere.
+    Erase {
+        user: u8,
+    },
+    /// The store goes on from a backup of itself.
+    Restore,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -64,6 +76,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..USERS, 0..9_u64).prop_map(|(user, last_seen_ms)| Step::ChangeUser { user, last_seen_ms }),
         1 => (0..20_usize, 1..4_usize).prop_map(|(limit, every)| Step::ClearIntents { limit, every }),
         1 => any::<bool>().prop_map(|is_orderly| Step::Reopen { is_orderly }),
+        1 => (0..3_u8, 0..9_u64, any::<bool>())
+            .prop_map(|(talk, before_ms, entries)| Step::Age { talk, before_ms, entries }),
+        1 => (0..USERS).prop_map(|user| Step::Erase { user }),
+        1 => Just(Step::Restore),
     ]
 }
 
@@ -128,6 +144,7 @@ async fn toggle(model: &MemoryStore, talk: u8, number: u8, is_renamed: bool) -> 
 async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
     for talk in (0..3).map(talk_id) {
         assert_eq!(store.conversation(talk).await.unwrap(), model.conversation(talk).await.unwrap());
+        assert_eq!(store.kept(talk).await.unwrap(), model.kept(talk).await.unwrap());
         let head = model.conversation(talk).await.unwrap().map_or(0, |state| state.head);
         for (range, entries, bytes) in
             [(0..=u64::MAX, 1000, 1_000_000), (head / 3..=head, 3, 1_000_000), (2..=head, 1000, 200)]
@@ -150,7 +167,9 @@ async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
     }
     let users: Vec<_> = (0..USERS).map(user).collect();
     assert_eq!(store.users(&users).await.unwrap(), model.users(&users).await.unwrap());
+    assert_eq!(store.conversations(None, 9).await.unwrap(), model.conversations(None, 9).await.unwrap());
     for user in &users {
+        assert_eq!(store.erasure(user).await.unwrap(), model.erasure(user).await.unwrap());
         let inbox = model.inbox(user).await.unwrap();
         assert_eq!(store.inbox(user).await.unwrap(), inbox);
         for row in inbox {
@@ -163,6 +182,37 @@ async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
             model.intents(until_ms, limit).await.unwrap()
         );
     }
+}
+
+async fn age_all(store: &dyn Upkeep, talk: u8, ages: Ages) -> (usize, usize) {
+    let mut gone = (0, 0);
+    loop {
+        let aged = store.age(talk_id(talk), ages, 3).await.unwrap();
+        gone = (gone.0 + aged.entries, gone.1 + aged.markers);
+        if !aged.more {
+            return gone;
+        }
+    }
+}
+
+async fn erase(model: &MemoryStore, store: &EmbeddedStore, user: &UserId) {
+    let became = UserId::erased([9; 16]);
+    let begun = model.begin_erasure(user, became.clone(), 5).await.unwrap();
+    assert_eq!(store.begin_erasure(user, became.clone(), 5).await.unwrap(), begun);
+    for talk in (0..3).map(talk_id) {
+        let limit = PageLimit { entries: 100, bytes: usize::MAX };
+        let log = model.entries(talk, 1..=u64::MAX, Order::Ascending, limit).await.unwrap();
+        if model.conversation(talk).await.unwrap().is_none() {
+            continue; // nobody is erased from what is not there
+        }
+        let own = log.into_iter().filter(|entry| entry.sender == *user);
+        let rewritten: Vec<_> =
+            own.map(|entry| Entry { sender: became.clone(), temp_id: None, ..entry }).collect();
+        model.rewrite(talk, rewritten.clone(), 1).await.unwrap();
+        store.rewrite(talk, rewritten, 1).await.unwrap();
+    }
+    let finished = model.finish_erasure(user).await.unwrap();
+    assert_eq!(store.finish_erasure(user).await.unwrap(), finished);
 }
 
 async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
@@ -196,6 +246,15 @@ async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
             let some: Vec<_> = due.into_iter().step_by(every).collect();
             model.clear_intents(&some).await.unwrap();
             store.clear_intents(&some).await.unwrap();
+        }
+        Step::Age { talk, before_ms, entries } => {
+            let ages = Ages { markers_before_ms: before_ms, entries_before_ms: entries.then_some(before_ms) };
+            assert_eq!(age_all(&*store, talk, ages).await, age_all(model, talk, ages).await);
+        }
+        Step::Erase { user: number } => erase(model, &store, &user(number)).await,
+        Step::Restore => {
+            drop(store);
+            disk.restore().await;
         }
         Step::Reopen { is_orderly } => {
             drop(store);

@@ -1,0 +1,300 @@
+//! Checks that the rows of a store fit together: logs are dense, heads, markers, members and inboxes
+//! say the same. Takes rows in the order of their keys, once, and changes nothing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::{fs, io};
+
+use tern_protocol::{ConversationId, Entry, GROUP_MEMBERS_MAX, UserId};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::directory::{Directory, OpenError, is_absent};
+use super::disk::{last_commit, read_failed};
+use super::values::{self, Head, Row, Shape};
+use super::{journals, keys, open};
+use crate::store::{Erasure, Kept, Member, StoreError, User};
+
+/// Faults that are told in words; more are counted.
+const FAULTS_TOLD: usize = 50;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Rows of all kinds.
+    pub rows: u64,
+    /// Logs.
+    pub conversations: u64,
+    /// Entries of all logs.
+    pub entries: u64,
+    /// Known users.
+    pub users: u64,
+    /// Number of the last commit.
+    pub commits: u64,
+    /// Users whose erasure has begun and not ended.
+    pub open_erasures: Vec<UserId>,
+    /// What is wrong, at most 50 of it.
+    pub faults: Vec<String>,
+    /// How much is wrong.
+    pub fault_count: u64,
+}
+
+/// Checks the store in `dir`, which no process may hold. It is opened as a node would open it, but a copy
+/// of it: nothing in `dir` changes.
+pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
+    if is_absent(&dir.join("store.json")).map_err(|source| OpenError::Io { dir: dir.into(), source })? {
+        return Err(OpenError::Missing { dir: dir.into() });
+    }
+    let directory = Directory::claim(dir)?;
+    let copy = dir.join("verify");
+    let io = |source| directory.io(source);
+    journals::remove_dir(&copy).map_err(io)?;
+    copy_store(dir, &copy).map_err(io)?;
+    let checked = check_copy(&copy);
+    journals::remove_dir(&copy).map_err(io)?;
+    // The operator knows the store by its own place.
+    checked.map_err(|error| error.in_dir(dir))
+}
+
+fn check_copy(copy: &Path) -> Result<Findings, OpenError> {
+    let opened = open::open(copy, 0)?;
+    let mut checker = Checker::default();
+    for item in opened.disk.space.iter() {
+        match item.into_inner().map_err(read_failed) {
+            Ok((key, value)) => checker.row(&key, &value),
+            Err(error) => {
+                checker.fault(error.to_string());
+                break;
+            }
+        }
+    }
+    Ok(checker.finish(Some(opened.commits)))
+}
+
+/// Tables never change once they are written, so a link does for them; all else is copied.
+fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    let is_tables = from.file_name().is_some_and(|name| name == "tables");
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path == *to {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            if !entry.file_name().to_string_lossy().starts_with("lost-journals-") {
+                copy_store(&path, &target)?;
+            }
+        } else if !entry.file_type()?.is_file() {
+            // A socket is no part of the store.
+        } else if !is_tables || fs::hard_link(&path, &target).is_err() {
+            journals::copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// A set of things, told apart from other sets by count and sum: markers are too many to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Fingerprint {
+    count: u64,
+    sum: u64,
+}
+
+impl Fingerprint {
+    fn add(&mut self, key: &[u8], seq: u64) {
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(xxh3_64(&[key, &seq.to_be_bytes()].concat()));
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    kept: Kept,
+    members: Option<Vec<Member>>,
+    last: Option<Entry>,
+    head: Option<Head>,
+    expected_markers: Fingerprint,
+    markers: Fingerprint,
+    rows: usize,
+}
+
+/// Takes rows and remembers what later ones must agree with.
+#[derive(Default)]
+pub(super) struct Checker {
+    findings: Findings,
+    logs: BTreeMap<ConversationId, Log>,
+    commits: Vec<u64>,
+    /// Rows of users who are no members, and not said to be gone.
+    stray: Vec<(UserId, ConversationId)>,
+}
+
+impl Checker {
+    pub(super) fn fault(&mut self, what: String) {
+        self.findings.fault_count += 1;
+        if self.findings.faults.len() < FAULTS_TOLD {
+            self.findings.faults.push(what);
+        }
+    }
+
+    /// The next row.
+    pub(super) fn row(&mut self, key: &[u8], value: &[u8]) {
+        self.findings.rows += 1;
+        if let Err(error) = self.check(key, value) {
+            self.fault(format!("row {}: {error}", data_encoding::HEXLOWER.encode(key)));
+        }
+    }
+
+    fn check(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        match keys::kind(key) {
+            keys::Kind::Kept => self.log(key)?.kept = values::decode("the start of a log", value)?,
+            keys::Kind::Shape => self.shape(key, value)?,
+            keys::Kind::Entry => self.entry(key, value)?,
+            keys::Kind::Head => self.log(key)?.head = Some(values::decode("a head", value)?),
+            keys::Kind::Row => self.inbox_row(key, value)?,
+            keys::Kind::Marker => {
+                let marker = values::decode_marker(value)?;
+                self.known(key)?.markers.add(key, marker.seq);
+            }
+            keys::Kind::Commit => self.commits.push(values::decode("a commit number", value)?),
+            keys::Kind::Intent => {
+                let intent = keys::parse_intent(key)?;
+                let head = self.logs.get(&intent.conversation).and_then(|log| log.head);
+                if head.is_none_or(|head| head.seq < intent.seq) {
+                    return wrong(format!("a push intent for entry {}, which is not there", intent.seq));
+                }
+            }
+            keys::Kind::Read => drop(values::decode::<u64>("a read position", value)?),
+            keys::Kind::User => {
+                values::decode::<User>("a user", value)?;
+                self.findings.users += 1;
+            }
+            keys::Kind::Erasure => {
+                let erasure: Erasure = values::decode("an erasure", value)?;
+                self.findings.open_erasures.extend(erasure.open.map(|open| open.user));
+            }
+            keys::Kind::Unknown => return wrong("a row of an unknown kind".into()),
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, key: &[u8]) -> Result<&mut Log, StoreError> {
+        Ok(self.logs.entry(keys::conversation(key)?).or_default())
+    }
+
+    /// The log that a row belongs to.
+    fn known(&mut self, key: &[u8]) -> Result<&mut Log, StoreError> {
+        let id = keys::conversation(key)?;
+        let log = self.logs.get_mut(&id);
+        log.ok_or_else(|| StoreError::Corrupt(format!("conversation {id} is not there")))
+    }
+
+    fn shape(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let shape: Shape = values::decode("a conversation", value)?;
+        let distinct: HashSet<_> = shape.members.iter().map(|member| &member.user).collect();
+        if distinct.len() != shape.members.len() || distinct.len() > GROUP_MEMBERS_MAX {
+            return wrong(format!("{} members, {} of them distinct", shape.members.len(), distinct.len()));
+        }
+        self.log(key)?.members = Some(shape.members);
+        Ok(())
+    }
+
+    fn entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let seq = keys::entry_seq(key)?;
+        let (entry, _) = values::decode_entry(value)?;
+        let id = keys::conversation(key)?;
+        self.findings.entries += 1;
+        let log = self.known(key)?;
+        let expected = log.last.as_ref().map_or(log.kept.first_seq, |last| last.seq + 1);
+        let last_ms = log.last.as_ref().map_or(0, |last| last.time_ms);
+        if seq > log.kept.markers_until
+            && let Some(temp_id) = entry.temp_id
+        {
+            log.expected_markers.add(&keys::marker(id, &entry.sender, temp_id), seq);
+        }
+        let (found, time_ms) = (entry.seq, entry.time_ms);
+        log.last = Some(entry);
+        if seq != expected || found != seq {
+            return wrong(format!("entry {seq} of {id} stands where {expected} is due (it says {found})"));
+        }
+        if time_ms < last_ms {
+            return wrong(format!("entry {seq} of {id} is older than the one before it"));
+        }
+        Ok(())
+    }
+
+    fn inbox_row(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let (user, id) = (keys::row_user(key)?, keys::row_conversation(key)?);
+        let row: Row = values::decode("an inbox row", value)?;
+        let Some(log) = self.logs.get_mut(&id) else {
+            return wrong(format!("{user} has a row for {id}, which is not there"));
+        };
+        let head = log.head.map_or(0, |head| head.seq);
+        match (log.members.iter().flatten().find(|member| member.user == user), row.until) {
+            (Some(member), None) if member.first_seq == row.first_seq => log.rows += 1,
+            (Some(member), _) => {
+                return wrong(format!(
+                    "{user} is a member of {id} from {} on, the inbox says {} to {:?}",
+                    member.first_seq,
+                    row.first_seq,
+                    row.until.map(|until| until.seq)
+                ));
+            }
+            (None, Some(until)) if until.seq <= head => {}
+            (None, Some(until)) => {
+                return wrong(format!("{user} may see {id} up to {}, its head is {head}", until.seq));
+            }
+            (None, None) => self.stray.push((user, id)),
+        }
+        Ok(())
+    }
+
+    /// All rows were given. `commits` is the number that the last commit must have.
+    pub(super) fn finish(mut self, commits: Option<u64>) -> Findings {
+        match last_commit(std::mem::take(&mut self.commits)) {
+            Ok(last) if commits.is_none_or(|commits| commits == last) => self.findings.commits = last,
+            Ok(last) => {
+                self.fault(format!("the last commit is {last}, it should be {}", commits.unwrap_or(0)))
+            }
+            Err(error) => self.fault(error.to_string()),
+        }
+        let logs = std::mem::take(&mut self.logs);
+        self.findings.conversations = logs.len() as u64;
+        for (id, log) in &logs {
+            for what in log.faults() {
+                self.fault(format!("{id}: {what}"));
+            }
+        }
+        for (user, id) in std::mem::take(&mut self.stray) {
+            if !self.findings.open_erasures.contains(&user) {
+                self.fault(format!("{user} has a row for {id} and is no member of it"));
+            }
+        }
+        self.findings
+    }
+}
+
+impl Log {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let Some(head) = self.head else { return vec!["there is no head".into()] };
+        let Some(members) = &self.members else { return vec!["it has no members' list".into()] };
+        match &self.last {
+            Some(last) if (last.seq, last.time_ms) == (head.seq, head.time_ms) => {}
+            Some(last) => faults.push(format!("the head is {}, the last entry is {}", head.seq, last.seq)),
+            None if self.kept.first_seq == head.seq + 1 => {}
+            None => faults.push(format!("entries {} to {} are missing", self.kept.first_seq, head.seq)),
+        }
+        if self.markers != self.expected_markers {
+            let (found, expected) = (self.markers.count, self.expected_markers.count);
+            faults.push(format!("the {found} dedupe markers are not those of its {expected} entries"));
+        }
+        if self.rows != members.len() {
+            faults.push(format!("{} of its {} members have an inbox row", self.rows, members.len()));
+        }
+        faults
+    }
+}
+
+fn wrong<T>(what: String) -> Result<T, StoreError> {
+    Err(StoreError::Corrupt(what))
+}
