@@ -19,6 +19,7 @@ use crate::session::SessionConfig;
 use crate::session::quota::QuotaConfig;
 use crate::store::embedded::EmbeddedConfig;
 use crate::transport::TransportConfig;
+use crate::upkeep::RetentionConfig;
 
 /// What every environment variable of the configuration starts with.
 pub const ENV_PREFIX: &str = "TERN__";
@@ -70,6 +71,8 @@ pub struct Config {
     pub push: PushConfig,
     /// The message store.
     pub store: EmbeddedConfig,
+    /// What is removed because of its age.
+    pub retention: RetentionConfig,
     /// Where events go.
     pub events: FileEventsConfig,
     /// The port for operators.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tern_protocol::{ConversationId, Deliver, Entry, Read, UserId, UserTyping};
+use tern_protocol::{ConversationId, Deliver, Entry, Erased, Read, UserId, UserTyping};
 
 use crate::hub::{Hub, Outgoing, Pushed, Session};
 use crate::ops::metrics::{Metrics, record};
@@ -102,7 +102,16 @@ impl Delivery {
         }
     }
 
-    fn sessions(&self, users: &[UserId]) -> Vec<Arc<Session>> {
+    /// Tells the sessions of these users that entries of a log have become tombstones.
+    pub fn erased(&self, conversation: ConversationId, seq: u64, users: &[UserId]) {
+        let outgoing = Outgoing::new(Erased { conversation, seq });
+        for session in self.sessions(users) {
+            let _ = session.outbox.push_control(&outgoing);
+        }
+    }
+
+    /// The sessions of these users in this process.
+    pub fn sessions(&self, users: &[UserId]) -> Vec<Arc<Session>> {
         let mut sessions = Vec::with_capacity(users.len());
         for user in users {
             self.hub.sessions_of(user, &mut sessions);

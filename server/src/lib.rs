@@ -21,3 +21,4 @@ pub mod router;
 pub mod session;
 pub mod store;
 pub mod transport;
+pub mod upkeep;

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["node"],
     &["http", "session"],
     &["router"],
+    &["upkeep"],
     &["conversation", "presence", "push"],
     &["delivery"],
     &["transport", "auth"],

@@ -41,6 +41,8 @@ pub struct Claims {
     pub name: Option<String>,
     /// `exp` in Unix milliseconds, without leeway.
     pub expires_ms: u64,
+    /// `iat` in Unix milliseconds.
+    pub issued_ms: Option<u64>,
 }
 
 /// Why a token is refused. No variant holds anything of the token, so it can be shown and logged.
@@ -288,8 +290,9 @@ impl Rules {
         }
         check_issuer(claims, issuer)?;
         check_audience(claims, audience)?;
-        let expires_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
-        Ok(Claims { user: subject(claims)?, name: name(claims)?, expires_ms })
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let issued_ms = seconds(claims, "iat")?.map(ms);
+        Ok(Claims { user: subject(claims)?, name: name(claims)?, expires_ms: ms(expires), issued_ms })
     }
 }
 
@@ -376,7 +379,10 @@ fn check_times(claims: &Object, now: Duration) -> Result<Duration, AuthError> {
 
 fn subject(claims: &Object) -> Result<UserId, AuthError> {
     let user = text(claims, "sub")?.ok_or(missing("sub"))?;
-    UserId::new(user).map_err(|_| refused("sub", "is not a valid user id"))
+    match UserId::new(user) {
+        Ok(user) if !user.is_erased() => Ok(user),
+        _ => Err(refused("sub", "is not a valid user id")),
+    }
 }
 
 fn missing(claim: &'static str) -> AuthError {

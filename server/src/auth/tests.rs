@@ -95,8 +95,12 @@ fn a_good_token_says_who_and_until_when() {
         user: UserId::new("alice").unwrap(),
         name: Some("Alice Ä.".into()),
         expires_ms: (NOW_S + 3600) * 1000,
+        issued_ms: None,
     };
     assert_eq!(verify(&token), Ok(expected));
+    let issued = claims(|claims| claims["iat"] = json!(NOW_S));
+    assert_eq!(verify(&issued).unwrap().issued_ms, Some(NOW_S * 1000));
+    assert_eq!(refused_claim(&claims(|claims| claims["sub"] = json!("erased:abc"))), "sub");
     assert_eq!(verify(&claims(|claims| claims["name"] = json!(""))).unwrap().name, None);
 }
 

@@ -1,12 +1,21 @@
-//! `tern store`: what an operator does with the embedded store while the node is stopped.
+//! `tern store`: what an operator does with the embedded store, through the running node or without one.
 
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use serde_json::Value;
+use tern_protocol::UserId;
 
-use crate::store::embedded::{Recovered, recover_accept_loss};
+use crate::node::command;
+use crate::store::embedded::{Backup, Findings, Recovered, recover_accept_loss, verify_store};
+use crate::upkeep::Request;
+
+/// Exit code of a check that found something wrong.
+const EXIT_FAULTS: u8 = 2;
 
 /// Look after the message store.
 #[derive(Debug, Args)]
@@ -15,13 +24,64 @@ pub(super) struct StoreArgs {
     command: Command,
 }
 
+#[derive(Debug, Args)]
+struct Data {
+    /// Data directory of the node, or of its store
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a backup into a new directory, of a running node or of a stopped one
+    Backup {
+        /// Where it goes; on the node's machine
+        dir: PathBuf,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Check a backup, or the store of a stopped node, from end to end; exit code 2 if it is not in order
+    Verify {
+        /// A backup, or a data directory
+        dir: PathBuf,
+    },
+    /// Make the store of a new data directory from a backup
+    Restore {
+        /// The backup
+        backup: PathBuf,
+        /// Data directory of the node; it must not have a store yet
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Write all that is kept of a user, as lines of JSON
+    Export {
+        /// Who
+        user: UserId,
+        /// A new file for it; standard output if absent
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Erase a user: their messages become tombstones, nothing else of them stays
+    Erase {
+        /// Who
+        user: UserId,
+        /// It cannot be undone; do it
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Give the space of what was removed back to the disk now
+    Compact {
+        #[command(flatten)]
+        data: Data,
+    },
     /// Go on with a store that lost acknowledged commits, as a new store
     Recover {
-        /// Data directory of the node, or of its store
-        #[arg(long, value_name = "DIR")]
-        data_dir: PathBuf,
+        #[command(flatten)]
+        data: Data,
         /// Accept that what is missing is gone; clients notice the new store and sync afresh
         #[arg(long)]
         accept_loss: bool,
@@ -30,15 +90,132 @@ enum Command {
 
 impl StoreArgs {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Command::Recover { data_dir, accept_loss } = self.command;
-        if !accept_loss {
-            bail!("restore a backup if there is one; to go on without what is missing, add --accept-loss");
+        match self.command {
+            Command::Backup { dir, data } => backup(&dir, &data),
+            Command::Verify { dir } => verify(&dir),
+            Command::Restore { backup, to } => restore(&backup, &to),
+            Command::Export { user, out, data } => export(user, out.as_deref(), &data),
+            Command::Erase { user, yes, data } => erase(user, yes, &data),
+            Command::Compact { data } => compact(&data),
+            Command::Recover { data, accept_loss } => recover(&data, accept_loss),
         }
-        let inside = data_dir.join("store");
-        let recovered = recover_accept_loss(if inside.is_dir() { &inside } else { &data_dir })?;
-        println!("{}", words(&recovered));
-        Ok(ExitCode::SUCCESS)
     }
+}
+
+impl Data {
+    fn ask(
+        &self,
+        request: Request,
+        take: impl FnMut(Value) -> io::Result<()> + Send,
+    ) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        Ok(runtime.block_on(command(&store_in(&self.data_dir), request, take))?)
+    }
+}
+
+/// The store of a data directory, or the directory itself.
+fn store_in(dir: &Path) -> PathBuf {
+    let inside = dir.join("store");
+    if inside.is_dir() { inside } else { dir.into() }
+}
+
+fn backup(dir: &Path, data: &Data) -> anyhow::Result<ExitCode> {
+    // The node does not know where this command was called.
+    let dir = std::path::absolute(dir)?;
+    let done = data.ask(Request::Backup { dir: dir.clone() }, |_| Ok(()))?;
+    println!(
+        "backup of store {} in {}: {} rows, {} bytes, up to commit {}",
+        done["store_id"].as_str().unwrap_or("?"),
+        dir.display(),
+        done["rows"],
+        done["bytes"],
+        done["commits"]
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(dir: &Path) -> anyhow::Result<ExitCode> {
+    let findings = if Backup::is_one(dir) {
+        Backup::open(dir)?.verify()?
+    } else {
+        verify_store(&store_in(dir)).context("to check a running node, verify a backup of it")?
+    };
+    print!("{}", told(&findings));
+    Ok(if findings.fault_count == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAULTS) })
+}
+
+fn told(findings: &Findings) -> String {
+    let Findings { rows, conversations, entries, users, commits, .. } = findings;
+    let mut text = format!(
+        "{rows} rows, {conversations} conversations, {entries} entries, {users} users, {commits} commits\n"
+    );
+    for user in &findings.open_erasures {
+        text.push_str(&format!("the erasure of {user} was cut short: it goes on when the node starts\n"));
+    }
+    for fault in &findings.faults {
+        text.push_str(&format!("fault: {fault}\n"));
+    }
+    match findings.fault_count {
+        0 => text.push_str("all of it is in order\n"),
+        count => text.push_str(&format!("{count} faults\n")),
+    }
+    text
+}
+
+fn restore(backup: &Path, to: &Path) -> anyhow::Result<ExitCode> {
+    let backup = Backup::open(backup)?;
+    let before = backup.manifest().store_id;
+    let (store_id, findings) = backup.restore(&to.join("store"))?;
+    println!("restored {} entries in {} conversations", findings.entries, findings.conversations);
+    println!("the store was {before} and goes on as {store_id}, in {}", to.display());
+    println!("start the node on it; clients notice the new store and sync afresh");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(user: UserId, out: Option<&Path>, data: &Data) -> anyhow::Result<ExitCode> {
+    let target: Box<dyn Write + Send> = match out {
+        Some(path) => Box::new(private_file(path).with_context(|| path.display().to_string())?),
+        None => Box::new(io::stdout()),
+    };
+    let mut target = BufWriter::new(target);
+    data.ask(Request::Export { user }, |line| writeln!(target, "{line}"))?;
+    target.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A new file that only its owner reads.
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create_new(true).open(path)
+}
+
+fn erase(user: UserId, yes: bool, data: &Data) -> anyhow::Result<ExitCode> {
+    if !yes {
+        bail!(
+            "erasing {user} cannot be undone; to do it, add --yes (tern store export makes a copy for them)"
+        );
+    }
+    let done = data.ask(Request::Erase { user: user.clone() }, |_| Ok(()))?;
+    let became = done["became"].as_str().unwrap_or("?");
+    println!("{user} is erased: {} entries in {} conversations", done["entries"], done["conversations"]);
+    println!("in the logs {became} stands in their place");
+    println!("earlier backups still have them, and event files until they are replaced");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compact(data: &Data) -> anyhow::Result<ExitCode> {
+    let done = data.ask(Request::Compact {}, |_| Ok(()))?;
+    println!("{} bytes on disk before, {} now", done["bytes_before"], done["bytes_after"]);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn recover(data: &Data, accept_loss: bool) -> anyhow::Result<ExitCode> {
+    if !accept_loss {
+        bail!("restore a backup if there is one; to go on without what is missing, add --accept-loss");
+    }
+    println!("{}", words(&recover_accept_loss(&store_in(&data.data_dir))?));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn words(recovered: &Recovered) -> String {

@@ -44,6 +44,11 @@ pub enum Change {
         /// The new role.
         role: Role,
     },
+    /// Take a user out who is being erased; the sender stands in their place. Asked for by the server only.
+    Erase {
+        /// Who.
+        user: UserId,
+    },
 }
 
 impl Change {
@@ -64,7 +69,7 @@ impl Change {
                 name.len() + members.iter().map(|u| u.as_str().len()).sum::<usize>()
             }
             Self::Add { users } | Self::Remove { users } => users.iter().map(|u| u.as_str().len()).sum(),
-            Self::Leave | Self::SetRole { .. } => 0,
+            Self::Leave | Self::SetRole { .. } | Self::Erase { .. } => 0,
         };
         content + 256
     }

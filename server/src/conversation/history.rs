@@ -15,7 +15,8 @@ use crate::store::{Conversation, InboxRow, Order, PageLimit, Store, StoreError};
 /// The part of a log that a user may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// First entry.
+    /// First entry: the one that added the user, or the first that has not aged out; `last_seq` + 1 if
+    /// none is left.
     pub first_seq: u64,
     /// Last entry: the head, or for somebody who is gone the entry that says so.
     pub last_seq: u64,
@@ -50,8 +51,12 @@ pub struct HistoryPage {
 pub struct Missing {
     /// Which log.
     pub conversation: ConversationId,
-    /// What is to be named and sent.
+    /// Entries after the cursor that the user may not see, first and last: they are to be named.
+    pub hidden: Option<(u64, u64)>,
+    /// What is to be named and sent of the others.
     pub catch_up: CatchUp,
+    /// The newest entry that says that somebody was erased, if it is after the cursor.
+    pub erased_seq: Option<u64>,
 }
 
 /// A page of a user's conversations.
@@ -78,12 +83,16 @@ impl History {
     /// What `user` may see of a conversation; `None` whether it is absent or forbidden.
     pub async fn access(&self, user: &UserId, id: ConversationId) -> Result<Option<Access>, StoreError> {
         let Some(state) = self.store.conversation(id).await? else { return Ok(None) };
-        if let Some(member) = state.member(user) {
-            let (first_seq, role) = (member.first_seq, Some(member.role));
-            return Ok(Some(Access { first_seq, last_seq: state.head, role }));
-        }
-        let row = self.store.inbox_row(user, id).await?;
-        Ok(row.and_then(|row| gone(&row)))
+        let access = match state.member(user) {
+            Some(member) => {
+                Some(Access { first_seq: member.first_seq, last_seq: state.head, role: Some(member.role) })
+            }
+            None => self.store.inbox_row(user, id).await?.and_then(|row| gone(&row)),
+        };
+        let Some(access) = access else { return Ok(None) };
+        // Ageing removes from the start, so this is still true of whatever is read afterwards.
+        let kept = self.store.kept(id).await?.first_seq.min(access.last_seq + 1);
+        Ok(Some(Access { first_seq: access.first_seq.max(kept), ..access }))
     }
 
     /// The members' ids, if `user` is one of them.
@@ -165,18 +174,22 @@ impl History {
             }
             // The row is a hint; the log decides.
             let Some(access) = self.access(user, row.conversation).await? else { continue };
-            let from = known.unwrap_or(access.first_seq.saturating_sub(1));
-            let mut missing = catch_up(from, access.first_seq, access.last_seq);
-            match missing {
-                CatchUp::UpToDate => continue,
-                CatchUp::Ahead => {
-                    ahead.push(Ahead { conversation: row.conversation, cursor: from, head: access.last_seq });
-                    missing = catch_up(access.first_seq.saturating_sub(1), access.first_seq, access.last_seq);
-                }
-                CatchUp::Whole { .. } | CatchUp::Tail { .. } => {}
+            let start = access.first_seq - 1;
+            let mut from = known.unwrap_or(start);
+            if from > access.last_seq {
+                ahead.push(Ahead { conversation: row.conversation, cursor: from, head: access.last_seq });
+                from = start;
             }
+            let catch_up = catch_up(from, access.first_seq, access.last_seq);
+            let hidden = (from < start).then_some((from + 1, start));
+            // Who has no cursor must learn of the conversation even if nothing of it is left.
+            if catch_up == CatchUp::UpToDate && hidden.is_none() && known == Some(from) {
+                continue;
+            }
+            let erased_seq = self.store.kept(row.conversation).await?.erased_seq;
+            let erased_seq = known.and(Some(erased_seq).filter(|seq| *seq > from));
             let conversation = row.conversation;
-            changed.push((row, Missing { conversation, catch_up: missing }));
+            changed.push((row, Missing { conversation, hidden, catch_up, erased_seq }));
         }
         Ok((changed, ahead))
     }
@@ -207,19 +220,13 @@ impl History {
         row: &InboxRow,
     ) -> Result<Option<ConversationSummary>, StoreError> {
         let Some(state) = self.store.conversation(row.conversation).await? else { return Ok(None) };
-        let access = match state.member(user) {
-            Some(member) => {
-                Access { first_seq: member.first_seq, last_seq: state.head, role: Some(member.role) }
-            }
-            None => match gone(row) {
-                Some(access) => access,
-                None => return Ok(None),
-            },
+        let Some(access) = self.access(user, row.conversation).await? else { return Ok(None) };
+        let peer = match state.members.iter().find(|member| member.user != *user) {
+            _ if state.kind == ConversationKind::Group => None,
+            Some(other) => Some(other.user.clone()),
+            // Alone: notes to self, or the other user was erased.
+            None => Some(user.clone()).filter(|me| ConversationId::pair(me, me) == row.conversation),
         };
-        let peer = (state.kind == ConversationKind::Pair).then(|| {
-            let other = state.members.iter().find(|member| member.user != *user);
-            other.map_or_else(|| user.clone(), |member| member.user.clone())
-        });
         let name = match &peer {
             Some(peer) => self.names(std::slice::from_ref(peer)).await?.pop().flatten(),
             None => state.name.clone(),

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use tern_protocol::{ConversationKind, Entry, EntryBody, EntryId, GROUP_MEMBERS_MAX, Role, TempId, UserId};
+use tern_protocol::{
+    ConversationId, ConversationKind, Entry, EntryBody, EntryId, GROUP_MEMBERS_MAX, Role, TempId, UserId,
+};
 
 use super::change::{Change, Refusal, Submission};
 use crate::store::{
@@ -195,16 +197,61 @@ impl<'a> Work<'a> {
                 Ok(self.push(submission, EntryBody::Renamed { name: name.clone() }))
             }
             Change::SetRole { user, role } => self.set_role(submission, user, *role),
+            Change::Erase { user } => self.erase(submission, user),
         }
     }
 
     fn message(&mut self, submission: &Submission, text: &str) -> Result<usize, Refusal> {
         if self.state.is_none() {
             let peer = submission.peer.clone().ok_or(Refusal::NotFound)?;
+            check_reachable(std::slice::from_ref(&peer))?;
             self.state = Some(new_pair(&submission.sender, peer));
+        } else if let Some(peer) = &submission.peer {
+            self.come_back(submission, peer);
         }
         self.member(submission)?;
+        let alone = submission.peer.is_none()
+            && self.state.as_ref().is_some_and(|state| {
+                let (sender, is_pair) = (&submission.sender, state.kind == ConversationKind::Pair);
+                is_pair
+                    && state.members.len() == 1
+                    && submission.conversation != ConversationId::pair(sender, sender)
+            });
+        if alone {
+            return Err(Refusal::Forbidden("the other user was erased: to begin again, write to a user"));
+        }
         Ok(self.push(submission, EntryBody::Message { text: text.to_owned() }))
+    }
+
+    /// Somebody of a pair was erased and is written to, or writes, under the same id again.
+    fn come_back(&mut self, submission: &Submission, peer: &UserId) {
+        let Some(state) = self.state.as_mut() else { return };
+        let mut users = vec![submission.sender.clone(), peer.clone()];
+        users.dedup();
+        users.retain(|user| state.member(user).is_none());
+        if users.is_empty() || state.kind != ConversationKind::Pair {
+            return;
+        }
+        let first_seq = state.head + 1;
+        let member = |user: &UserId| Member { user: user.clone(), role: Role::Owner, first_seq };
+        state.members.extend(users.iter().map(member));
+        self.members_changed = true;
+        self.push_entry(submission, EntryBody::Added { users }, None, [0; 16]);
+    }
+
+    /// The sender stands for the user from now on. Also said of who had left before: it tells the
+    /// others that entries have changed.
+    fn erase(&mut self, submission: &Submission, user: &UserId) -> Result<usize, Refusal> {
+        let Some(state) = self.state.as_mut() else { return Err(Refusal::NotFound) };
+        state.members.retain(|member| member.user != *user);
+        let is_group = state.kind == ConversationKind::Group;
+        self.members_changed = true;
+        let index = self.push(submission, EntryBody::Left { user: submission.sender.clone() });
+        if is_group && let Some(user) = self.promote() {
+            let body = EntryBody::RoleChanged { user, role: Role::Owner };
+            self.push_entry(submission, body, None, [0; 16]);
+        }
+        Ok(index)
     }
 
     fn create(&mut self, submission: &Submission, name: &str, others: &[UserId]) -> Result<usize, Refusal> {
@@ -219,6 +266,7 @@ impl<'a> Work<'a> {
             }
         }
         check_size(users.len())?;
+        check_reachable(&users)?;
         let members = users
             .iter()
             .enumerate()
@@ -251,6 +299,7 @@ impl<'a> Work<'a> {
             return Err(Refusal::Invalid("all of these users are members already".into()));
         }
         check_size(state.members.len() + joining.len())?;
+        check_reachable(&joining)?;
         let first_seq = state.head + 1;
         state.members.extend(joining.iter().map(|user| Member {
             user: user.clone(),
@@ -420,6 +469,13 @@ impl<'a> Work<'a> {
             _ => None,
         };
         Plan { group, verdicts, recipients: self.recipients }
+    }
+}
+
+fn check_reachable(users: &[UserId]) -> Result<(), Refusal> {
+    match users.iter().find(|user| user.is_erased()) {
+        Some(user) => Err(Refusal::Invalid(format!("{user} was erased and cannot be reached"))),
+        None => Ok(()),
     }
 }
 

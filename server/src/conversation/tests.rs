@@ -105,6 +105,54 @@ fn notes_to_oneself_have_one_member_and_no_push() {
     assert!(!group.entries[0].push);
 }
 
+fn erase(name: &str, n: u8) -> Submission {
+    Submission { sender: UserId::erased([5; 16]), ..ask("x", n, Change::Erase { user: user(name) }) }
+}
+
+#[test]
+fn an_erased_user_leaves_by_an_entry_in_the_name_that_stands_for_them() {
+    let became = UserId::erased([5; 16]);
+    let group = plan(Some(&group()), &[erase("alice", 9)]).group.unwrap();
+    let bodies: Vec<_> = group.entries.iter().map(|new| new.entry.body.clone()).collect();
+    let heir = EntryBody::RoleChanged { user: user("bob"), role: Role::Owner };
+    assert_eq!(bodies, [EntryBody::Left { user: became.clone() }, heir]);
+    assert!(group.entries.iter().all(|new| new.entry.sender == became));
+    assert!(group.state.member(&user("alice")).is_none());
+    // It is said also where they had left before: entries have changed there too.
+    let again = plan(Some(&group.state), &[erase("alice", 10)]).group.unwrap();
+    assert_eq!(again.entries[0].entry.body, EntryBody::Left { user: became });
+    assert_eq!(again.entries.len(), 1);
+}
+
+#[test]
+fn a_pair_goes_on_without_an_erased_user_and_takes_them_back_when_they_are_written_to() {
+    let to_bob = |n| Submission { peer: Some(user("bob")), ..say("alice", n, "hi") };
+    let pair = after(None, &[to_bob(1)]);
+    let alone = after(Some(&pair), &[erase("bob", 2)]);
+    assert_eq!(roles(&alone), [("alice".into(), Role::Owner)]);
+    assert!(matches!(refusal(&alone, say("alice", 3, "anybody?")), Refusal::Forbidden(_)));
+    let group = plan(Some(&alone), &[to_bob(4)]).group.unwrap();
+    assert_eq!(group.entries[0].entry.body, EntryBody::Added { users: vec![user("bob")] });
+    assert_eq!(group.state.member(&user("bob")).unwrap().first_seq, 3, "what was before stays out of sight");
+    let back = Submission { peer: Some(user("alice")), ..say("bob", 5, "it is me") };
+    let group = plan(Some(&alone), &[back]).group.unwrap();
+    assert_eq!(group.entries[0].entry.body, EntryBody::Added { users: vec![user("bob")] });
+    assert_eq!(group.entries.len(), 2);
+}
+
+#[test]
+fn nobody_reaches_or_adds_who_stands_for_an_erased_user() {
+    let gone = UserId::erased([5; 16]);
+    let message = Submission { peer: Some(gone.clone()), ..say("alice", 1, "hi") };
+    let create = Change::Create { name: "crew".into(), members: vec![gone.clone()] };
+    for refused in [message, ask("alice", 1, create)] {
+        let verdict = plan(None, &[refused]).verdicts.remove(0);
+        assert!(matches!(verdict, Verdict::Refuse(Refusal::Invalid(_))), "{verdict:?}");
+    }
+    let add = ask("alice", 9, Change::Add { users: vec![gone] });
+    assert!(matches!(refusal(&group(), add), Refusal::Invalid(_)));
+}
+
 #[test]
 fn a_conversation_that_does_not_exist_looks_like_one_that_is_not_yours() {
     let absent = plan(None, &[say("alice", 1, "hi")]).verdicts.remove(0);

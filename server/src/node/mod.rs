@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 pub mod config;
 pub mod dev;
+mod life;
 mod listen;
 mod ready;
 mod reload;
 
+pub use life::{CommandError, command};
 pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
 
@@ -39,6 +41,8 @@ use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
+use crate::upkeep::RetentionError;
+use life::Life;
 use listen::{ListenError, Listeners};
 use reload::WatchFiles;
 
@@ -68,6 +72,12 @@ pub enum StartError {
     /// A setting of the transports.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// What is kept and for how long.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
+    /// The socket for `tern store`.
+    #[error("cannot make the control socket in the directory of the store: {0}")]
+    Control(#[source] std::io::Error),
     /// A port for clients.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -100,6 +110,7 @@ pub struct Node {
     conversations: Conversations,
     presence: PresenceTasks,
     publisher: (CancellationToken, JoinHandle<()>),
+    life: Life,
     store: Arc<EmbeddedStore>,
     ops: OpsServer,
     reloader: Arc<Reloader>,
@@ -144,7 +155,8 @@ impl Node {
             metrics: metrics.clone(),
         });
         // Intents of an earlier run are published before clients are back: they are due already.
-        let publisher = start_publisher(&config, shared, events, delivery, metrics.clone());
+        let publisher = start_publisher(&config, shared, events, delivery.clone(), metrics.clone());
+        let life = Life::start(&config, store.clone(), conversations.clone(), delivery, metrics.clone())?;
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -169,6 +181,7 @@ impl Node {
             conversations,
             presence: presence_tasks,
             publisher,
+            life,
             store,
             ops,
             watch: WatchFiles::start(reloader.clone()),
@@ -224,6 +237,7 @@ impl Node {
         self.quic.close(Code::SHUTDOWN, "this node stops");
         // The packets that say so are still to leave.
         let _ = tokio::time::timeout(QUIC_GOODBYE, self.quic.wait_idle()).await;
+        self.life.stop().await;
         // No session is left that could submit: settle what they did submit.
         self.conversations.close().await;
         let (stop, publisher) = self.publisher;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tern_protocol::resume::CatchUp;
 use tern_protocol::{
-    Code, ConversationId, ConversationPage, Deliver, Envelope, Frame, Gap, MemberList, PAGE_BYTES_MAX, Page,
-    Position, Presence, Read, SyncEnd, SyncPage, UserId,
+    Code, ConversationId, ConversationPage, Deliver, Envelope, Erased, Frame, Gap, MemberList,
+    PAGE_BYTES_MAX, Page, Position, Presence, Read, SyncEnd, SyncPage, UserId,
 };
 use tokio::sync::mpsc;
 
@@ -119,6 +119,8 @@ enum Part {
     Entries { request: Option<u64>, conversation: ConversationId, from: u64, to: u64 },
     /// Entries that are only named.
     Gap { request: Option<u64>, gap: Gap },
+    /// Entries before the cursor have become tombstones.
+    Erased { request: Option<u64>, erased: Erased },
     /// All of it was sent.
     End { request: Option<u64>, changed: u32 },
 }
@@ -243,16 +245,21 @@ impl Worker {
 
     fn line_up(&mut self, request: Option<u64>, missing: &Missing) {
         let conversation = missing.conversation;
-        match missing.catch_up {
-            CatchUp::Whole { from, to } => {
-                self.catching_up.push_back(Part::Entries { request, conversation, from, to });
-            }
-            CatchUp::Tail { gap_from, gap_to, from, to } => {
-                let gap = Gap { conversation, from: gap_from, to: gap_to };
-                self.catching_up.push_back(Part::Gap { request, gap });
-                self.catching_up.push_back(Part::Entries { request, conversation, from, to });
-            }
-            CatchUp::UpToDate | CatchUp::Ahead => {}
+        if let Some(seq) = missing.erased_seq {
+            self.catching_up.push_back(Part::Erased { request, erased: Erased { conversation, seq } });
+        }
+        let (gap, entries) = match missing.catch_up {
+            CatchUp::Whole { from, to } => (None, Some((from, to))),
+            CatchUp::Tail { gap_from, gap_to, from, to } => (Some((gap_from, gap_to)), Some((from, to))),
+            CatchUp::UpToDate | CatchUp::Ahead => (None, None),
+        };
+        // What the user may not see and what is too much follow each other: one gap.
+        let first = missing.hidden.or(gap).map(|gap| gap.0);
+        if let Some((from, to)) = first.zip(gap.or(missing.hidden).map(|gap| gap.1)) {
+            self.catching_up.push_back(Part::Gap { request, gap: Gap { conversation, from, to } });
+        }
+        if let Some((from, to)) = entries {
+            self.catching_up.push_back(Part::Entries { request, conversation, from, to });
         }
     }
 
@@ -261,6 +268,7 @@ impl Worker {
         match self.catching_up.pop_front() {
             None => Ok(()),
             Some(Part::Gap { request, gap }) => self.send(request, gap.into()).await,
+            Some(Part::Erased { request, erased }) => self.send(request, erased.into()).await,
             Some(Part::End { request, changed }) => self.send(request, SyncEnd { changed }.into()).await,
             Some(Part::Entries { request, conversation, from, to }) => {
                 match self.gateway.parts.history.chunk(conversation, from, to).await {

@@ -13,8 +13,9 @@ use super::run::close_for;
 use crate::clock::unix_ms;
 use crate::hub::{Outbox, Outgoing, Session};
 use crate::registry::SessionAddress;
-use crate::store::UserChange;
+use crate::store::{StoreError, UserChange};
 use crate::transport::{Inbound, LinkInfo, LinkReader};
+use crate::upkeep::is_refused;
 
 /// Waits for Hello and opens the session. The error is what to close with, if anybody is there to hear it.
 pub(super) async fn greet(
@@ -75,6 +76,7 @@ async fn open(
     let device = hello.device.unwrap_or_else(|| {
         DeviceId::new(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid device id")
     });
+    not_erased(gateway, &claims).await?;
     remember(gateway, &claims).await?;
     let session = Session::new(number, claims.user.clone(), device.clone(), Arc::clone(outbox));
     // Live entries are queued from here on; whatever was committed before, sync finds in the store.
@@ -83,6 +85,8 @@ async fn open(
         let reason = format!("more than {} sessions of this user", parts.config.sessions_per_user);
         oldest.outbox.close(close_for(Code::SESSION_REPLACED, reason));
     }
+    // Whoever erases this user closes the sessions that are registered: one in between sees it here.
+    not_erased(gateway, &claims).await?;
     let address = SessionAddress {
         node: parts.identity.name.clone(),
         boot: parts.identity.boot,
@@ -112,13 +116,24 @@ async fn open(
     Ok(Active::new(Arc::clone(gateway), guard, address, claims))
 }
 
+/// A token issued before its user was erased opens nothing.
+async fn not_erased(gateway: &Inner, claims: &crate::auth::Claims) -> Result<(), Close> {
+    let erasure = gateway.parts.store.erasure(&claims.user).await.map_err(unavailable)?;
+    if is_refused(erasure.as_ref(), claims.issued_ms) {
+        let reason = "the user was erased; a token issued after that opens a new account";
+        return Err(close_for(Code::TOKEN_INVALID, reason));
+    }
+    Ok(())
+}
+
+fn unavailable(error: StoreError) -> Close {
+    tracing::warn!(%error, "a user could not be read or written");
+    back_off(Code::UNAVAILABLE, "the message store does not answer", Duration::from_secs(1))
+}
+
 /// Keeps the user's display name, and that they have been here.
 async fn remember(gateway: &Inner, claims: &crate::auth::Claims) -> Result<(), Close> {
     let store = &gateway.parts.store;
-    let unavailable = |error| {
-        tracing::warn!(%error, "a user could not be read or written");
-        back_off(Code::UNAVAILABLE, "the message store does not answer", Duration::from_secs(1))
-    };
     let known = store.users(std::slice::from_ref(&claims.user)).await.map_err(unavailable)?.pop().flatten();
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing

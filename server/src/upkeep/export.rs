@@ -1,0 +1,84 @@
+//! What a user gets to take along: one JSON object a line, each with its `type`.
+
+use serde_json::{Value, json};
+use tern_protocol::UserId;
+
+use crate::clock::unix_ms;
+use crate::store::{Kept, Order, PageLimit, Store, StoreError};
+
+/// Entries read at a time.
+const PAGE: PageLimit = PageLimit { entries: 500, bytes: 512 * 1024 };
+
+/// Why an export stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing is known of them.
+    #[error("nothing is kept of the user {0}")]
+    Unknown(UserId),
+    /// Whoever takes the lines has gone.
+    #[error("the export was not taken to its end")]
+    Gone,
+}
+
+/// Takes lines.
+#[async_trait::async_trait]
+pub trait Lines: Send {
+    /// Takes one; an error ends the export.
+    async fn line(&mut self, line: Value) -> Result<(), ExportError>;
+}
+
+/// Writes all that is kept of a user: profile, conversations with members and read position, and every
+/// entry of their own that they may still see. The last line says how many there were.
+pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Result<(), ExportError> {
+    let profile = store.users(std::slice::from_ref(user)).await?.pop().flatten();
+    let rows = store.inbox(user).await?;
+    if profile.is_none() && rows.is_empty() {
+        return Err(ExportError::Unknown(user.clone()));
+    }
+    let last_seen_ms = profile.as_ref().map(|user| user.last_seen_ms).filter(|time| *time > 0);
+    let name = profile.and_then(|user| user.name);
+    out.line(json!({
+        "type": "user",
+        "user": user,
+        "name": name,
+        "last_seen_ms": last_seen_ms,
+        "store_id": store.store_id(),
+        "exported_ms": unix_ms(),
+    }))
+    .await?;
+    let mut entries = 0_u64;
+    for row in &rows {
+        let id = row.conversation;
+        let Some(state) = store.conversation(id).await? else { continue };
+        let Kept { first_seq, .. } = store.kept(id).await?;
+        let member = state.member(user);
+        out.line(json!({
+            "type": "conversation",
+            "conversation": id,
+            "kind": state.kind,
+            "name": state.name,
+            // Who else is in it is theirs to know while they are.
+            "members": member.map(|_| state.members.iter().map(|member| &member.user).collect::<Vec<_>>()),
+            "role": member.map(|member| member.role),
+            "first_seq": row.first_seq.max(first_seq),
+            "last_seq": row.until_seq.unwrap_or(state.head),
+            "read_seq": row.read_seq,
+        }))
+        .await?;
+        // Own entries of earlier stays are theirs too, so from the first one there is.
+        let mut next = first_seq;
+        loop {
+            let page = store.entries(id, next..=u64::MAX, Order::Ascending, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            next = last.seq + 1;
+            for entry in page.iter().filter(|entry| entry.sender == *user) {
+                entries += 1;
+                out.line(json!({"type": "entry", "conversation": id, "entry": entry})).await?;
+            }
+        }
+    }
+    out.line(json!({"type": "end", "conversations": rows.len(), "entries": entries})).await
+}
