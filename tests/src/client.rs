@@ -19,6 +19,8 @@ use crate::websocket::{Subprotocol, WebSocketLink};
 pub enum Wire {
     /// Native QUIC.
     Quic,
+    /// WebTransport over HTTP/3, by an implementation that is not ours.
+    WebTransport,
     /// WebSocket over TLS with binary frames.
     WebSocketBinary,
     /// WebSocket without TLS with JSON.
@@ -27,12 +29,13 @@ pub enum Wire {
 
 impl Wire {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Quic, Self::WebSocketBinary, Self::WebSocketJson];
+    pub const ALL: [Self; 4] = [Self::Quic, Self::WebTransport, Self::WebSocketBinary, Self::WebSocketJson];
 
     /// The value of the `transport` label of the server's metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Quic => "quic",
+            Self::WebTransport => "webtransport",
             Self::WebSocketBinary | Self::WebSocketJson => "websocket",
         }
     }
@@ -67,7 +70,8 @@ pub struct Ended {
 }
 
 enum Link {
-    Quic(QuicLink),
+    /// Native, or below WebTransport.
+    Quic(Box<QuicLink>),
     WebSocket(Box<WebSocketLink>),
 }
 
@@ -139,7 +143,8 @@ impl RawClient {
     /// Connects and says nothing.
     pub async fn connect(server: &Server, wire: Wire) -> Self {
         let link = match wire {
-            Wire::Quic => Link::Quic(QuicLink::connect(server).await),
+            Wire::Quic => Link::Quic(Box::new(QuicLink::connect(server).await)),
+            Wire::WebTransport => Link::Quic(Box::new(QuicLink::connect_webtransport(server).await)),
             Wire::WebSocketBinary => {
                 Link::WebSocket(Box::new(WebSocketLink::connect(server, Subprotocol::Binary).await))
             }
@@ -195,7 +200,7 @@ impl RawClient {
         self.welcome.as_ref().expect("hello was said")
     }
 
-    /// The QUIC link below.
+    /// The link below, on QUIC and WebTransport.
     pub fn quic(&mut self) -> &mut QuicLink {
         match &mut self.link {
             Link::Quic(link) => link,

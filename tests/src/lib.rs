@@ -33,8 +33,8 @@ pub async fn bounded(test: impl Future<Output = ()>) {
     tokio::time::timeout(TEST_TIME, test).await.expect("the test hangs");
 }
 
-/// Runs the same test over QUIC, WebSocket with binary frames and WebSocket with JSON, as three
-/// tests named `<name>::quic` and so on.
+/// Runs the same test over QUIC, WebTransport, WebSocket with binary frames and WebSocket with JSON,
+/// as four tests named `<name>::quic` and so on.
 #[macro_export]
 macro_rules! for_each_wire {
     ($($(#[$doc:meta])* async fn $name:ident($wire:ident: $kind:ty) $body:block)*) => {
@@ -47,6 +47,11 @@ macro_rules! for_each_wire {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn quic() {
                 $crate::bounded(test($crate::Wire::Quic)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn webtransport() {
+                $crate::bounded(test($crate::Wire::WebTransport)).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,5 @@
-//! A QUIC client that knows only the protocol, and says which lane each frame came on.
+//! A client over QUIC, native or with WebTransport on it, that knows only the protocol, and says
+//! which lane each frame came on.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,9 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
-use tern_protocol::{ALPN, ConversationId, Decoder, Envelope, Incoming, StreamKind, encode};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig};
+use tern_protocol::{
+    ALPN, ConversationId, Decoder, Envelope, Incoming, SUBPROTOCOL_BINARY, StreamKind, encode,
+};
 use tokio::sync::{mpsc, watch};
+use url::Url;
+use web_transport_quinn::proto::ConnectRequest;
+use web_transport_quinn::{ClientError, RecvStream, SendStream, Session, SessionError, WebTransportError};
 
 use crate::client::Caught;
 use crate::hang::within;
@@ -53,8 +59,9 @@ pub struct Arrival {
 /// except one per lane.
 #[derive(Debug)]
 pub struct QuicLink {
-    /// The connection, for what a well-behaved client does not do.
-    pub connection: Connection,
+    /// The session, for what a well-behaved client does not do: the connection itself where no
+    /// WebTransport is spoken.
+    pub session: Session,
     control: SendStream,
     arrivals: mpsc::Receiver<Arrival>,
     held: watch::Sender<HashSet<ConversationId>>,
@@ -66,7 +73,24 @@ impl QuicLink {
     pub async fn connect(server: &Server) -> Self {
         let (endpoint, connection) = dial(server, ALPN).await;
         let connection = connection.expect("a connection");
-        Self::over(endpoint, connection).await
+        Self::over(endpoint, Session::raw(connection)).await
+    }
+
+    /// Connects, opens a WebTransport session and its control stream.
+    pub async fn connect_webtransport(server: &Server) -> Self {
+        let (endpoint, connection) = dial(server, web_transport_quinn::ALPN.as_bytes()).await;
+        let connection = connection.expect("a connection");
+        let session = Self::session(connection, &server.ready().webtransport_url).await;
+        let session = session.expect("a WebTransport session");
+        assert_eq!(session.protocol(), Some(SUBPROTOCOL_BINARY), "the subprotocol that was asked for");
+        Self::over(endpoint, session).await
+    }
+
+    /// Opens a WebTransport session on a connection.
+    pub async fn session(connection: Connection, url: &str) -> Result<Session, ClientError> {
+        let url: Url = url.parse().expect("a URL");
+        let request = ConnectRequest::new(url).with_protocol(SUBPROTOCOL_BINARY);
+        within("a WebTransport session", Session::connect(connection, request)).await
     }
 
     /// Connects with another ALPN; the error of the handshake.
@@ -74,14 +98,14 @@ impl QuicLink {
         dial(server, alpn).await.1.expect_err("the ALPN is unknown")
     }
 
-    async fn over(endpoint: Endpoint, connection: Connection) -> Self {
-        let (control, answers) = connection.open_bi().await.expect("a control stream");
+    async fn over(endpoint: Endpoint, session: Session) -> Self {
+        let (control, answers) = session.open_bi().await.expect("a control stream");
         let (sender, arrivals) = mpsc::channel(1);
         let held = watch::Sender::new(HashSet::new());
         tokio::spawn(read(Lane::Control, answers, Vec::new(), held.subscribe(), sender.clone()));
-        tokio::spawn(accept(connection.clone(), held.subscribe(), sender.clone()));
-        tokio::spawn(datagrams(connection.clone(), sender));
-        Self { connection, control, arrivals, held, _endpoint: endpoint }
+        tokio::spawn(accept(session.clone(), held.subscribe(), sender.clone()));
+        tokio::spawn(datagrams(session.clone(), sender));
+        Self { session, control, arrivals, held, _endpoint: endpoint }
     }
 
     /// Leaves the streams of this conversation unread, but for their headers, until [`Self::release`].
@@ -115,7 +139,7 @@ impl QuicLink {
 
     /// Sends a frame as a datagram.
     pub fn send_datagram(&self, envelope: &Envelope) {
-        self.connection.send_datagram(Bytes::from(encode(envelope))).expect("datagrams are on");
+        self.session.send_datagram(Bytes::from(encode(envelope))).expect("datagrams are on");
     }
 
     /// The next frame of any lane, `None` at the end.
@@ -123,20 +147,19 @@ impl QuicLink {
         self.arrivals.recv().await
     }
 
-    /// Code and reason of the connection's end.
+    /// Code and reason of the session's end.
     pub async fn closed(&self) -> Caught {
-        match within("the end of the connection", self.connection.closed()).await {
-            ConnectionError::ApplicationClosed(close) => Caught {
-                code: Some(close.error_code.into_inner()),
-                reason: String::from_utf8_lossy(&close.reason).into_owned(),
-            },
+        match within("the end of the session", self.session.closed()).await {
+            SessionError::WebTransportError(WebTransportError::Closed(code, reason)) => {
+                Caught { code: Some(code.into()), reason }
+            }
             other => Caught { code: None, reason: other.to_string() },
         }
     }
 
     /// Goes without a word of the protocol, by the transport's close.
     pub fn close(&self, code: u32, reason: &str) {
-        self.connection.close(code.into(), reason.as_bytes());
+        self.session.close(code, reason.as_bytes());
     }
 }
 
@@ -155,11 +178,11 @@ pub(crate) async fn dial(server: &Server, alpn: &[u8]) -> (Endpoint, Result<Conn
 }
 
 async fn accept(
-    connection: Connection,
+    session: Session,
     held: watch::Receiver<HashSet<ConversationId>>,
     sender: mpsc::Sender<Arrival>,
 ) {
-    while let Ok(mut stream) = connection.accept_uni().await {
+    while let Ok(mut stream) = session.accept_uni().await {
         let (held, sender) = (held.clone(), sender.clone());
         tokio::spawn(async move {
             let mut kind = [0];
@@ -175,7 +198,7 @@ async fn accept(
                 }
                 conversation = Some(ConversationId::from_bytes(id));
             }
-            let lane = Lane::Stream { index: stream.id().index(), kind, conversation };
+            let lane = Lane::Stream { index: stream.quic_id().index(), kind, conversation };
             let holds = conversation.into_iter().collect();
             read(lane, stream, holds, held, sender).await;
         });
@@ -206,8 +229,8 @@ async fn read(
     }
 }
 
-async fn datagrams(connection: Connection, sender: mpsc::Sender<Arrival>) {
-    while let Ok(bytes) = connection.read_datagram().await {
+async fn datagrams(session: Session, sender: mpsc::Sender<Arrival>) {
+    while let Ok(bytes) = session.read_datagram().await {
         let mut decoder = Decoder::default();
         decoder.extend(&bytes);
         while let Some(incoming) = decoder.next().expect("the server sends good frames") {

@@ -134,7 +134,7 @@ for_each_wire! {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
         let expected = match wire {
-            Wire::Quic => {
+            Wire::Quic | Wire::WebTransport => {
                 // Only the length: the rest never comes.
                 alice.send_bytes(&varint(FRAME_BYTES_MAX as u64 + 1)).await;
                 u64::from(Code::FRAME_TOO_LARGE.0)
@@ -215,7 +215,7 @@ for_each_wire! {
 #[tokio::test]
 async fn an_unknown_frame_that_is_not_critical_is_skipped() {
     let server = Server::start().await;
-    for wire in [Wire::Quic, Wire::WebSocketBinary] {
+    for wire in [Wire::Quic, Wire::WebTransport, Wire::WebSocketBinary] {
         let mut alice = RawClient::open(&server, wire, "alice").await;
         for _ in 0..2 * BAD_FRAMES_MAX {
             alice.send_bytes(&framed(&[0xff, 0x7f, 0, 1, 2, 3])).await;
@@ -228,7 +228,7 @@ async fn an_unknown_frame_that_is_not_critical_is_skipped() {
 #[tokio::test]
 async fn the_answer_to_a_broken_request_carries_its_number() {
     let server = Server::start().await;
-    for wire in [Wire::Quic, Wire::WebSocketBinary] {
+    for wire in [Wire::Quic, Wire::WebTransport, Wire::WebSocketBinary] {
         let mut alice = RawClient::open(&server, wire, "alice").await;
         alice.send_bytes(&framed(&[0xff, 0x7f, 3, 42, 1])).await;
         alice.send_bytes(&framed(&[28, 3, 43])).await;
@@ -248,11 +248,13 @@ async fn a_stream_or_message_that_ends_inside_a_frame_is_a_close() {
     let server = Server::start().await;
     let whole = encode(&Envelope::from(to("bob", "hello")));
     for cut in 1..whole.len() {
-        let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
-        alice.send_bytes(&whole[..cut]).await;
-        alice.quic().finish();
-        let end = alice.end().await;
-        assert_eq!(end.close.as_ref().map(|close| close.code), Some(Code::MALFORMED), "{cut}: {end:?}");
+        for wire in [Wire::Quic, Wire::WebTransport] {
+            let mut alice = RawClient::open(&server, wire, "alice").await;
+            alice.send_bytes(&whole[..cut]).await;
+            alice.quic().finish();
+            let end = alice.end().await;
+            assert_eq!(end.close.as_ref().map(|close| close.code), Some(Code::MALFORMED), "{cut}: {end:?}");
+        }
         let mut alice = RawClient::open(&server, Wire::WebSocketBinary, "alice").await;
         alice.send_bytes(&whole[..cut]).await;
         let end = alice.end().await;

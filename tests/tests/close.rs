@@ -36,7 +36,7 @@ for_each_wire! {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
         match wire {
-            Wire::Quic => alice.quic().close(4000, "I do not like it here"),
+            Wire::Quic | Wire::WebTransport => alice.quic().close(4000, "I do not like it here"),
             Wire::WebSocketBinary | Wire::WebSocketJson => {
                 let message = tokio_tungstenite::tungstenite::Message::Close(None);
                 alice.websocket().send_message(message).await;
@@ -115,7 +115,7 @@ for_each_wire! {
             end = silent.end() => end,
             () = pinging => unreachable!("it does not end"),
         };
-        if wire == Wire::Quic {
+        if matches!(wire, Wire::Quic | Wire::WebTransport) {
             // Either side of the connection may notice first.
             assert!(matches!(end.transport.code, None | Some(4303)), "{end:?}");
         } else {
@@ -145,24 +145,26 @@ for_each_wire! {
 #[tokio::test]
 async fn only_the_first_stream_of_a_client_is_read() {
     let server = Server::start().await;
-    let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
-    let (mut send, mut receive) = alice.quic().connection.open_bi().await.unwrap();
-    send.write_all(&[0; 10]).await.unwrap();
-    let stopped = within("STOP_SENDING", send.stopped()).await.unwrap();
-    assert_eq!(stopped.map(|code| code.into_inner()), Some(u64::from(Code::UNEXPECTED_FRAME.0)));
-    let read = within("RESET", receive.read_to_end(1024)).await;
-    assert!(read.is_err(), "{read:?}");
-    let mut send = alice.quic().connection.open_uni().await.unwrap();
-    send.write_all(&[StreamKind::Inbox as u8]).await.unwrap();
-    let stopped = within("STOP_SENDING", send.stopped()).await.unwrap();
-    assert_eq!(stopped.map(|code| code.into_inner()), Some(u64::from(Code::UNEXPECTED_FRAME.0)));
-    alice.say("bob", "goes on").await;
+    for wire in [Wire::Quic, Wire::WebTransport] {
+        let mut alice = RawClient::open(&server, wire, "alice").await;
+        let (mut send, mut receive) = alice.quic().session.open_bi().await.unwrap();
+        send.write_all(&[0; 10]).await.unwrap();
+        let stopped = within("STOP_SENDING", send.stopped()).await.unwrap();
+        assert_eq!(stopped, Some(Code::UNEXPECTED_FRAME.0.into()), "{wire:?}");
+        let read = within("RESET", receive.read_to_end(1024)).await;
+        assert!(read.is_err(), "{wire:?}: {read:?}");
+        let mut send = alice.quic().session.open_uni().await.unwrap();
+        send.write_all(&[StreamKind::Inbox as u8]).await.unwrap();
+        let stopped = within("STOP_SENDING", send.stopped()).await.unwrap();
+        assert_eq!(stopped, Some(Code::UNEXPECTED_FRAME.0.into()), "{wire:?}");
+        alice.say("bob", "goes on").await;
+    }
 }
 
 #[tokio::test]
 async fn another_alpn_is_no_connection() {
     let server = Server::start().await;
-    for alpn in [&b"h2"[..], b"tern/2", b"http/1.1"] {
+    for alpn in [&b"h3-29"[..], b"tern/2", b"http/1.1"] {
         let error = QuicLink::refused(&server, alpn).await.to_string();
         assert!(error.contains("application protocol") || error.contains("120"), "{error}");
     }

@@ -19,7 +19,7 @@ const WRITERS: [(&str, Wire); 4] = [
     ("alice", Wire::Quic),
     ("bob", Wire::WebSocketBinary),
     ("carol", Wire::WebSocketJson),
-    ("dave", Wire::Quic),
+    ("dave", Wire::WebTransport),
 ];
 
 /// What one user sends, over all crashes.

@@ -12,12 +12,18 @@ fn long(number: u64) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_active_conversations_use_two_streams_and_an_unread_one_leaves_the_other_flowing() {
+    for wire in [Wire::Quic, Wire::WebTransport] {
+        an_unread_stream_leaves_the_other_flowing(wire).await;
+    }
+}
+
+async fn an_unread_stream_leaves_the_other_flowing(wire: Wire) {
     // What the unread stream and the outbox hold together; more would be Lagged.
     const UNREAD: u64 = 16;
     let server = Server::start().await;
-    let mut bob = RawClient::open(&server, Wire::Quic, "bob").await;
-    let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
-    let mut carol = RawClient::open(&server, Wire::Quic, "carol").await;
+    let mut bob = RawClient::open(&server, wire, "bob").await;
+    let mut alice = RawClient::open(&server, wire, "alice").await;
+    let mut carol = RawClient::open(&server, wire, "carol").await;
     let (unread, read) = (pair("alice", "bob"), pair("bob", "carol"));
     bob.quic().hold(unread);
     for number in 1..=UNREAD {
@@ -48,12 +54,18 @@ async fn two_active_conversations_use_two_streams_and_an_unread_one_leaves_the_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_conversations_than_streams_share_the_inbox_stream_and_lose_nothing() {
+    for wire in [Wire::Quic, Wire::WebTransport] {
+        conversations_share_the_inbox_stream(wire).await;
+    }
+}
+
+async fn conversations_share_the_inbox_stream(wire: Wire) {
     let server = loose().set("TRANSPORT__QUIC_CONVERSATION_STREAMS_MAX", "4").start().await;
-    let mut bob = RawClient::open(&server, Wire::Quic, "bob").await;
+    let mut bob = RawClient::open(&server, wire, "bob").await;
     let mut lanes = HashSet::new();
     let names: Vec<String> = (0..12).map(|number| format!("user{number}")).collect();
     for (round, name) in (1..=2).flat_map(|round| names.iter().map(move |name| (round, name))) {
-        let mut client = RawClient::open(&server, Wire::Quic, name).await;
+        let mut client = RawClient::open(&server, wire, name).await;
         client.say("bob", "hi").await;
         let arrival = within("the entry", bob.quic().next()).await.expect("the session goes on");
         let Frame::Deliver(deliver) = &arrival.envelope.frame else { panic!("{arrival:?}") };

@@ -53,9 +53,9 @@ for_each_wire! {
     async fn every_member_sees_the_same_dense_log_with_each_senders_order(wire: Wire) {
         const EACH: usize = 40;
         let server = Server::start().await;
-        let names = ["alice", "bob", "carol"];
+        let names = ["alice", "bob", "carol", "erin"];
         let mut alice = RawClient::open(&server, wire, "alice").await;
-        let group = alice.group("team", &["bob", "carol", "dave"]).await;
+        let group = alice.group("team", &["bob", "carol", "erin", "dave"]).await;
         // One of them uses each of the wires.
         let senders = names.iter().zip(Wire::ALL).map(|(name, wire)| {
             let (server, name) = (&server, *name);

@@ -169,9 +169,15 @@ for_each_wire! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn typing_is_a_datagram_on_quic_in_both_directions() {
+    for wire in [Wire::Quic, Wire::WebTransport] {
+        typing_is_a_datagram(wire).await;
+    }
+}
+
+async fn typing_is_a_datagram(wire: Wire) {
     let server = Server::start().await;
-    let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
-    let mut bob = RawClient::open(&server, Wire::Quic, "bob").await;
+    let mut alice = RawClient::open(&server, wire, "alice").await;
+    let mut bob = RawClient::open(&server, wire, "bob").await;
     alice.say("bob", "hi").await;
     bob.entry(pair("alice", "bob")).await;
     let typing = async {

@@ -109,6 +109,9 @@ impl Device {
             .persistence(FilePersistence::new(&self.file));
         config = match self.wire {
             Wire::Quic => config.quic(ready.quic_addr.to_string()).transport(TransportChoice::Quic),
+            Wire::WebTransport => {
+                config.webtransport(&ready.webtransport_url).transport(TransportChoice::WebTransport)
+            }
             Wire::WebSocketBinary => config.websocket(&ready.wss_url).transport(TransportChoice::WebSocket),
             Wire::WebSocketJson => {
                 config.websocket(&ready.websocket_url).transport(TransportChoice::WebSocket)
