@@ -23,7 +23,7 @@ const IN_FLIGHT_MAX: i64 = 1_000;
 /// Replay an IRC log as a group chat and check that everybody received the same
 ///
 /// The most active authors become members of one group, each with a connection of its own, over
-/// QUIC and WebSocket in turn. Each author's messages are sent in the order of the file. At the end
+/// QUIC, WebTransport and WebSocket in turn. Each author's messages are sent in the order of the file. At the end
 /// every member must have received the same log, whole and in order, and one that starts from zero
 /// must read the same page by page.
 ///

@@ -41,6 +41,8 @@ pub(crate) enum TargetError {
 pub(crate) enum Lane {
     /// Native QUIC.
     Quic,
+    /// WebTransport.
+    Webtransport,
     /// WebSocket with binary frames.
     WebsocketBinary,
     /// WebSocket with JSON frames.
@@ -51,6 +53,7 @@ impl std::fmt::Display for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Quic => "QUIC",
+            Self::Webtransport => "WebTransport",
             Self::WebsocketBinary => "WebSocket",
             Self::WebsocketJson => "WebSocket with JSON",
         })
@@ -68,6 +71,8 @@ pub(crate) struct Target {
 struct Addresses {
     /// `host:port`; absent: the server has no TLS and so no QUIC.
     quic: Option<String>,
+    /// Absent as well then.
+    webtransport: Option<String>,
     websocket: String,
 }
 
@@ -75,7 +80,11 @@ impl Target {
     /// A node that runs on this machine.
     pub(crate) fn of_node(ready: &Ready) -> Result<Self, TargetError> {
         let secret = ready.jwt_secret_file.as_deref().ok_or(TargetError::NoSecret)?;
-        let addresses = Addresses { quic: Some(ready.quic_addr.clone()), websocket: ready.wss_url.clone() };
+        let addresses = Addresses {
+            quic: Some(ready.quic_addr.clone()),
+            webtransport: Some(ready.webtransport_url.clone()),
+            websocket: ready.wss_url.clone(),
+        };
         let trust = Trust::CertSha256(pin(&ready.cert_sha256)?);
         Ok(Self { addresses, trust, key: Arc::new(SigningKey::from_secret_file(secret)?) })
     }
@@ -99,6 +108,11 @@ impl Target {
         self.addresses.quic.as_deref()
     }
 
+    /// URL of the WebTransport endpoint, with its path; `None` where the server has no TLS.
+    pub(crate) fn webtransport(&self) -> Option<&str> {
+        self.addresses.webtransport.as_deref()
+    }
+
     /// URL of the WebSocket endpoint, with its path.
     pub(crate) fn websocket(&self) -> &str {
         &self.addresses.websocket
@@ -117,7 +131,7 @@ impl Target {
     /// How the member of this number is connected.
     pub(crate) fn lane(&self, number: usize) -> Lane {
         let lanes: &[Lane] = match self.addresses.quic {
-            Some(_) => &[Lane::Quic, Lane::WebsocketBinary, Lane::WebsocketJson],
+            Some(_) => &[Lane::Quic, Lane::Webtransport, Lane::WebsocketBinary, Lane::WebsocketJson],
             None => &[Lane::WebsocketBinary, Lane::WebsocketJson],
         };
         lanes[number % lanes.len()]
@@ -135,6 +149,10 @@ impl Target {
             Lane::Quic => {
                 config.quic.clone_from(&self.addresses.quic);
                 config.transport = TransportChoice::Quic;
+            }
+            Lane::Webtransport => {
+                config.webtransport.clone_from(&self.addresses.webtransport);
+                config.transport = TransportChoice::WebTransport;
             }
             Lane::WebsocketBinary => config.websocket_format = WebSocketFormat::Binary,
             Lane::WebsocketJson => config.websocket_format = WebSocketFormat::Json,
@@ -186,9 +204,16 @@ fn parse_url(url: &str) -> Option<Addresses> {
     match scheme {
         "https" | "wss" => {
             let host = with_port(authority);
-            Some(Addresses { websocket: format!("wss://{host}{path}"), quic: Some(host) })
+            Some(Addresses {
+                websocket: format!("wss://{host}{path}"),
+                webtransport: Some(format!("https://{host}{CONNECT_PATH}")),
+                quic: Some(host),
+            })
         }
-        "http" | "ws" => Some(Addresses { quic: None, websocket: format!("ws://{authority}{path}") }),
+        "http" | "ws" => {
+            let websocket = format!("ws://{authority}{path}");
+            Some(Addresses { quic: None, webtransport: None, websocket })
+        }
         _ => None,
     }
 }
@@ -221,7 +246,11 @@ mod tests {
     use super::*;
 
     fn addresses(quic: Option<&str>, websocket: &str) -> Option<Addresses> {
-        Some(Addresses { quic: quic.map(str::to_owned), websocket: websocket.to_owned() })
+        Some(Addresses {
+            quic: quic.map(str::to_owned),
+            webtransport: quic.map(|host| format!("https://{host}/v1/connect")),
+            websocket: websocket.to_owned(),
+        })
     }
 
     #[test]
@@ -259,7 +288,8 @@ mod tests {
     #[test]
     fn a_development_node_is_recognised_by_any_of_its_addresses() {
         let ready: Ready = serde_json::from_value(serde_json::json!({
-            "quic_addr": "127.0.0.1:4433", "websocket_url": "ws://127.0.0.1:8080/v1/connect",
+            "quic_addr": "127.0.0.1:4433", "webtransport_url": "https://127.0.0.1:4433/v1/connect",
+            "websocket_url": "ws://127.0.0.1:8080/v1/connect",
             "wss_url": "wss://127.0.0.1:4433/v1/connect", "http_url": "http://127.0.0.1:8080",
             "ops_url": "http://127.0.0.1:9433", "cert_sha256": "00",
             "store_id": "2f1c0f0e-9d55-4b60-8d0a-5f3c1b2a4d6e", "jwt_secret_file": null, "tokens": null,

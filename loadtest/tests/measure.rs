@@ -19,7 +19,7 @@ fn report(output: &Output) -> Value {
 
 #[test]
 fn every_message_of_a_benchmark_is_acked_and_delivered_once_over_every_transport() {
-    for transport in ["quic", "websocket", "mixed"] {
+    for transport in ["quic", "webtransport", "websocket", "mixed"] {
         let output =
             run(&["bench", "--senders", "1,6", "--seconds", "1", "--transport", transport, "--json"]);
         let report = report(&output);
@@ -60,11 +60,14 @@ fn idle_sessions_live_and_have_a_cost() {
     let output = run(&["idle", "--sessions", "5,10,20", "--settle", "0", "--json"]);
     let report = report(&output);
     assert_eq!(report["held"], true);
-    for (cost, transport) in report["costs"].as_array().unwrap().iter().zip(["quic", "websocket"]) {
+    for (cost, transport) in
+        report["costs"].as_array().unwrap().iter().zip(["quic", "webtransport", "websocket"])
+    {
         assert_eq!(cost["transport"], transport);
         assert_eq!(cost["lost"], 0);
         assert_eq!(cost["points"].as_array().unwrap().len(), 3);
         assert!(cost["settled_bytes_per_session"].is_number());
+        assert!(cost["opening_us_per_session"].as_f64().unwrap() > 0.0);
     }
 }
 

@@ -38,7 +38,7 @@ fn a_log_is_replayed_on_a_node_of_its_own_and_every_check_holds() {
     assert_eq!(report["run"]["sent"], 601);
     let members = report["input"]["members"].as_u64().unwrap();
     assert_eq!(report["run"]["received"].as_u64().unwrap(), members * 602);
-    assert_eq!(report["run"]["transports"].as_object().unwrap().len(), 3, "all transports take part");
+    assert_eq!(report["run"]["transports"].as_object().unwrap().len(), 4, "all transports take part");
     assert_eq!(report["run"]["checks"].as_array().unwrap().len(), 7);
     assert_eq!(report["input"]["repaired_bytes"], 1);
     let skipped = serde_json::json!({"status": 1, "action": 1, "empty": 1});

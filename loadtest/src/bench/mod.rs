@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
 use tern_protocol::{TEXT_BYTES_MAX, UserId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -62,41 +63,56 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 200,
           value_parser = clap::value_parser!(u16).range(BYTES_MIN as i64..=TEXT_BYTES_MAX as i64))]
     text_bytes: u16,
-    /// How clients connect
-    #[arg(long, value_enum, default_value_t = Mix::Mixed)]
-    transport: Mix,
+    /// How clients connect; each is measured by itself, in the same run
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mix::Mixed])]
+    transport: Vec<Mix>,
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
 }
 
 /// Which clients use which transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
 enum Mix {
     /// All of them QUIC
     Quic,
+    /// All of them WebTransport
+    Webtransport,
     /// All of them WebSocket
     Websocket,
-    /// Of each pair one QUIC and one WebSocket, in turn
+    /// Sender and receiver of each pair on different ones of the three, in turn
     Mixed,
 }
 
 impl Mix {
     /// Of the sender and the receiver of this pair.
     fn of(self, pair: usize) -> (Transport, Transport) {
+        const ALL: [Transport; 3] = [Transport::Quic, Transport::Webtransport, Transport::Websocket];
         match self {
             Self::Quic => (Transport::Quic, Transport::Quic),
+            Self::Webtransport => (Transport::Webtransport, Transport::Webtransport),
             Self::Websocket => (Transport::Websocket, Transport::Websocket),
-            Self::Mixed if pair.is_multiple_of(2) => (Transport::Quic, Transport::Websocket),
-            Self::Mixed => (Transport::Websocket, Transport::Quic),
+            Self::Mixed => (ALL[pair % ALL.len()], ALL[(pair + 1) % ALL.len()]),
         }
     }
 
     fn descriptors(self, pairs: u64) -> u64 {
         match self {
-            Self::Quic => DESCRIPTORS_SPARE,
+            Self::Quic | Self::Webtransport => DESCRIPTORS_SPARE,
             Self::Websocket => 2 * pairs + DESCRIPTORS_SPARE,
             Self::Mixed => pairs + DESCRIPTORS_SPARE,
+        }
+    }
+}
+
+impl std::fmt::Display for Mix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Quic => Transport::Quic.fmt(f),
+            Self::Webtransport => Transport::Webtransport.fmt(f),
+            Self::Websocket => Transport::Websocket.fmt(f),
+            Self::Mixed => f.pad("mixed"),
         }
     }
 }
@@ -118,7 +134,8 @@ impl Bench {
 
     fn report(&self) -> anyhow::Result<Report> {
         let pairs = self.senders.iter().copied().max().unwrap_or(1);
-        process::ensure_descriptors(self.transport.descriptors(pairs.into()))?;
+        let descriptors = self.transport.iter().map(|mix| mix.descriptors(pairs.into())).max();
+        process::ensure_descriptors(descriptors.unwrap_or(0))?;
         let server = self.server.open()?;
         let disk = || match &server.own {
             Some(node) => disk::probe(node.data_dir()).map(Some).context("the disk"),
@@ -129,15 +146,17 @@ impl Bench {
         let disk_before = disk()?;
         let mut levels: Vec<Level> = Vec::new();
         let mut broken = None;
-        for senders in &self.senders {
-            match runtime.block_on(self.level(&server, usize::from(*senders), &progress)) {
+        let levels_asked =
+            self.transport.iter().flat_map(|mix| self.senders.iter().map(move |it| (*mix, *it)));
+        for (mix, senders) in levels_asked {
+            match runtime.block_on(self.level(&server, mix, usize::from(senders), &progress)) {
                 Ok(level) => levels.push(level),
                 // What was measured before is still told.
                 Err(error) if !levels.is_empty() => {
-                    broken = Some(format!("{senders} senders: {error:#}"));
+                    broken = Some(format!("{mix}, {senders} senders: {error:#}"));
                     break;
                 }
-                Err(error) => return Err(error.context(format!("{senders} senders"))),
+                Err(error) => return Err(error.context(format!("{mix}, {senders} senders"))),
             }
         }
         progress.end();
@@ -146,7 +165,13 @@ impl Bench {
         Ok(Report { text_bytes: self.text_bytes, disk_before, disk_after, levels, broken })
     }
 
-    async fn level(&self, server: &Server, senders: usize, progress: &Progress) -> anyhow::Result<Level> {
+    async fn level(
+        &self,
+        server: &Server,
+        mix: Mix,
+        senders: usize,
+        progress: &Progress,
+    ) -> anyhow::Result<Level> {
         let dialer = Dialer::new(&server.target, QUIC_SOCKETS).await?;
         let base = Instant::now();
         let unset = Schedule { base, start: base, end: base, text_bytes: self.text_bytes.into() };
@@ -154,7 +179,7 @@ impl Bench {
         // Users nobody has used before: their conversations begin with this run.
         let run: u64 = rand::random();
         let pairs: Vec<Pair> = stream::iter(0..senders)
-            .map(|number| self.connect(&dialer, run, number, unset))
+            .map(|number| self.connect(&dialer, run, mix.of(number), number, unset))
             .buffer_unordered(OPENING_MAX)
             .inspect_ok(|_| progress.step())
             .try_collect()
@@ -176,17 +201,17 @@ impl Bench {
         let processor = before.until_now(server)?;
         // A panic of a pair is one of this program.
         let outcomes = tasks.join_all().await;
-        Ok(self.summary(senders, outcomes, processor))
+        Ok(self.summary(mix, senders, outcomes, processor))
     }
 
     async fn connect(
         &self,
         dialer: &Dialer<'_>,
         run: u64,
+        (sending, receiving): (Transport, Transport),
         number: usize,
         schedule: Schedule,
     ) -> anyhow::Result<Pair> {
-        let (sending, receiving) = self.transport.of(number);
         let user = |side: &str| UserId::new(&format!("bench-{run:016x}-{number}-{side}"));
         let (sender, receiver) = (user("a")?, user("b")?);
         let open = async |user: UserId, transport: Transport| -> anyhow::Result<(UserId, Light)> {
@@ -200,7 +225,7 @@ impl Bench {
         Pair::warm_up(sender, receiver, schedule).await.context("the first message of a pair")
     }
 
-    fn summary(&self, senders: usize, outcomes: Vec<PairOutcome>, processor: Processor) -> Level {
+    fn summary(&self, mix: Mix, senders: usize, outcomes: Vec<PairOutcome>, processor: Processor) -> Level {
         let (mut durable, mut delivered) = (histogram(), histogram());
         let mut faults = Faults::default();
         let (mut in_time, mut checked, mut put_off) = (0, 0, 0);
@@ -218,6 +243,7 @@ impl Bench {
         }
         let seconds = f64::from(self.seconds);
         Level {
+            transport: mix,
             senders,
             seconds: self.seconds,
             messages_per_second: in_time as f64 / seconds,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Mix;
 use super::disk::DiskRate;
 use super::ledger::Faults;
 use crate::process::processor_time;
@@ -51,6 +52,7 @@ pub(super) struct ProcessorPerMessage {
 /// One measurement.
 #[derive(Debug, Serialize)]
 pub(super) struct Level {
+    pub(super) transport: Mix,
     pub(super) senders: usize,
     pub(super) seconds: u16,
     pub(super) messages_per_second: f64,
@@ -108,14 +110,15 @@ impl Report {
         writeln!(out, "texts of {} bytes; times in ms; processor time in µs a message", self.text_bytes)?;
         writeln!(
             out,
-            "{:>8} {:>11} {:>9} {:>9} {:>11} {:>9} {:>6} {:>10}",
-            "senders", "messages/s", "durable", "P99", "delivered", "P99", "node", "generator"
+            "{:<12} {:>8} {:>11} {:>9} {:>9} {:>11} {:>9} {:>6} {:>10}",
+            "", "senders", "messages/s", "durable", "P99", "delivered", "P99", "node", "generator"
         )?;
         for level in &self.levels {
             let node_us = level.processor.node_us.map_or("-".to_owned(), |node_us| format!("{node_us:.0}"));
             writeln!(
                 out,
-                "{:>8} {:>11.0} {:>9.2} {:>9.2} {:>11.2} {:>9.2} {node_us:>6} {:>10.0}",
+                "{:<12} {:>8} {:>11.0} {:>9.2} {:>9.2} {:>11.2} {:>9.2} {node_us:>6} {:>10.0}",
+                level.transport,
                 level.senders,
                 level.messages_per_second,
                 level.durable.p50_ms,
@@ -142,16 +145,19 @@ impl Report {
 
 impl Level {
     fn write_faults(&self, out: &mut String) -> fmt::Result {
-        let Self { senders, put_off, faults, .. } = self;
+        let Self { transport, senders, put_off, faults, .. } = self;
         if *put_off > 0 {
-            writeln!(out, "{senders} senders: {put_off} sends were put off by the server and repeated")?;
+            writeln!(
+                out,
+                "{transport}, {senders} senders: {put_off} sends were put off by the server and repeated"
+            )?;
         }
         for fault in &faults.first {
-            writeln!(out, "{senders} senders: FAULT {fault}")?;
+            writeln!(out, "{transport}, {senders} senders: FAULT {fault}")?;
         }
         match faults.count - faults.first.len() as u64 {
             0 => Ok(()),
-            more => writeln!(out, "{senders} senders: … and {more} more faults"),
+            more => writeln!(out, "{transport}, {senders} senders: … and {more} more faults"),
         }
     }
 }

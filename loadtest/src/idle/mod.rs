@@ -1,4 +1,5 @@
-//! `tern-loadtest idle`: what an idle session costs a node in memory, by slope.
+//! `tern-loadtest idle`: what an idle session costs a node in memory, by slope, and its opening in
+//! processor time.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::exit;
 use crate::light::{Dialer, Transport};
 use crate::node::OwnNode;
-use crate::process::{ensure_descriptors, resident_bytes};
+use crate::process::{ensure_descriptors, processor_time, resident_bytes};
 use crate::report::Progress;
 use crate::target::Target;
 
@@ -24,7 +25,7 @@ use report::{Cost, Point, Report};
 const SESSIONS_MAX: i64 = 15_000;
 /// File descriptors besides those of the connections.
 const DESCRIPTORS_SPARE: u64 = 200;
-/// One socket carries all QUIC sessions.
+/// One socket carries all sessions of QUIC, and one those of WebTransport.
 const QUIC_SOCKETS: usize = 1;
 
 /// Measure what an idle session costs the server in memory
@@ -32,7 +33,8 @@ const QUIC_SOCKETS: usize = 1;
 /// Starts a fresh node for each transport, opens sessions in steps, and reads the memory of the
 /// node's process that is in RAM. Sessions say hello and then only ping. The cost of one is the
 /// slope over the steps, so that what the node needs anyway does not count. What the kernel needs
-/// for sockets is not part of it.
+/// for sockets is not part of it. Beside it: the processor time of the node to open one, with a
+/// whole TLS handshake, token and all up to Welcome.
 ///
 /// Exit code: 0 every session lived to the end, 1 one did not, 2 nothing was measured.
 #[derive(Debug, Args)]
@@ -42,7 +44,7 @@ pub(crate) struct Idle {
           value_parser = clap::value_parser!(u16).range(1..=SESSIONS_MAX))]
     sessions: Vec<u16>,
     /// Which transports
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Which::Quic, Which::Websocket])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Which::Quic, Which::Webtransport, Which::Websocket])]
     transport: Vec<Which>,
     /// Seconds that memory may settle after each step; the default outlasts one round of pings
     #[arg(long, value_name = "S", default_value_t = 25, value_parser = clap::value_parser!(u16).range(0..=600))]
@@ -57,6 +59,8 @@ pub(crate) struct Idle {
 enum Which {
     /// Native QUIC
     Quic,
+    /// WebTransport
+    Webtransport,
     /// WebSocket over TLS
     Websocket,
 }
@@ -65,6 +69,7 @@ impl From<Which> for Transport {
     fn from(which: Which) -> Self {
         match which {
             Which::Quic => Self::Quic,
+            Which::Webtransport => Self::Webtransport,
             Which::Websocket => Self::Websocket,
         }
     }
@@ -109,11 +114,13 @@ impl Idle {
             let mut crowd = Crowd::new(Dialer::new(&target, QUIC_SOCKETS).await?, transport);
             let empty_bytes = resident_bytes(node.pid())?;
             let (mut points, mut lost) = (Vec::new(), Vec::new());
-            let mut before = 0;
+            let (mut before, mut opening) = (0, Duration::ZERO);
             for sessions in self.sessions.iter().map(|sessions| usize::from(*sessions)) {
                 progress.phase("connect", sessions - before);
                 before = sessions;
+                let used = processor_time(node.pid())?;
                 crowd.grow(sessions, || progress.step()).await?;
+                opening += processor_time(node.pid())?.saturating_sub(used);
                 let connected_bytes = resident_bytes(node.pid())?;
                 progress.phase("settle", self.settle.into());
                 for _ in 0..self.settle {
@@ -124,7 +131,7 @@ impl Idle {
                 points.push(Point { sessions, connected_bytes, settled_bytes });
                 lost.extend(crowd.ended());
             }
-            anyhow::Ok(Cost::new(transport, empty_bytes, points, &lost))
+            anyhow::Ok(Cost::new(transport, empty_bytes, points, opening, &lost))
         })?;
         // The sessions end with their runtime, before the node does.
         drop(runtime);

@@ -1,6 +1,7 @@
 //! What the measurement of idle sessions tells at its end.
 
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -31,6 +32,8 @@ pub(super) struct Cost {
     /// Slope over the steps; absent with a single step.
     connected_bytes_per_session: Option<f64>,
     settled_bytes_per_session: Option<f64>,
+    /// Processor time of the node to open one, in microseconds, over all of them.
+    opening_us_per_session: f64,
     /// Sessions that did not live to the end.
     lost: usize,
     lost_because: Vec<String>,
@@ -41,8 +44,10 @@ impl Cost {
         transport: Transport,
         empty_bytes: u64,
         points: Vec<Point>,
+        opening: Duration,
         lost: &[LightError],
     ) -> Self {
+        let sessions = points.last().map_or(1, |point| point.sessions.max(1));
         let slope = |bytes: fn(&Point) -> u64| {
             let points: Vec<_> = points.iter().map(|point| (point.sessions, bytes(point))).collect();
             bytes_per_session(&points)
@@ -53,6 +58,7 @@ impl Cost {
             connected_bytes_per_session: slope(|point| point.connected_bytes),
             settled_bytes_per_session: slope(|point| point.settled_bytes),
             points,
+            opening_us_per_session: opening.as_secs_f64() * 1e6 / sessions as f64,
             lost: lost.len(),
             lost_because: lost.iter().take(REASONS_SHOWN_MAX).map(ToString::to_string).collect(),
         }
@@ -93,20 +99,22 @@ impl Report {
             "memory of the node's process in RAM (VmRSS), without what the kernel needs for sockets"
         )?;
         let settled = format!("after {} s", self.settle_s);
-        writeln!(out, "{:<10} {:>9} {:>14} {settled:>14}", "", "sessions", "connected")?;
+        writeln!(out, "{:<12} {:>9} {:>14} {settled:>14}", "", "sessions", "connected")?;
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         for cost in &self.costs {
             let transport = cost.transport.to_string();
-            writeln!(out, "{transport:<10} {:>9} {:>14}", 0, mib(cost.empty_bytes))?;
+            writeln!(out, "{transport:<12} {:>9} {:>14}", 0, mib(cost.empty_bytes))?;
             for Point { sessions, connected_bytes, settled_bytes } in &cost.points {
                 let (connected, settled) = (mib(*connected_bytes), mib(*settled_bytes));
-                writeln!(out, "{:<10} {sessions:>9} {connected:>14} {settled:>14}", "")?;
+                writeln!(out, "{:<12} {sessions:>9} {connected:>14} {settled:>14}", "")?;
             }
             if let (Some(connected), Some(settled)) =
                 (cost.connected_bytes_per_session, cost.settled_bytes_per_session)
             {
-                writeln!(out, "{:<10} {:>9} {connected:>8.0} bytes {settled:>8.0} bytes", "", "each")?;
+                writeln!(out, "{:<12} {:>9} {connected:>8.0} bytes {settled:>8.0} bytes", "", "each")?;
             }
+            let opening = cost.opening_us_per_session;
+            writeln!(out, "{:<12} {:>9} {opening:>8.0} µs of processor time", "", "to open")?;
             if cost.lost > 0 {
                 writeln!(out, "{} sessions did not live to the end:", cost.lost)?;
             }

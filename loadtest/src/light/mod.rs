@@ -1,4 +1,4 @@
-//! Light clients: one session each over QUIC or WebSocket, frames in and out as they are. Nothing
+//! Light clients: one session each over QUIC, WebTransport or WebSocket, frames in and out as they are. Nothing
 //! is retried, reordered or remembered here, so that a run sees what the server really does, and a
 //! generator can hold thousands of them.
 
@@ -30,14 +30,17 @@ const AGENT: &str = concat!("tern-loadtest/", env!("CARGO_PKG_VERSION"));
 pub(crate) enum Transport {
     /// Native QUIC.
     Quic,
+    /// WebTransport.
+    Webtransport,
     /// WebSocket with binary frames.
     Websocket,
 }
 
 impl std::fmt::Display for Transport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Quic => "QUIC",
+            Self::Webtransport => "WebTransport",
             Self::Websocket => "WebSocket",
         })
     }
@@ -87,18 +90,23 @@ impl LightError {
 pub(crate) struct Dialer<'a> {
     target: &'a Target,
     quic: Option<QuicDialer>,
+    webtransport: Option<QuicDialer>,
     websocket: WebSocketDialer,
 }
 
 impl<'a> Dialer<'a> {
-    /// Sessions over QUIC are spread over so many sockets. To be called inside a runtime.
+    /// Sessions over QUIC and over WebTransport are spread over so many sockets each. To be called inside a runtime.
     pub(crate) async fn new(target: &'a Target, sockets: usize) -> Result<Self, LightError> {
         let quic = match target.quic() {
             Some(address) => Some(QuicDialer::new(address, target.trust(), sockets).await?),
             None => None,
         };
+        let webtransport = match target.webtransport() {
+            Some(url) => Some(QuicDialer::webtransport(url, target.trust(), sockets).await?),
+            None => None,
+        };
         let websocket = WebSocketDialer::new(target.websocket(), target.trust())?;
-        Ok(Self { target, quic, websocket })
+        Ok(Self { target, quic, webtransport, websocket })
     }
 
     /// Opens a session: returns after Welcome.
@@ -108,12 +116,13 @@ impl<'a> Dialer<'a> {
 
     async fn attempt(&self, user: &UserId, transport: Transport) -> Result<Light, LightError> {
         let token = Token(self.target.token(user)?);
-        let mut link = match (transport, &self.quic) {
-            (Transport::Quic, Some(dialer)) => Link::Quic(dialer.dial().await?),
-            (Transport::Quic, None) => {
-                return Err(LightError::Address("this server has no QUIC: its URL has no TLS".into()));
+        let no_quic = || LightError::Address("this server has no QUIC: its URL has no TLS".into());
+        let mut link = match transport {
+            Transport::Quic => Link::Quic(Box::new(self.quic.as_ref().ok_or_else(no_quic)?.dial().await?)),
+            Transport::Webtransport => {
+                Link::Quic(Box::new(self.webtransport.as_ref().ok_or_else(no_quic)?.dial().await?))
             }
-            (Transport::Websocket, _) => Link::Websocket(Box::new(self.websocket.dial().await?)),
+            Transport::Websocket => Link::Websocket(Box::new(self.websocket.dial().await?)),
         };
         link.send(Hello { token, device: None, agent: Some(AGENT.to_owned()), features: 0 }).await?;
         match link.recv().await? {
@@ -133,7 +142,8 @@ pub(crate) struct Light {
 }
 
 enum Link {
-    Quic(QuicLink),
+    /// Native or below WebTransport.
+    Quic(Box<QuicLink>),
     Websocket(Box<WebSocketLink>),
 }
 

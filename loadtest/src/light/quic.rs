@@ -1,4 +1,4 @@
-//! Light clients over native QUIC, many on each socket.
+//! Light clients over QUIC, native or with WebTransport on it, many on each socket.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream::{self, SelectAll, Stream, StreamExt};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime};
+use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, TokioRuntime};
 use tern_client::Trust;
-use tern_protocol::{ALPN, Decoder, Frame, Incoming, StreamKind};
+use tern_protocol::{ALPN, Decoder, Frame, Incoming, SUBPROTOCOL_BINARY, StreamKind};
+use url::Url;
+use web_transport_quinn::proto::ConnectRequest;
+use web_transport_quinn::{RecvStream, SendStream, Session};
 
 use super::{LightError, tls};
 
@@ -19,6 +22,10 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const READ_BYTES: usize = 16 * 1024;
 /// Streams that the server may have open on one connection.
 const SERVER_STREAMS_MAX: u32 = 64;
+/// Streams that HTTP/3 has open beside them: control, the two of QPACK, and one of an unknown kind.
+const HTTP3_STREAMS: u32 = 4;
+/// Datagrams that wait to be read, in bytes. WebTransport must have some; nobody reads them.
+const DATAGRAM_BUFFER: usize = 2 * 1024;
 /// Bytes of the conversation's id behind the kind of a stream.
 const CONVERSATION_BYTES: usize = 16;
 
@@ -29,21 +36,39 @@ pub(super) struct QuicDialer {
     config: ClientConfig,
     endpoints: Vec<Endpoint>,
     next: AtomicUsize,
+    /// What is asked for where WebTransport is spoken.
+    request: Option<ConnectRequest>,
 }
 
 impl QuicDialer {
+    /// Speaks the protocol directly on QUIC.
     pub(super) async fn new(address: &str, trust: &Trust, sockets: usize) -> Result<Self, LightError> {
+        Self::with(address, ALPN, trust, sockets).await
+    }
+
+    /// Speaks WebTransport: a session at this URL on each connection.
+    pub(super) async fn webtransport(url: &str, trust: &Trust, sockets: usize) -> Result<Self, LightError> {
+        let unusable = |why: &str| LightError::Address(format!("{url}: {why}"));
+        let parsed: Url = url.parse().map_err(|_| unusable("is not a URL"))?;
+        let host = parsed.host_str().ok_or_else(|| unusable("has no host"))?;
+        let address = format!("{host}:{}", parsed.port_or_known_default().unwrap_or(443));
+        let dialer = Self::with(&address, web_transport_quinn::ALPN.as_bytes(), trust, sockets).await?;
+        let request = ConnectRequest::new(parsed).with_protocol(SUBPROTOCOL_BINARY);
+        Ok(Self { request: Some(request), ..dialer })
+    }
+
+    async fn with(address: &str, alpn: &[u8], trust: &Trust, sockets: usize) -> Result<Self, LightError> {
         let unknown = |why: String| LightError::Address(format!("{address}: {why}"));
         let found = tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
         let remote = found.into_iter().next().ok_or_else(|| unknown("no address".into()))?;
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let crypto = QuicClientConfig::try_from(tls::config(trust, ALPN)?)
+        let crypto = QuicClientConfig::try_from(tls::config(trust, alpn)?)
             .map_err(|error| LightError::Trust(error.to_string()))?;
         let mut transport = quinn::TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(0u32.into())
-            .max_concurrent_uni_streams(SERVER_STREAMS_MAX.into())
-            .datagram_receive_buffer_size(None)
+            .max_concurrent_uni_streams((SERVER_STREAMS_MAX + HTTP3_STREAMS).into())
+            .datagram_receive_buffer_size((alpn != ALPN).then_some(DATAGRAM_BUFFER))
             .mtu_discovery_config(None)
             .allow_spin(false);
         let mut config = ClientConfig::new(Arc::new(crypto));
@@ -56,6 +81,7 @@ impl QuicDialer {
             config,
             endpoints: endpoints?,
             next: AtomicUsize::new(0),
+            request: None,
         })
     }
 
@@ -63,10 +89,16 @@ impl QuicDialer {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.endpoints.len();
         let connecting = self.endpoints[turn].connect_with(self.config.clone(), self.address, &self.name);
         let connection = connecting.map_err(LightError::connection)?.await.map_err(LightError::connection)?;
-        let (control, answers) = connection.open_bi().await.map_err(LightError::connection)?;
+        let session = match &self.request {
+            None => Session::raw(connection),
+            Some(request) => {
+                Session::connect(connection, request.clone()).await.map_err(LightError::connection)?
+            }
+        };
+        let (control, answers) = session.open_bi().await.map_err(LightError::connection)?;
         let mut lanes = SelectAll::new();
         lanes.push(frames(answers, Header::Read));
-        Ok(QuicLink { connection, control, lanes })
+        Ok(QuicLink { session, control, lanes })
     }
 }
 
@@ -90,9 +122,16 @@ type Frames = Pin<Box<dyn Stream<Item = Result<Frame, LightError>> + Send>>;
 
 /// One connection: the control stream, and whatever streams the server has opened.
 pub(super) struct QuicLink {
-    connection: Connection,
+    session: Session,
     control: SendStream,
     lanes: SelectAll<Frames>,
+}
+
+impl Drop for QuicLink {
+    /// A session alone does not end with its last handle: a task of its library holds the connection.
+    fn drop(&mut self) {
+        Connection::close(&self.session, 0u32.into(), b"");
+    }
 }
 
 impl QuicLink {
@@ -106,7 +145,7 @@ impl QuicLink {
             tokio::select! {
                 biased;
                 Some(frame) = self.lanes.next() => return frame,
-                opened = self.connection.accept_uni() => {
+                opened = self.session.accept_uni() => {
                     self.lanes.push(frames(opened.map_err(LightError::connection)?, Header::Kind));
                 }
             }
