@@ -67,6 +67,8 @@ enum Choice {
     Auto,
     /// Only QUIC
     Quic,
+    /// Only WebTransport
+    Webtransport,
     /// Only WebSocket
     Websocket,
 }
@@ -122,6 +124,7 @@ impl Chat {
         config.transport = match self.transport {
             Choice::Auto => TransportChoice::Auto,
             Choice::Quic => TransportChoice::Quic,
+            Choice::Webtransport => TransportChoice::WebTransport,
             Choice::Websocket => TransportChoice::WebSocket,
         };
         config.agent = concat!("tern-chat/", env!("CARGO_PKG_VERSION")).to_owned();
@@ -147,6 +150,7 @@ impl Chat {
             }
         };
         config.quic = Some(ready.quic_addr);
+        config.webtransport = Some(ready.webtransport_url);
         config.websocket = Some(ready.wss_url);
         config.trust = Trust::CertSha256(parse_sha256(&ready.cert_sha256)?);
         self.keep_unsent(&mut config, "dev")?;
@@ -158,10 +162,13 @@ impl Chat {
         let mut config = Config::new(token);
         if server.starts_with("ws://") || server.starts_with("wss://") {
             let host = server.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or(rest));
-            config.quic = host.filter(|_| server.starts_with("wss://")).map(with_port);
+            let host = host.filter(|_| server.starts_with("wss://"));
+            config.quic = host.map(with_port);
+            config.webtransport = host.map(|host| format!("https://{host}"));
             config.websocket = Some(server.to_owned());
         } else {
             config.quic = Some(with_port(server));
+            config.webtransport = Some(format!("https://{server}"));
             config.websocket = Some(format!("wss://{server}"));
         }
         if let Some(file) = &self.ca_file {
