@@ -5,11 +5,13 @@
 use std::future::Future;
 use std::time::Duration;
 
+pub mod chromium;
 mod client;
 mod deployment;
 mod hang;
 pub mod http;
 pub mod http3;
+pub mod page;
 mod quic;
 mod server;
 mod tls;
