@@ -14,6 +14,7 @@ use crate::drain::DrainConfig;
 use crate::node::config::{ListenConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
 use crate::transport::tls::Identity;
+use crate::upkeep::RetentionConfig;
 
 /// Look at a configuration
 #[derive(Debug, Args)]
@@ -57,6 +58,7 @@ fn check(config: &Config, report: &mut Report<'_>) -> std::io::Result<()> {
     check_ops(&config.ops, report)?;
     check_log(&config.log, report)?;
     check_drain(&config.drain, report)?;
+    check_retention(&config.retention, report)?;
     dangers(config).into_iter().try_for_each(|(key, what)| report.danger(key, what))
 }
 
@@ -185,6 +187,14 @@ fn check_drain(drain: &DrainConfig, report: &mut Report<'_>) -> std::io::Result<
     match drain.check() {
         Ok(()) => report.good("drain", format!("takes at most {} ms", drain.deadline_ms)),
         Err(error) => report.wrong("drain", error),
+    }
+}
+
+fn check_retention(retention: &RetentionConfig, report: &mut Report<'_>) -> std::io::Result<()> {
+    match (retention.check(), retention.days) {
+        (Err(error), _) => report.wrong("retention", error),
+        (Ok(()), Some(days)) => report.good("retention", format!("entries go after {days} days")),
+        (Ok(()), None) => report.good("retention", "entries are kept for ever"),
     }
 }
 

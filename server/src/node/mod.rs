@@ -90,8 +90,16 @@ impl StartError {
     /// It will be the same at the next try, until somebody changes the configuration or a file it names.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Auth(_) | Self::Tls(_) | Self::Setting(_) | Self::Ops(OpsError::Remote(_)) => true,
-            Self::Store(_) | Self::Events(_) | Self::Listen(_) | Self::Ops(OpsError::Bind { .. }) => false,
+            Self::Auth(_)
+            | Self::Tls(_)
+            | Self::Setting(_)
+            | Self::Retention(_)
+            | Self::Ops(OpsError::Remote(_)) => true,
+            Self::Store(_)
+            | Self::Events(_)
+            | Self::Control(_)
+            | Self::Listen(_)
+            | Self::Ops(OpsError::Bind { .. }) => false,
         }
     }
 }

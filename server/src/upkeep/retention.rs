@@ -26,7 +26,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionConfig {
-    /// Entries older than so many days are removed, at least 8; absent: they are kept for ever.
+    /// Entries older than so many days are removed, at least 8; absent: they are kept for ever. Example: `90`.
     pub days: Option<u32>,
     /// Time between two looks for what is too old, in seconds.
     pub sweep_s: u64,
