@@ -275,3 +275,23 @@ async fn answers_over_tls_say_that_http3_is_there_and_others_do_not() {
         assert_eq!(value, tls.then(|| said.clone()), "{how:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_tells_sessions_and_closes_those_that_stay() {
+    let mut server = loose().set("DRAIN__DEADLINE_MS", "8000").start().await;
+    let client = Http3::connect(&server).await;
+    let mut session = client.session().await;
+    let mut control = greet(&server, &session, "alice").await;
+    let idle = Http3::connect(&server).await;
+    server.signal("TERM");
+    assert!(matches!(control.next().await, Some(Frame::GoAway(_))));
+    assert_eq!(idle.closed().await.code, Some(NO_ERROR), "nobody is there who could stay");
+    let refused = client.session_with(&CONNECT).await.err().map(|answer| answer.status);
+    assert_eq!(refused, Some(503));
+    let Some(Frame::Close(close)) = control.next().await else { panic!("no close") };
+    assert_eq!(close.code, Code::SHUTDOWN);
+    assert_eq!(session.closed().await.code, Some(Code::SHUTDOWN.0.into()));
+    let exit = server.exit().await;
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(!exit.stderr.contains("did not end in time"), "{}", exit.stderr);
+}

@@ -78,7 +78,7 @@ async fn small_frames_without_end_leave_the_memory_flat() {
     let server = Server::start().await;
     let client = Http3::connect(&server).await;
     let before = resident_bytes(&server);
-    // A body of a byte a frame, empty frames, and frames of no use, 20 million of them.
+    // A body of a byte a frame, empty frames, and frames of no use, a million of each.
     let data = [head(DATA, 1), vec![0]].concat().repeat(1024);
     let empty = head(DATA, 0).repeat(1024);
     let unknown = frame(0x21, b"").repeat(1024);
