@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tern_protocol::TOKEN_BYTES_MAX;
 
 use super::jws::{JwsError, Object, Parts};
-use super::{AuthError, check_header, check_times, name, subject};
+use super::{AuthError, SCOPE_SEND_AS, check_header, check_times, has_scope, name, subject};
 
 /// What a token says, true or not.
 #[derive(Clone, Debug)]
@@ -29,6 +29,7 @@ pub fn inspect(token: &str, now: SystemTime) -> Result<Inspection, JwsError> {
         check_times(&claims, now).err(),
         subject(&claims).err(),
         name(&claims).err(),
+        has_scope(&claims, SCOPE_SEND_AS).err(),
     ];
     let problems = too_long.into_iter().chain(checks.into_iter().flatten()).collect();
     Ok(Inspection { header, claims, problems })

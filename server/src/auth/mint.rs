@@ -74,12 +74,14 @@ pub struct Mint {
     pub issuer: Option<String>,
     /// `aud`.
     pub audience: Option<String>,
+    /// `scope`: words with a space between them.
+    pub scope: Option<String>,
 }
 
 impl Mint {
     /// A token that only says who, for `ttl` from now.
     pub fn new(user: UserId, ttl: Duration) -> Self {
-        Self { user, name: None, ttl, kid: None, issuer: None, audience: None }
+        Self { user, name: None, ttl, kid: None, issuer: None, audience: None, scope: None }
     }
 
     /// The signed token.
@@ -97,6 +99,7 @@ impl Mint {
             exp: now.saturating_add(self.ttl).as_secs(),
             iss: self.issuer.as_deref(),
             aud: self.audience.as_deref(),
+            scope: self.scope.as_deref(),
         };
         let mut header = Header::new(key.algorithm.into());
         header.kid.clone_from(&self.kid);
@@ -116,6 +119,8 @@ struct Payload<'a> {
     iss: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
 }
 
 /// Why no token was made.

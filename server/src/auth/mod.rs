@@ -32,6 +32,9 @@ use key::VerifyingKey;
 /// Clocks of issuer and server may differ by this much: `exp` and `nbf` are stretched by it.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
+/// The word in a token's `scope` that lets a back end send messages as any user, over HTTP.
+pub const SCOPE_SEND_AS: &str = "messages:write";
+
 /// What a verified token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
@@ -43,6 +46,8 @@ pub struct Claims {
     pub expires_ms: u64,
     /// `iat` in Unix milliseconds.
     pub issued_ms: Option<u64>,
+    /// `scope` has [`SCOPE_SEND_AS`].
+    pub send_as: bool,
 }
 
 /// Why a token is refused. No variant holds anything of the token, so it can be shown and logged.
@@ -291,8 +296,13 @@ impl Rules {
         check_issuer(claims, issuer)?;
         check_audience(claims, audience)?;
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let issued_ms = seconds(claims, "iat")?.map(ms);
-        Ok(Claims { user: subject(claims)?, name: name(claims)?, expires_ms: ms(expires), issued_ms })
+        Ok(Claims {
+            user: subject(claims)?,
+            name: name(claims)?,
+            expires_ms: ms(expires),
+            issued_ms: seconds(claims, "iat")?.map(ms),
+            send_as: has_scope(claims, SCOPE_SEND_AS)?,
+        })
     }
 }
 
@@ -409,6 +419,19 @@ fn text<'a>(claims: &'a Object, claim: &'static str) -> Result<Option<&'a str>, 
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(refused(claim, "is not a string")),
+    }
+}
+
+/// Whether `scope` has this word: words in one string (RFC 8693, 4.2), or, as some issuers write it,
+/// a list of strings. Words that mean something elsewhere are left alone.
+fn has_scope(claims: &Object, wanted: &str) -> Result<bool, AuthError> {
+    match claims.get("scope") {
+        None => Ok(false),
+        Some(Value::String(words)) => Ok(words.split(' ').any(|word| word == wanted)),
+        Some(Value::Array(words)) if words.iter().all(Value::is_string) => {
+            Ok(words.iter().any(|word| word == wanted))
+        }
+        Some(_) => Err(refused("scope", "is neither a string nor a list of strings")),
     }
 }
 

@@ -96,6 +96,7 @@ fn a_good_token_says_who_and_until_when() {
         name: Some("Alice Ä.".into()),
         expires_ms: (NOW_S + 3600) * 1000,
         issued_ms: None,
+        send_as: false,
     };
     assert_eq!(verify(&token), Ok(expected));
     let issued = claims(|claims| claims["iat"] = json!(NOW_S));
@@ -305,6 +306,23 @@ fn users_and_names_follow_their_rules() {
     assert_eq!(refused_claim(&json!({ "exp": NOW_S + 60 }).to_string()), "sub");
     for name in [json!("x".repeat(129)), json!("a\u{1b}[31m"), json!("a\u{85}"), json!(7), json!(["a"])] {
         assert_eq!(refused_claim(&claims(|claims| claims["name"] = name)), "name");
+    }
+}
+
+#[test]
+fn sending_as_others_takes_exactly_the_word_in_the_scope() {
+    let send_as =
+        |scope: Value| verify(&claims(|claims| claims["scope"] = scope)).map(|claims| claims.send_as);
+    for scope in [json!("messages:write"), json!("openid messages:write x"), json!(["a", "messages:write"])] {
+        assert_eq!(send_as(scope.clone()), Ok(true), "{scope}");
+    }
+    for scope in
+        [json!(""), json!("messages:writer"), json!("messages"), json!([]), json!(["messages:write x"])]
+    {
+        assert_eq!(send_as(scope.clone()), Ok(false), "{scope}");
+    }
+    for scope in [json!(1), json!({"messages:write": true}), json!(["messages:write", 1]), json!(null)] {
+        assert_eq!(refused_claim(&claims(|claims| claims["scope"] = scope)), "scope");
     }
 }
 

@@ -68,6 +68,9 @@ struct MintArgs {
     /// Audience, where the server asks for one
     #[arg(long)]
     audience: Option<String>,
+    /// What the token allows besides being a user; messages:write lets a back end send as any user
+    #[arg(long, value_name = "WORDS")]
+    scope: Option<String>,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -135,6 +138,7 @@ impl MintArgs {
             kid: self.kid,
             issuer: self.issuer,
             audience: self.audience,
+            scope: self.scope,
         };
         let token = mint.sign(&key, now).map_err(Failure::config)?;
         if self.json {
@@ -189,12 +193,16 @@ impl VerifyArgs {
         }
         let claims = authenticator.verify(&token, now).map_err(Failure::config)?;
         if self.json {
-            let (user, name, expires_ms) = (claims.user, claims.name, claims.expires_ms);
-            writeln!(io.out, "{}", json!({ "user": user, "name": name, "expires_ms": expires_ms }))?;
+            let line = json!({
+                "user": claims.user, "name": claims.name, "expires_ms": claims.expires_ms,
+                "send_as": claims.send_as,
+            });
+            writeln!(io.out, "{line}")?;
         } else {
             let name = claims.name.map_or_else(String::new, |name| format!(" ({})", escape(&name)));
             let expires = time(claims.expires_ms / 1000, now);
-            writeln!(io.out, "good: {}{name}, expires {expires}", escape(claims.user.as_str()))?;
+            let send_as = if claims.send_as { ", may send as any user" } else { "" };
+            writeln!(io.out, "good: {}{name}, expires {expires}{send_as}", escape(claims.user.as_str()))?;
         }
         Ok(())
     }

@@ -44,7 +44,19 @@ fn a_minted_token_is_verified_from_argument_and_standard_input() {
         assert_eq!(said, "good: alice (Alice), expires 2027-01-15T09:30:00Z (in 1h 30m)\n");
     }
     let json = token(&["verify", "-", "--json", "--secret-file", &secret], &minted).unwrap();
-    assert_eq!(json, "{\"expires_ms\":1800005400000,\"name\":\"Alice\",\"user\":\"alice\"}\n");
+    assert_eq!(
+        json,
+        "{\"expires_ms\":1800005400000,\"name\":\"Alice\",\"send_as\":false,\"user\":\"alice\"}\n"
+    );
+}
+
+#[test]
+fn a_token_of_a_back_end_carries_its_scope() {
+    let (_dir, secret) = secret();
+    let args = ["mint", "--user", "shop", "--scope", "messages:write", "--secret-file", &secret];
+    let minted = token(&args, "").unwrap();
+    let said = token(&["verify", "-", "--secret-file", &secret], &minted).unwrap();
+    assert_eq!(said, "good: shop, expires 2027-01-16T08:00:00Z (in 1d 0h), may send as any user\n");
 }
 
 #[test]
