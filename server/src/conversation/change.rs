@@ -3,9 +3,17 @@
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
-use tern_protocol::{Code, ConversationId, EntryId, Role, TempId, UserId};
+use tern_protocol::{
+    Code, ConversationId, DEDUPE_WINDOW_S, EntryId, GROUP_MEMBERS_MAX, NAME_BYTES_MAX, Role, TEXT_BYTES_MAX,
+    TempId, UserId,
+};
 
-/// A change of a conversation. Sizes and texts were checked when it was read from the wire.
+/// Age of a change whose client does not say: markers are looked for a day back.
+const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
+/// In place of the number of a session, for a change that no session asked for. Sessions count from 1.
+pub const NO_SESSION: u64 = 0;
+
+/// A change of a conversation. Whoever reads one from a client checks it with [`Change::check`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Change {
     /// Write a message.
@@ -60,6 +68,21 @@ impl Change {
         digest
     }
 
+    /// Finds what is wrong with the change whatever the conversation: sizes, and texts that show nothing.
+    pub fn check(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Message { text } if text.is_empty() => Err(Refusal::TextEmpty),
+            Self::Message { text } if text.len() > TEXT_BYTES_MAX => Err(Refusal::TextTooLong(text.len())),
+            Self::Create { name, members } => {
+                check_name(name)?;
+                check_group_size(members)
+            }
+            Self::Rename { name } => check_name(name),
+            Self::Add { users } | Self::Remove { users } => check_group_size(users),
+            Self::Message { .. } | Self::Leave | Self::SetRole { .. } => Ok(()),
+        }
+    }
+
     /// About how many bytes its entry takes in the store.
     pub fn weight(&self) -> usize {
         let content = match self {
@@ -75,6 +98,27 @@ impl Change {
     }
 }
 
+fn check_name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        let detail = format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters");
+        return Err(Refusal::Invalid(detail));
+    }
+    Ok(())
+}
+
+fn check_group_size(users: &[UserId]) -> Result<(), Refusal> {
+    if users.len() > GROUP_MEMBERS_MAX { Err(Refusal::GroupFull(GROUP_MEMBERS_MAX)) } else { Ok(()) }
+}
+
+/// Milliseconds since the first attempt of a change, as its client says; older ones than the markers
+/// are kept cannot be recognised.
+pub fn age_ms(said: Option<u64>) -> Result<u64, Refusal> {
+    match said.unwrap_or(AGE_UNSAID_MS) {
+        age_ms if age_ms > u64::from(DEDUPE_WINDOW_S) * 1000 => Err(Refusal::TooOld),
+        age_ms => Ok(age_ms),
+    }
+}
+
 /// A change on its way to the log, with all that deciding about it needs.
 #[derive(Debug)]
 pub struct Submission {
@@ -87,6 +131,7 @@ pub struct Submission {
     /// Their display name.
     pub sender_name: Option<String>,
     /// Number of the session that asked: it gets the answer instead of a Deliver for a message.
+    /// [`NO_SESSION`] if none did: then all sessions get a Deliver.
     pub origin: u64,
     /// The same for every retry.
     pub temp_id: TempId,
@@ -126,6 +171,15 @@ pub enum Refusal {
     /// The sender's role does not allow it.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// The message says nothing.
+    #[error("the text is empty")]
+    TextEmpty,
+    /// The text has this many bytes.
+    #[error("the text has {0} bytes, at most {TEXT_BYTES_MAX} are allowed")]
+    TextTooLong(usize),
+    /// Its marker may be gone: nobody can tell whether it was committed.
+    #[error("the first attempt is more than 7 days ago: look for it in the history")]
+    TooOld,
     /// More members than allowed.
     #[error("a group has at most {0} members")]
     GroupFull(usize),
@@ -152,6 +206,9 @@ impl Refusal {
         match self {
             Self::NotFound => Code::NOT_FOUND,
             Self::Forbidden(_) => Code::FORBIDDEN,
+            Self::TextEmpty => Code::TEXT_EMPTY,
+            Self::TextTooLong(_) => Code::TEXT_TOO_LONG,
+            Self::TooOld => Code::TOO_OLD,
             Self::GroupFull(_) => Code::GROUP_FULL,
             Self::Conflict { .. } => Code::CONFLICT,
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
@@ -164,7 +221,13 @@ impl Refusal {
     /// it is told before the order was looked at.
     pub fn resolves(&self) -> bool {
         match self {
-            Self::NotFound | Self::Forbidden(_) | Self::GroupFull(_) | Self::Invalid(_) => true,
+            Self::NotFound
+            | Self::Forbidden(_)
+            | Self::TextEmpty
+            | Self::TextTooLong(_)
+            | Self::TooOld
+            | Self::GroupFull(_)
+            | Self::Invalid(_) => true,
             Self::Conflict { .. } | Self::OutOfOrder | Self::Unavailable(_) => false,
         }
     }

@@ -213,6 +213,19 @@ impl History {
         Ok(SummaryPage { conversations, next })
     }
 
+    /// One conversation as the user sees it in a list, also of somebody who is gone; `None` whether it is
+    /// absent or forbidden.
+    pub async fn one(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+    ) -> Result<Option<ConversationSummary>, StoreError> {
+        match self.store.inbox_row(user, id).await? {
+            Some(row) => self.summary(user, &row).await,
+            None => Ok(None),
+        }
+    }
+
     /// A conversation as the user sees it in a list.
     pub async fn summary(
         &self,
@@ -342,6 +355,11 @@ pub struct ListCursor {
 }
 
 impl ListCursor {
+    /// After this one.
+    pub fn after(summary: &ConversationSummary) -> Self {
+        Self { last_time_ms: summary.last_time_ms, conversation: summary.conversation }
+    }
+
     fn at(row: &InboxRow) -> Self {
         Self { last_time_ms: row.last_time_ms, conversation: row.conversation }
     }

@@ -19,7 +19,7 @@ mod actor;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Committed, Outcome, Refusal, Reply, Submission};
+pub use change::{Change, Committed, NO_SESSION, Outcome, Refusal, Reply, Submission, age_ms};
 
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;

@@ -4,12 +4,13 @@
 //! one task tells the watchers what is due and stores when users were last seen.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tern_protocol::{UserId, WATCH_USERS_MAX};
-use tokio::sync::Notify as Wake;
+use tern_protocol::{UserId, UserPresence, WATCH_USERS_MAX};
+use tokio::sync::{Notify as Wake, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -45,6 +46,8 @@ impl Default for PresenceConfig {
     }
 }
 
+/// Looks watch under numbers from here on, far above those of sessions.
+const LOOKS_FROM: u64 = 1 << 63;
 /// A notice waits this long for the last-seen times in it to be durable.
 const STORE_WAIT: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,20 @@ struct Shared {
     wake: Wake,
     last_seen: LastSeen,
     store: Arc<dyn Store>,
+    /// Looks so far, for their numbers.
+    looks: AtomicU64,
+}
+
+/// Ends a look's watch, also if nobody waits for its answer any more.
+struct Look<'a> {
+    presence: &'a Presence,
+    number: u64,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.presence.unwatch(self.number);
+    }
 }
 
 /// The running service. Dropping it stops it without storing anything; better call
@@ -95,7 +112,13 @@ impl Presence {
             batch: Duration::from_millis(config.batch_ms),
         };
         let state = Mutex::new(State::new(timing, config.watches_max));
-        let shared = Arc::new(Shared { state, wake: Wake::new(), last_seen: LastSeen::default(), store });
+        let shared = Arc::new(Shared {
+            state,
+            wake: Wake::new(),
+            last_seen: LastSeen::default(),
+            store,
+            looks: AtomicU64::new(0),
+        });
         let tasks = [tokio::spawn(tell(shared.clone())), tokio::spawn(record(shared.clone()))];
         let presence = Self { shared };
         (presence.clone(), PresenceTasks { presence, tasks })
@@ -144,6 +167,22 @@ impl Presence {
         self.shared.state.lock().watch(session, watched, notify).map_err(|Full| WatchError::Full)?;
         self.shared.wake.notify_one();
         Ok(())
+    }
+
+    /// How it is with these users now, as [`Presence::watch`] would answer `me`: a watch that ends with
+    /// its answer.
+    pub async fn look(&self, me: &UserId, users: Vec<UserId>) -> Result<Vec<UserPresence>, WatchError> {
+        let number = LOOKS_FROM | self.shared.looks.fetch_add(1, Ordering::Relaxed);
+        let _watch = Look { presence: self, number };
+        let (answer, answered) = oneshot::channel();
+        let answer = Mutex::new(Some(answer));
+        let notify: Notify = Arc::new(move |notice| {
+            if let (Notice::Answer(users), Some(answer)) = (notice, answer.lock().take()) {
+                let _ = answer.send(users);
+            }
+        });
+        self.watch(number, me, users, notify).await?;
+        answered.await.map_err(|_| WatchError::Full)
     }
 
     /// A session watches nobody any more.

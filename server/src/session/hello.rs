@@ -10,10 +10,11 @@ use super::Inner;
 use super::active::Active;
 use super::quota::Verdict;
 use super::run::close_for;
+use crate::auth::Claims;
 use crate::clock::unix_ms;
 use crate::hub::{Outbox, Outgoing, Session};
 use crate::registry::SessionAddress;
-use crate::store::{StoreError, UserChange};
+use crate::store::{Store, StoreError, UserChange};
 use crate::transport::{Inbound, LinkInfo, LinkReader};
 use crate::upkeep::is_refused;
 
@@ -77,7 +78,7 @@ async fn open(
         DeviceId::new(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid device id")
     });
     not_erased(gateway, &claims).await?;
-    remember(gateway, &claims).await?;
+    remember(&*parts.store, &claims).await.map_err(unavailable)?;
     let session = Session::new(number, claims.user.clone(), device.clone(), Arc::clone(outbox));
     // Live entries are queued from here on; whatever was committed before, sync finds in the store.
     let (guard, replaced) = parts.hub.register(session, parts.config.sessions_per_user as usize);
@@ -117,7 +118,7 @@ async fn open(
 }
 
 /// A token issued before its user was erased opens nothing.
-async fn not_erased(gateway: &Inner, claims: &crate::auth::Claims) -> Result<(), Close> {
+async fn not_erased(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
     let erasure = gateway.parts.store.erasure(&claims.user).await.map_err(unavailable)?;
     if is_refused(erasure.as_ref(), claims.issued_ms) {
         let reason = "the user was erased; a token issued after that opens a new account";
@@ -132,11 +133,10 @@ fn unavailable(error: StoreError) -> Close {
 }
 
 /// Keeps the user's display name, and that they have been here.
-async fn remember(gateway: &Inner, claims: &crate::auth::Claims) -> Result<(), Close> {
-    let store = &gateway.parts.store;
-    let known = store.users(std::slice::from_ref(&claims.user)).await.map_err(unavailable)?.pop().flatten();
+pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreError> {
+    let known = store.users(std::slice::from_ref(&claims.user)).await?.pop().flatten();
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }
-    store.change_user(&claims.user, UserChange::Name(claims.name.clone())).await.map_err(unavailable)
+    store.change_user(&claims.user, UserChange::Name(claims.name.clone())).await
 }

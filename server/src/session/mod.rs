@@ -32,6 +32,7 @@ pub mod quota;
 mod refused;
 mod run;
 
+pub use hello::remember;
 pub use refused::Refused;
 
 use quota::{Quota, QuotaConfig};
@@ -77,7 +78,7 @@ pub struct Parts {
     pub identity: NodeIdentity,
     /// Checks tokens.
     pub auth: Arc<Authenticator>,
-    /// Rates of users and addresses.
+    /// Rates of users and addresses, over sessions and HTTP.
     pub quota: Quota,
     /// The sessions of this process.
     pub hub: Hub,
@@ -112,6 +113,16 @@ impl Gateway {
     /// A gateway without sessions.
     pub fn new(parts: Parts) -> Self {
         Self { inner: Arc::new(Inner { parts, sessions: AtomicU64::new(1) }) }
+    }
+
+    /// What sessions are served with; HTTP is another way to the same.
+    pub fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+
+    /// What Welcome says that this server allows.
+    pub fn limits(&self) -> Limits {
+        self.inner.limits()
     }
 
     /// Runs a session on a link, from Hello to its last frame.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tern_protocol::{
-    Abandon, AddMembers, Code, ConversationId, CreateGroup, DEDUPE_WINDOW_S, Envelope, GROUP_MEMBERS_MAX,
-    LeaveGroup, NAME_BYTES_MAX, RemoveMembers, RenameGroup, Send, SendAck, SetRole, TEXT_BYTES_MAX, Target,
-    TempId, UserId,
+    Abandon, AddMembers, Code, ConversationId, CreateGroup, Envelope, LeaveGroup, RemoveMembers, RenameGroup,
+    Send, SendAck, SetRole, Target, TempId, UserId,
 };
 
 use super::active::{Active, Handled};
@@ -14,11 +13,8 @@ use super::lane::Admission;
 use super::quota::Verdict;
 use super::refused::Refused;
 use super::run::close_for;
-use crate::conversation::{Change, Reply, Submission};
+use crate::conversation::{Change, Reply, Submission, age_ms};
 use crate::hub::Outgoing;
-
-/// Age of a send whose client does not say: markers are looked for a day back.
-const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
 
 /// A change before its order and rate were looked at.
 struct Asked {
@@ -26,7 +22,7 @@ struct Asked {
     conversation: ConversationId,
     peer: Option<UserId>,
     temp_id: TempId,
-    age_ms: u64,
+    age_ms: Option<u64>,
     change: Change,
 }
 
@@ -37,26 +33,12 @@ impl Active {
         send: Send,
         now: Instant,
     ) -> Result<Handled, Refused> {
-        let temp_id = send.temp_id;
-        let refuse = |code, detail: String| Err(Refused::new(code, detail).about(temp_id));
-        if send.text.is_empty() {
-            return refuse(Code::TEXT_EMPTY, "the text is empty".into());
-        }
-        if send.text.len() > TEXT_BYTES_MAX {
-            let detail =
-                format!("the text has {} bytes, at most {TEXT_BYTES_MAX} are allowed", send.text.len());
-            return refuse(Code::TEXT_TOO_LONG, detail);
-        }
-        let age_ms = send.age_ms.unwrap_or(AGE_UNSAID_MS);
-        if age_ms > u64::from(DEDUPE_WINDOW_S) * 1000 {
-            let detail = "the first attempt is more than 7 days ago: look for it in the history".into();
-            return refuse(Code::TOO_OLD, detail);
-        }
         let conversation = send.to.conversation(&self.session.user);
         let peer = match send.to {
             Target::User(user) => Some(user),
             Target::Conversation(_) => None,
         };
+        let (temp_id, age_ms) = (send.temp_id, send.age_ms);
         let change = Change::Message { text: send.text };
         self.ask(Asked { request, conversation, peer, temp_id, age_ms, change }, now)
     }
@@ -74,8 +56,6 @@ impl Active {
         now: Instant,
     ) -> Result<Handled, Refused> {
         let CreateGroup { name, members, temp_id } = create;
-        check_name(&name).map_err(|refused| refused.about(temp_id))?;
-        check_group_size(members.len()).map_err(|refused| refused.about(temp_id))?;
         let conversation = ConversationId::group(&self.session.user, &temp_id);
         self.ask_group(request, conversation, temp_id, Change::Create { name, members }, now)
     }
@@ -87,7 +67,6 @@ impl Active {
         now: Instant,
     ) -> Result<Handled, Refused> {
         let AddMembers { conversation, users, temp_id } = add;
-        check_group_size(users.len()).map_err(|refused| refused.about(temp_id))?;
         self.ask_group(request, conversation, temp_id, Change::Add { users }, now)
     }
 
@@ -98,7 +77,6 @@ impl Active {
         now: Instant,
     ) -> Result<Handled, Refused> {
         let RemoveMembers { conversation, users, temp_id } = remove;
-        check_group_size(users.len()).map_err(|refused| refused.about(temp_id))?;
         self.ask_group(request, conversation, temp_id, Change::Remove { users }, now)
     }
 
@@ -118,7 +96,6 @@ impl Active {
         now: Instant,
     ) -> Result<Handled, Refused> {
         let RenameGroup { conversation, name, temp_id } = rename;
-        check_name(&name).map_err(|refused| refused.about(temp_id))?;
         self.ask_group(request, conversation, temp_id, Change::Rename { name }, now)
     }
 
@@ -148,13 +125,14 @@ impl Active {
         change: Change,
         now: Instant,
     ) -> Result<Handled, Refused> {
-        let age_ms = AGE_UNSAID_MS;
-        self.ask(Asked { request, conversation, peer: None, temp_id, age_ms, change }, now)
+        self.ask(Asked { request, conversation, peer: None, temp_id, age_ms: None, change }, now)
     }
 
-    /// Order first, then rate, then the router. The answer comes through the reply.
+    /// The change itself first, then order, then rate, then the router. The answer comes through the reply.
     fn ask(&mut self, asked: Asked, now: Instant) -> Result<Handled, Refused> {
-        let Asked { request, conversation, peer, temp_id, age_ms, change } = asked;
+        let Asked { request, conversation, peer, temp_id, age_ms: age_said, change } = asked;
+        let checked = change.check().and_then(|()| age_ms(age_said));
+        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(temp_id))?;
         let admission = self.lanes.lock().admit(conversation, temp_id);
         let (attempt, after) = match admission {
             Admission::Submit { attempt, after } => (attempt, after),
@@ -214,22 +192,4 @@ impl Active {
         });
         Ok(Handled::Later)
     }
-}
-
-fn check_name(name: &str) -> Result<(), Refused> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        let detail = format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters");
-        return Err(Refused::new(Code::INVALID_ARGUMENT, detail));
-    }
-    Ok(())
-}
-
-fn check_group_size(users: usize) -> Result<(), Refused> {
-    if users > GROUP_MEMBERS_MAX {
-        return Err(Refused::new(
-            Code::GROUP_FULL,
-            format!("a group has at most {GROUP_MEMBERS_MAX} members"),
-        ));
-    }
-    Ok(())
 }

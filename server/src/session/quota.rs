@@ -46,6 +46,11 @@ pub struct QuotaConfig {
     pub address_connects_per_second: NonZeroU32,
     /// New connections at once after a pause.
     pub address_connects_burst: NonZeroU32,
+    /// HTTP requests per second without a good token from one address. Requests with a good token
+    /// count for their user only.
+    pub address_requests_per_second: NonZeroU32,
+    /// Such requests at once after a pause.
+    pub address_requests_burst: NonZeroU32,
     /// Addresses of this machine have no limit: for development only.
     pub loopback_exempt: bool,
     /// Most users remembered per kind of limit. Only full buckets are forgotten; where there is no
@@ -77,6 +82,8 @@ impl Default for QuotaConfig {
             connection_watches_burst: count(20),
             address_connects_per_second: count(50),
             address_connects_burst: count(200),
+            address_requests_per_second: count(50),
+            address_requests_burst: count(200),
             loopback_exempt: false,
             users_max: 65_536,
             addresses_max: 65_536,
@@ -186,6 +193,7 @@ pub struct Quota {
     sends: Shards<UserId>,
     fetches: Shards<UserId>,
     connects: Shards<AddressKey>,
+    requests: Shards<AddressKey>,
     loopback_exempt: bool,
 }
 
@@ -195,10 +203,12 @@ impl Quota {
         let sends = Rate::new(config.user_sends_per_second, config.user_sends_burst);
         let fetches = Rate::new(config.user_fetches_per_second, config.user_fetches_burst);
         let connects = Rate::new(config.address_connects_per_second, config.address_connects_burst);
+        let requests = Rate::new(config.address_requests_per_second, config.address_requests_burst);
         Self {
             sends: Shards::new(sends, config.users_max, origin),
             fetches: Shards::new(fetches, config.users_max, origin),
             connects: Shards::new(connects, config.addresses_max, origin),
+            requests: Shards::new(requests, config.addresses_max, origin),
             loopback_exempt: config.loopback_exempt,
         }
     }
@@ -215,11 +225,24 @@ impl Quota {
 
     /// A connection comes from this address.
     pub fn connect(&self, address: IpAddr, now: Instant) -> Verdict {
+        self.limited(address).map_or(Verdict::Allowed, |key| self.connects.take(&key, now))
+    }
+
+    /// A request without a good token came from this address.
+    pub fn request(&self, address: IpAddr, now: Instant) -> Verdict {
+        self.limited(address).map_or(Verdict::Allowed, |key| self.requests.take(&key, now))
+    }
+
+    /// Whether [`Quota::request`] would allow one more; counts nothing. Asked before a token is
+    /// verified, so that guessing costs this node nothing.
+    pub fn may_request(&self, address: IpAddr, now: Instant) -> Verdict {
+        self.limited(address).map_or(Verdict::Allowed, |key| self.requests.peek(&key, now))
+    }
+
+    fn limited(&self, address: IpAddr) -> Option<AddressKey> {
         let address = address.to_canonical();
-        if self.loopback_exempt && address.is_loopback() {
-            return Verdict::Allowed;
-        }
-        self.connects.take(&AddressKey::of(address), now)
+        let exempt = self.loopback_exempt && address.is_loopback();
+        (!exempt).then(|| AddressKey::of(address))
     }
 }
 
@@ -252,8 +275,15 @@ impl<K: Clone + Eq + Hash> Shards<K> {
     }
 
     fn take(&self, key: &K, now: Instant) -> Verdict {
-        let shard = (self.hasher.hash_one(key) >> 32) as usize % SHARDS;
-        self.tables[shard].lock().take(key, self.rate, since(self.origin, now))
+        self.table(key).lock().take(key, self.rate, since(self.origin, now))
+    }
+
+    fn peek(&self, key: &K, now: Instant) -> Verdict {
+        self.table(key).lock().peek(key, self.rate, since(self.origin, now))
+    }
+
+    fn table(&self, key: &K) -> &Mutex<Table<K>> {
+        &self.tables[(self.hasher.hash_one(key) >> 32) as usize % SHARDS]
     }
 }
 
@@ -301,6 +331,13 @@ impl<K: Clone + Eq + Hash> Table<K> {
         let verdict = bucket.take(rate, now_ns);
         self.young.insert(key.clone(), bucket);
         verdict
+    }
+
+    /// What [`Table::take`] would say.
+    fn peek(&self, key: &K, rate: Rate, now_ns: u64) -> Verdict {
+        let known = self.young.get(key).or_else(|| self.old.get(key)).copied();
+        let unknown = || if self.len() >= self.keys_max { self.overflow } else { Bucket::default() };
+        known.unwrap_or_else(unknown).take(rate, now_ns)
     }
 
     fn len(&self) -> usize {

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::TransportConfig;
+use super::{TransportConfig, TrustedProxies};
 
 /// An idle address may use its rate for this long at once.
 const BURST: Duration = Duration::from_secs(2);
@@ -64,6 +64,7 @@ pub struct AddressLimits {
     interval: Duration,
     addresses_max: usize,
     loopback_exempt: bool,
+    proxies: TrustedProxies,
     addresses: HashMap<Source, Usage, RandomState>,
     swept: Option<Instant>,
 }
@@ -76,6 +77,7 @@ impl AddressLimits {
             interval: Duration::from_secs(1) / config.address_connections_per_s.max(1),
             addresses_max: config.addresses_max,
             loopback_exempt: config.loopback_exempt,
+            proxies: config.proxies(),
             addresses: HashMap::default(),
             swept: None,
         }
@@ -132,8 +134,9 @@ impl AddressLimits {
         self.addresses.is_empty()
     }
 
+    /// A proxy's connections are those of everybody behind it.
     fn exempt(&self, address: IpAddr) -> bool {
-        self.loopback_exempt && address.to_canonical().is_loopback()
+        self.loopback_exempt && address.to_canonical().is_loopback() || self.proxies.contains(address)
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -262,6 +265,21 @@ mod tests {
         let mut strict = AddressLimits::new(&config);
         assert_eq!(strict.admit(ip("127.0.0.1"), now), Ok(()));
         assert_eq!(strict.admit(ip("127.0.0.1"), now), Err(Refused::Connections));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_not_held_to_the_limits_of_one_client() {
+        let config = TransportConfig {
+            address_connections_max: 1,
+            trusted_proxies: vec!["192.0.2.0/24".into()],
+            ..TransportConfig::default()
+        };
+        let (mut limits, now) = (AddressLimits::new(&config), Instant::now());
+        for _ in 0..5 {
+            assert_eq!(limits.admit(ip("192.0.2.1"), now), Ok(()));
+        }
+        assert_eq!(limits.admit(ip("198.51.100.1"), now), Ok(()));
+        assert_eq!(limits.admit(ip("198.51.100.1"), now), Err(Refused::Connections));
     }
 
     #[test]

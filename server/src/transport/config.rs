@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::TrustedProxies;
+
 /// The `[transport]` section of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -63,6 +65,9 @@ pub struct TransportConfig {
     pub addresses_max: usize,
     /// The limits per address do not hold for loopback, for development and tests.
     pub loopback_exempt: bool,
+    /// Proxies in front of this node, as addresses or networks (`10.0.0.0/8`): the limits per address
+    /// hold for whom their `X-Forwarded-For` names, not for them. Nobody else's is looked at.
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for TransportConfig {
@@ -92,6 +97,7 @@ impl Default for TransportConfig {
             address_connections_per_s: 50,
             addresses_max: 1_000_000,
             loopback_exempt: true,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -130,6 +136,11 @@ impl TransportConfig {
     /// A stream of a conversation ends after this long without traffic.
     pub fn quic_stream_idle(&self) -> Duration {
         Duration::from_millis(self.quic_stream_idle_ms)
+    }
+
+    /// The proxies that are believed. [`TransportConfig::check`] has found each to be one.
+    pub fn proxies(&self) -> TrustedProxies {
+        TrustedProxies::parse(&self.trusted_proxies).unwrap_or_default()
     }
 
     /// Finds the first setting that cannot work.
@@ -177,6 +188,11 @@ impl TransportConfig {
             ("address_connections_max", "at least 1", self.address_connections_max >= 1),
             ("address_connections_per_s", "at least 1", self.address_connections_per_s >= 1),
             ("addresses_max", "at least 1", self.addresses_max >= 1),
+            (
+                "trusted_proxies",
+                "addresses, or networks such as 10.0.0.0/8",
+                TrustedProxies::parse(&self.trusted_proxies).is_some(),
+            ),
         ];
         match rules.into_iter().find(|(_, _, holds)| !holds) {
             None => Ok(()),

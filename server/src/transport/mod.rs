@@ -13,7 +13,8 @@ pub mod http3;
 pub mod identity_files;
 #[cfg(test)]
 mod loopback;
-mod origin;
+pub mod origin;
+pub mod proxies;
 pub mod quic;
 pub mod tcp;
 pub mod tls;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 pub use config::{SettingError, TransportConfig};
 pub use error::{EstablishError, LinkError};
 pub use x509::CertificateFacts;
+pub use proxies::TrustedProxies;
 
 use crate::hub::outbox::{Format, Outbox};
 use quic::{QuicReader, QuicWriter};

@@ -142,6 +142,28 @@ fn loopback_is_exempt_only_where_configured() {
 }
 
 #[test]
+fn looking_at_an_address_says_what_taking_would_and_counts_nothing() {
+    let start = Instant::now();
+    let config = QuotaConfig {
+        address_requests_per_second: count(1),
+        address_requests_burst: count(2),
+        ..QuotaConfig::default()
+    };
+    let quota = Quota::new(&config, start);
+    let (here, there) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+    for _ in 0..2 {
+        for _ in 0..5 {
+            assert!(quota.may_request(here, start).allowed());
+        }
+        assert!(quota.request(here, start).allowed());
+    }
+    assert_eq!(quota.may_request(here, start), quota.request(here, start));
+    assert!(!quota.may_request(here, start).allowed());
+    assert!(quota.may_request(there, start).allowed());
+    assert!(quota.may_request(here, start + Duration::from_secs(1)).allowed());
+}
+
+#[test]
 fn the_largest_settings_do_not_overflow() {
     let start = Instant::now();
     let config = QuotaConfig {
