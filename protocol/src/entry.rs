@@ -8,6 +8,7 @@ use crate::id::{EntryId, TempId, UserId};
 /// owners also change roles and remove admins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Role {
     /// Reads and sends.
     Member,
@@ -19,6 +20,7 @@ pub enum Role {
 
 /// One entry of a log: a message or a change of the conversation itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// Place in the conversation: dense, from 1.
     pub seq: u64,
@@ -41,6 +43,7 @@ pub struct Entry {
 /// What an entry says. Append-only: a variant never changes and never goes away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EntryBody {
     /// Somebody wrote.
     Message {

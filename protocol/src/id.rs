@@ -69,6 +69,9 @@ macro_rules! text_id {
             }
         }
 
+        #[cfg(feature = "openapi")]
+        crate::schema::text! { $name, $max, None, concat!("A ", $what) }
+
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
@@ -199,6 +202,9 @@ macro_rules! uuid_id {
             }
         }
 
+        #[cfg(feature = "openapi")]
+        crate::schema::text! { $name, 36, Some(crate::schema::UUID), concat!("A UUID: ", $what) }
+
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
@@ -262,6 +268,9 @@ impl ConversationId {
     }
 }
 
+#[cfg(feature = "openapi")]
+crate::schema::text! { ConversationId, 28, Some("^c:[A-Za-z2-7]{26}$"), "A conversation" }
+
 impl FromStr for ConversationId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
@@ -313,6 +322,9 @@ impl From<ConversationId> for Target {
         Self::Conversation(id)
     }
 }
+
+#[cfg(feature = "openapi")]
+crate::schema::text! { Target, USER_ID_BYTES_MAX, None, "A user id, or a conversation id: those start with `c:`" }
 
 impl FromStr for Target {
     type Err = IdError;

@@ -11,6 +11,8 @@ mod id;
 mod json;
 mod limits;
 pub mod resume;
+#[cfg(feature = "openapi")]
+mod schema;
 
 pub use code::{Class, Code};
 pub use codec::{DecodeError, Decoder, Envelope, Incoming, encode, encode_into};

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, StatusCode, Version};
+use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -73,22 +74,73 @@ impl Answer {
     }
 }
 
+/// A question to the API.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    method: &'a str,
+    path: &'a str,
+    headers: Vec<(&'a str, String)>,
+    body: Vec<u8>,
+}
+
+impl<'a> Ask<'a> {
+    /// A question without a body.
+    pub fn new(method: &'a str, path: &'a str) -> Self {
+        Self { method, path, headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// With a token.
+    #[must_use]
+    pub fn token(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: &'a str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// With a JSON body.
+    #[must_use]
+    pub fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json").bytes(body.to_string().as_bytes())
+    }
+
+    /// With a body.
+    #[must_use]
+    pub fn bytes(mut self, body: &[u8]) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
 impl Server {
     /// Asks the API with a token.
     pub async fn get(&self, how: Http, path: &str, token: Option<&str>) -> Answer {
+        let ask = Ask::new("GET", path);
+        self.ask(how, token.into_iter().fold(ask, Ask::token)).await
+    }
+
+    /// Asks the API.
+    pub async fn ask(&self, how: Http, ask: Ask<'_>) -> Answer {
         let tls = matches!(how, Http::OneTls | Http::OneTls12 | Http::TwoTls);
         let scheme = if tls { "https" } else { "http" };
         let address = if tls { self.ready().quic_addr } else { address(&self.ready().http_url) };
-        let mut request = Request::get(path);
+        let host = ask.headers.iter().find(|(name, _)| *name == "host").map(|(_, host)| host.clone());
+        let host = host.unwrap_or_else(|| address.to_string());
+        let mut request = Request::builder().method(ask.method).uri(ask.path);
         if how.two() {
-            request = Request::get(format!("{scheme}://{address}{path}")).version(Version::HTTP_2);
+            request = request.uri(format!("{scheme}://{host}{}", ask.path)).version(Version::HTTP_2);
         } else {
-            request = request.header("host", address.to_string());
+            request = request.header("host", host);
         }
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
+        for (name, value) in ask.headers.iter().filter(|(name, _)| *name != "host") {
+            request = request.header(*name, value);
         }
-        let request = request.body(String::new()).expect("a request");
+        let request = request.body(Full::from(ask.body)).expect("a request");
         let tcp = within("a TCP connection", TcpStream::connect(address)).await.expect("a TCP connection");
         if !tls {
             return exchange(tcp, how, request).await;
@@ -109,7 +161,7 @@ impl Server {
     pub async fn ops(&self, path: &str) -> Answer {
         let address = address(&self.ready().ops_url);
         let tcp = within("a TCP connection", TcpStream::connect(address)).await.expect("a TCP connection");
-        let request = Request::get(path).header("host", address.to_string()).body(String::new());
+        let request = Request::get(path).header("host", address.to_string()).body(Full::default());
         exchange(tcp, Http::One, request.expect("a request")).await
     }
 
@@ -141,7 +193,7 @@ pub fn address(url: &str) -> SocketAddr {
 async fn exchange(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     how: Http,
-    request: Request<String>,
+    request: Request<Full<bytes::Bytes>>,
 ) -> Answer {
     let io = TokioIo::new(io);
     let answer = async {

@@ -8,6 +8,7 @@ use crate::id::{ConversationId, TempId, UserId};
 /// What kind of conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ConversationKind {
     /// 1-on-1.
     Pair,
@@ -17,6 +18,7 @@ pub enum ConversationKind {
 
 /// A conversation as its member sees it in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConversationSummary {
     /// Which.
     pub conversation: ConversationId,
@@ -138,6 +140,7 @@ pub struct ListMembers {
 
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MemberInfo {
     /// Who.
     pub user: UserId,
@@ -149,6 +152,7 @@ pub struct MemberInfo {
 
 /// The members of a conversation, in the order they joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MemberList {
     /// Which.
     pub conversation: ConversationId,

@@ -23,6 +23,7 @@ pub struct Send {
 
 /// The change is durable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SendAck {
     /// The change that is acked.
     pub temp_id: TempId,

@@ -15,6 +15,7 @@ pub struct Watch {
 /// Whether a user is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum PresenceState {
     /// Not known, or not visible: the two users share no conversation.
     Unknown,
@@ -26,6 +27,7 @@ pub enum PresenceState {
 
 /// Presence of one user, over all their devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserPresence {
     /// Who.
     pub user: UserId,
@@ -37,6 +39,7 @@ pub struct UserPresence {
 
 /// Presence of watched users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Presence {
     /// Those that changed, or all of them in the answer to Watch.
     pub users: Vec<UserPresence>,

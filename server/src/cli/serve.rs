@@ -40,7 +40,7 @@ impl Serve {
             let signals = Signals::listen().context("signals")?;
             let hangups = Hangups::listen().context("signals")?;
             let notify = Notify::from_env();
-            let node = match Node::start(config, identity).await {
+            let node = match Node::start(config, identity, None).await {
                 Ok(node) => node,
                 Err(error) => return not_started(&error),
             };

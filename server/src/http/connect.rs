@@ -1,7 +1,6 @@
 //! `GET /v1/connect`: a WebSocket handshake becomes a link, and the link a session.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
@@ -9,27 +8,23 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Version};
 use hyper_util::rt::TokioIo;
 
-use super::Problem;
-use crate::drain::Shutdown;
-use crate::session::Gateway;
-use crate::transport::TransportConfig;
+use super::{Api, Problem};
 use crate::transport::websocket::{self, UpgradeError};
 
-/// What the endpoint works with.
-#[derive(Clone)]
-pub struct Connect {
-    /// Serves the link.
-    pub gateway: Gateway,
-    /// Who may connect, and the settings of the link.
-    pub config: Arc<TransportConfig>,
-    /// Owns the sessions.
-    pub shutdown: Shutdown,
-}
-
-/// Handles the request.
+/// Opens a WebSocket.
+///
+/// The protocol on it is another document. The token goes into its first frame, never into the URL.
+#[utoipa::path(
+    get, path = "/v1/connect", operation_id = "connect",
+    responses(
+        (status = 101, description = "A WebSocket"),
+        (status = 403, response = Problem), (status = 426, response = Problem),
+        (status = 505, response = Problem),
+    )
+)]
 pub(super) async fn connect(
-    State(connect): State<Connect>,
-    Extension(remote): Extension<SocketAddr>,
+    State(api): State<Api>,
+    Extension(peer): Extension<SocketAddr>,
     mut request: Request,
 ) -> Result<Response, Response> {
     if request.version() > Version::HTTP_11 {
@@ -37,15 +32,18 @@ pub(super) async fn connect(
         let problem = Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", detail);
         return Err(problem.into_response());
     }
-    let negotiated = websocket::negotiate(request.uri(), request.headers(), &connect.config)
+    let negotiated = websocket::negotiate(request.uri(), request.headers(), &api.transport)
         .map_err(|error| refuse(&error))?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let Connect { gateway, config, shutdown } = connect;
+    let client = api.proxies.client(peer.ip().to_canonical(), request.headers());
+    let remote = SocketAddr::new(client, peer.port());
+    let gateway = api.parts.gateway.clone();
     let (format, headers) = (negotiated.format, negotiated.response_headers());
-    shutdown.clone().spawn(async move {
+    api.parts.shutdown.spawn(async move {
         // The peer may hang up before the answer has left.
         let Ok(upgraded) = upgrade.await else { return };
-        let link = websocket::from_upgraded(TokioIo::new(upgraded), format, &config, remote).await;
+        let config = &gateway.parts().transport;
+        let link = websocket::from_upgraded(TokioIo::new(upgraded), format, config, remote).await;
         gateway.serve(link).await;
     });
     let mut response = Response::new(Body::empty());

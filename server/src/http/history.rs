@@ -1,40 +1,39 @@
 //! `GET /v1/history/{conv_id}`: pages of a conversation for infinite scroll.
 
-use std::sync::Arc;
-use std::time::SystemTime;
-
-use axum::Json;
-use axum::extract::{Path, RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, Uri};
 use serde::Serialize;
-use tern_protocol::{ConversationId, Entry, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX, UserId};
+use tern_protocol::{ConversationId, Entry, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
+use utoipa::ToSchema;
 
-use super::Problem;
-use crate::auth::Authenticator;
-use crate::conversation::history::{Anchor, History, HistoryPage};
-use crate::store::StoreError;
+use super::cache::{self, Keep};
+use super::door::{Named, Reader};
+use super::query::{limit, parameters};
+use super::submit::unavailable;
+use super::{Api, Problem};
+use crate::conversation::history::{Anchor, HistoryPage};
 
+/// Parameters of the query.
+const KNOWN: [&str; 5] = ["limit", "cursor", "before", "after", "around"];
 /// A whole number of this many digits or more is a time in Unix milliseconds, not a cursor of ours.
 const UNIX_MS_DIGITS: usize = 12;
 
-/// What the endpoint works with.
-#[derive(Clone)]
-pub struct HistoryApi {
-    /// Checks bearer tokens.
-    pub auth: Arc<Authenticator>,
-    /// Reads logs.
-    pub history: History,
-}
+/// Seqs stay below 2^53, so that they are exact in JavaScript.
+const SEQ_MAX: u64 = (1 << 53) - 1;
 
 /// A page of history.
-#[derive(Debug, Serialize)]
-struct Body {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HistoryPage)]
+pub(super) struct HistoryBody {
+    /// Which log.
     conversation: ConversationId,
-    /// Newest first.
+    /// Consecutive, newest first.
     entries: Vec<Entry>,
+    /// First entry the caller may see.
     first_seq: u64,
+    /// Newest entry the caller may see, when the page was made.
     head: u64,
     /// Cursor of the page with older entries; null: there are none.
     older: Option<String>,
@@ -56,32 +55,53 @@ enum Place {
     Time(u64),
 }
 
-/// Handles the request.
+/// Pages through a conversation.
+///
+/// Newest first, in both directions. At most one of `cursor`, `before`, `after` and `around`; none: the
+/// newest. Somebody who was a member sees it up to the entry that says that they are gone.
+#[utoipa::path(
+    get, path = "/v1/history/{conv_id}", operation_id = "history", security(("bearer" = [])),
+    params(
+        ("conv_id" = ConversationId, Path, description = "which"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "absent: 20"),
+        ("cursor" = Option<String>, Query,
+            description = "`older` or `newer` of a page, or a time in Unix milliseconds"),
+        ("before" = Option<u64>, Query, maximum = 9007199254740991_u64, description = "entries below this seq"),
+        ("after" = Option<u64>, Query, maximum = 9007199254740991_u64, description = "entries above this seq"),
+        ("around" = Option<u64>, Query, maximum = 9007199254740991_u64,
+            description = "entries on both sides of this seq, itself included"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = HistoryBody),
+        (status = 304, description = "The page has the ETag that If-None-Match names"),
+        (status = 404, response = Problem),
+    )
+)]
 pub(super) async fn history(
-    State(api): State<HistoryApi>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    State(api): State<Api>,
+    Reader(user): Reader,
+    uri: Uri,
+    Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let query = parse(query.as_deref().unwrap_or_default())?;
-    let user = bearer(&api.auth, &headers).await?;
-    let id: ConversationId = id.parse().map_err(|_| absent())?;
+    let query = parse(&uri)?;
     let anchor = match query.place {
         Place::At(anchor) => anchor,
         Place::Time(time_ms) => {
-            let access = api.history.access(&user, id).await.map_err(unavailable)?.ok_or_else(absent)?;
+            let access = api.history.access(&user, id).await.map_err(unavailable)?;
+            let access = access.ok_or_else(Problem::absent)?;
             let seq = api.history.seq_at(id, access, time_ms).await.map_err(unavailable)?;
             Anchor::Before(seq + 1)
         }
     };
-    let page =
-        api.history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?.ok_or_else(absent)?;
+    let page = api.history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?;
+    let page = page.ok_or_else(Problem::absent)?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
     let (older, newer) = neighbours(&page, anchor);
-    let body = Body { conversation: id, older, newer, entries: page.entries, first_seq, head };
-    let mut response = Json(body).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    Ok(response)
+    // With something newer beside it, nothing can be added to what was asked for.
+    let sealed = newer.is_some() && !page.entries.is_empty();
+    let body = HistoryBody { conversation: id, older, newer, entries: page.entries, first_seq, head };
+    Ok(cache::json(&headers, &body, if sealed { Keep::Sealed } else { Keep::Ask }))
 }
 
 /// Cursors to both sides of a page. An empty page lies at its anchor.
@@ -98,87 +118,41 @@ fn neighbours(page: &HistoryPage, anchor: Anchor) -> (Option<String>, Option<Str
     (older, newer)
 }
 
-async fn bearer(auth: &Authenticator, headers: &HeaderMap) -> Result<UserId, Problem> {
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .ok_or_else(|| Problem::unauthorized("send the token as `Authorization: Bearer …`"))?;
-    let token = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or_else(|| Problem::unauthorized("the Authorization header is not `Bearer …`"))?;
-    let claims =
-        auth.authenticate(token, SystemTime::now()).await.map_err(|error| match error.retry_after() {
-            Some(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string()),
-            None => Problem::unauthorized(error.to_string()),
-        })?;
-    Ok(claims.user)
-}
-
-/// Absent and forbidden are the same answer.
-fn absent() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "no such conversation for this user")
-}
-
-fn unavailable(error: StoreError) -> Problem {
-    tracing::warn!(%error, "a read failed");
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "unavailable",
-        "the message store does not answer; try again",
-    )
-}
-
 fn cursor(direction: char, seq: u64) -> String {
     BASE64URL_NOPAD.encode(format!("{direction}{seq}").as_bytes())
 }
 
-fn parse(query: &str) -> Result<Query, Problem> {
-    let mut limit = PAGE_ENTRIES_DEFAULT;
+fn parse(uri: &Uri) -> Result<Query, Problem> {
+    let mut asked = None;
     let mut place = None;
-    for (key, value) in form(query) {
-        let here = match key {
-            "token" | "access_token" | "jwt" => {
-                let detail = "a token in a URL ends up in logs: send it as `Authorization: Bearer …`";
-                return Err(Problem::invalid(detail));
-            }
+    for (key, value) in parameters(uri, &KNOWN)? {
+        let here = match key.as_str() {
             "limit" => {
-                limit = parse_limit(value)?;
+                if asked.replace(limit(&value, PAGE_ENTRIES_MAX)?).is_some() {
+                    return Err(Problem::parameter("give limit only once"));
+                }
                 continue;
             }
-            "cursor" => parse_cursor(value)?,
-            "before" => Place::At(Anchor::Before(parse_seq(key, value)?)),
-            "after" => Place::At(Anchor::After(parse_seq(key, value)?)),
-            "around" => Place::At(Anchor::Around(parse_seq(key, value)?)),
-            other => {
-                let known = "limit, cursor, before, after, around";
-                return Err(Problem::invalid(format!("unknown parameter {other:?}; known: {known}")));
-            }
+            "before" => Place::At(Anchor::Before(parse_seq(&key, &value)?)),
+            "after" => Place::At(Anchor::After(parse_seq(&key, &value)?)),
+            "around" => Place::At(Anchor::Around(parse_seq(&key, &value)?)),
+            _ => parse_cursor(&value)?,
         };
         if place.replace(here).is_some() {
-            return Err(Problem::invalid("give at most one of cursor, before, after and around"));
+            return Err(Problem::parameter("give at most one of cursor, before, after and around"));
         }
     }
+    let limit = asked.unwrap_or(PAGE_ENTRIES_DEFAULT);
     Ok(Query { limit, place: place.unwrap_or(Place::At(Anchor::Latest)) })
 }
 
-fn form(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-}
-
-fn parse_limit(value: &str) -> Result<usize, Problem> {
-    let limit = value.parse::<usize>().ok().filter(|limit| (1..=PAGE_ENTRIES_MAX).contains(limit));
-    limit.ok_or_else(|| Problem::invalid(format!("limit must be a number from 1 to {PAGE_ENTRIES_MAX}")))
-}
-
 fn parse_seq(key: &str, value: &str) -> Result<u64, Problem> {
-    value.parse().map_err(|_| Problem::invalid(format!("{key} must be a seq: a whole number from 0")))
+    let seq = value.parse().ok().filter(|seq| *seq <= SEQ_MAX);
+    seq.ok_or_else(|| Problem::parameter(format!("{key} must be a seq: a whole number from 0 to {SEQ_MAX}")))
 }
 
 fn parse_cursor(value: &str) -> Result<Place, Problem> {
-    let bad = || Problem::invalid("cursor must be the `older` or `newer` of a page, or Unix milliseconds");
+    let bad = || Problem::parameter("cursor must be the `older` or `newer` of a page, or Unix milliseconds");
     if value.len() >= UNIX_MS_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return value.parse().map(Place::Time).map_err(|_| bad());
     }
@@ -196,6 +170,10 @@ fn parse_cursor(value: &str) -> Result<Place, Problem> {
 mod tests {
     use super::*;
     use crate::conversation::history::Access;
+
+    fn parse(query: &str) -> Result<Query, Problem> {
+        super::parse(&format!("/v1/history/x?{query}").parse().unwrap())
+    }
 
     #[test]
     fn a_query_names_one_place_and_a_limit_in_bounds() {
@@ -242,8 +220,9 @@ mod tests {
             "cursor=zzz",
             "cursor=",
             "page=3",
-            "token=abc",
+            "limit=1&limit=2",
             "before=18446744073709551616",
+            "before=9007199254740992",
         ];
         for query in bad {
             assert!(parse(query).is_err(), "{query}");

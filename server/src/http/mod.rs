@@ -1,28 +1,55 @@
-//! The HTTP surface: the WebSocket endpoint and history, on HTTP/1.1, HTTP/2 and HTTP/3.
+//! The HTTP surface: the API for front ends and back ends and the WebSocket endpoint, one set of routes
+//! for every version of HTTP. A transport puts the peer's [`SocketAddr`] on each request.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Extension;
-use axum::response::IntoResponse;
-use axum::routing::get;
-use http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use std::time::Duration;
-use tern_protocol::CONNECT_PATH;
+use tern_protocol::Code;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tower::util::MapResponseLayer;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
+mod body;
+mod bootstrap;
+mod cache;
 mod connect;
+mod conversations;
+mod dev_tokens;
+mod door;
 mod history;
 pub mod http3;
+mod members;
+mod messages;
+mod openapi;
+mod presence;
 mod problem;
+mod query;
 mod request_id;
+mod submit;
+#[cfg(test)]
+mod tests;
 
-pub use connect::Connect;
-pub use history::HistoryApi;
+pub use bootstrap::{Bootstrap, Plain};
+pub use dev_tokens::DevTokens;
 pub use problem::Problem;
+
+use crate::drain::Shutdown;
+use crate::ops::metrics::Metrics;
+use crate::session::{self, Gateway};
+use crate::transport::{TransportConfig, TrustedProxies, origin};
+use openapi::{Document, Routes};
+use request_id::X_REQUEST_ID;
 
 /// Headers must be complete within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,28 +59,134 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Most requests at a time on one HTTP/2 connection.
 const H2_STREAMS_MAX: u32 = 32;
+/// Browsers may keep the answer to a preflight for so long.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// What the API is served with, besides all that sessions are served with.
+pub struct Parts {
+    /// Serves WebSockets, and has the rest.
+    pub gateway: Gateway,
+    /// Owns the sessions on them.
+    pub shutdown: Shutdown,
+    /// Where clients connect.
+    pub bootstrap: Bootstrap,
+    /// Makes tokens for whoever asks; on a development node only.
+    pub dev_tokens: Option<DevTokens>,
+}
+
+/// What handlers are called with. Cheap to clone.
+#[derive(Clone)]
+struct Api(Arc<Served>);
+
+struct Served {
+    parts: Parts,
+    proxies: TrustedProxies,
+    document: Document,
+}
+
+impl Deref for Api {
+    type Target = Served;
+    fn deref(&self) -> &Served {
+        &self.0
+    }
+}
+
+impl Deref for Served {
+    type Target = session::Parts;
+    fn deref(&self) -> &session::Parts {
+        self.parts.gateway.parts()
+    }
+}
 
 /// All routes for clients.
-pub fn router(connect: Connect, history: HistoryApi) -> Router {
-    Router::new()
-        .route("/", get(welcome))
-        .route(CONNECT_PATH, get(connect::connect).with_state(connect))
-        .route("/v1/history/{conv_id}", get(history::history).with_state(history))
+pub fn router(parts: Parts) -> Router {
+    let (routes, document) = routes(parts.dev_tokens.is_some()).finish();
+    let shared = parts.gateway.parts();
+    let (cors, metrics) = (cors(shared.transport.clone()), shared.metrics.clone());
+    let api = Api(Arc::new(Served { proxies: shared.transport.proxies(), parts, document }));
+    routes
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
         })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes GET only")
+            let detail = "this path does not take this method; Allow names those it takes";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
+        .with_state(api)
+        .layer(CatchPanicLayer::custom(|_| {
+            let detail = "this is a fault of the server; its log has more";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
+        }))
+        .layer(MapResponseLayer::new(move |response| finish(&metrics, response)))
+        .layer(cors)
         .layer(axum::middleware::from_fn(request_id::name))
 }
 
-async fn welcome() -> impl IntoResponse {
-    concat!("tern ", env!("CARGO_PKG_VERSION"), "\nWebSocket: /v1/connect\nHistory: /v1/history/{conv_id}\n")
+fn routes(dev: bool) -> Routes {
+    let routes = Routes::new()
+        .add(__path_welcome, welcome)
+        .add(bootstrap::__path_bootstrap, bootstrap::bootstrap)
+        .add(openapi::__path_document, openapi::document)
+        .add(connect::__path_connect, connect::connect)
+        .add(history::__path_history, history::history)
+        .add(messages::__path_send, messages::send)
+        .add(conversations::__path_list, conversations::list)
+        .add(conversations::__path_create, conversations::create)
+        .add(conversations::__path_show, conversations::show)
+        .add(members::__path_rename, members::rename)
+        .add(members::__path_leave, members::leave)
+        .add(members::__path_list, members::list)
+        .add(members::__path_add, members::add)
+        .add(members::__path_remove, members::remove)
+        .add(members::__path_set_role, members::set_role)
+        .add(presence::__path_look, presence::look);
+    if dev { routes.add(dev_tokens::__path_mint, dev_tokens::mint) } else { routes }
 }
 
-/// Serves one connection until it ends or is upgraded.
-pub async fn serve<S>(io: S, remote: SocketAddr, router: Router)
+/// Says what this is.
+#[utoipa::path(
+    get, path = "/", operation_id = "welcome",
+    responses((status = 200, description = "A few words for people", body = String, content_type = "text/plain"))
+)]
+async fn welcome() -> impl IntoResponse {
+    concat!(
+        "tern ",
+        env!("CARGO_PKG_VERSION"),
+        "\nWhere to connect: /v1/bootstrap\nThe API: /v1/openapi.json\n"
+    )
+}
+
+/// Pages of the configured origins may ask, and read what they need of the answers.
+fn cors(transport: TransportConfig) -> CorsLayer {
+    let allowed = move |value: &HeaderValue, _: &http::request::Parts| {
+        value.to_str().is_ok_and(|origin| origin::is_allowed(origin, &transport))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH, X_REQUEST_ID])
+        .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER, X_REQUEST_ID])
+        .max_age(PREFLIGHT_AGE)
+}
+
+/// What every answer has, and what is counted of it.
+fn finish(metrics: &Metrics, mut response: Response) -> Response {
+    if let Some(code) = response.extensions().get::<Code>() {
+        metrics.refused.count(*code);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return response;
+    }
+    let headers = response.headers_mut();
+    let no_store = HeaderValue::from_static("private, no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
+    const NO_SNIFF: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
+    headers.insert(NO_SNIFF, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Serves one connection until it ends or is upgraded. In a drain, what was asked is still answered.
+pub async fn serve<S>(io: S, remote: SocketAddr, router: Router, shutdown: Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -72,8 +205,19 @@ where
         .max_header_list_size(HEADER_BYTES_MAX as u32)
         .keep_alive_interval(Some(HEADER_TIMEOUT))
         .keep_alive_timeout(HEADER_TIMEOUT);
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = shutdown.draining() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = shutdown.stopped() => return,
+            }
+        }
+    };
     // What goes wrong here is the peer's affair: a reset, garbage, a timeout.
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(io), service).await {
+    if let Err(error) = ended {
         tracing::trace!(%remote, %error, "HTTP connection ended");
     }
 }

@@ -6,7 +6,8 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use tracing::Instrument;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where a request's name stands.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest name that is taken from a client, in bytes.
 const ID_BYTES_MAX: usize = 64;
 

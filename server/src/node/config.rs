@@ -30,11 +30,14 @@ pub struct ListenConfig {
     /// Plain HTTP and WebSocket, for development or behind a proxy on this machine. Absent: none.
     /// Example: `"127.0.0.1:8080"`.
     pub http: Option<SocketAddr>,
+    /// Host and port by which clients reach `client`, told by `GET /v1/bootstrap`. Absent: the host by
+    /// which they asked. Example: `"chat.example:443"`.
+    pub public: Option<String>,
 }
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { client: SocketAddr::from(([0, 0, 0, 0], 4433)), http: None }
+        Self { client: SocketAddr::from(([0, 0, 0, 0], 4433)), http: None, public: None }
     }
 }
 

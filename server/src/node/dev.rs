@@ -10,6 +10,7 @@ use tern_protocol::UserId;
 use super::{Node, StartError, Tokens};
 use crate::auth::{Algorithm, AuthConfigError, KeyConfig, Mint, MintError, SigningKey, ensure_secret_file};
 use crate::config::{Config, ConfigError};
+use crate::http::DevTokens;
 use crate::transport::tls::{Identity, TlsError};
 
 /// How long the tokens of a development node last.
@@ -85,8 +86,10 @@ pub async fn start(
             secret_file: Some(secret_file.clone()),
         });
     }
-    let mut node = Node::start(config, identity).await?;
-    let key = SigningKey::from_secret_file(&secret_file)?;
+    let key = || SigningKey::from_secret_file(&secret_file);
+    let dev_tokens = DevTokens { key: key()?, ttl: TOKEN_TTL };
+    let mut node = Node::start(config, identity, Some(dev_tokens)).await?;
+    let key = key()?;
     let token = |name: &str| {
         let user = UserId::new(name).expect("a short name is a user id");
         Mint::new(user, TOKEN_TTL).sign(&key, SystemTime::now())

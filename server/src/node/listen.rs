@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use ::http::HeaderValue;
 use ::http::header::ALT_SVC;
+use ::http::uri::Authority;
 use axum::Router;
+use axum::extract::Extension;
 use axum::response::Response;
 use tower::util::MapResponseLayer;
 
 use crate::config::Config;
 use crate::drain::Shutdown;
 use crate::http;
+use crate::node::config::ListenConfig;
 use crate::session::Gateway;
 use crate::transport::address::AddressGate;
 use crate::transport::quic::{Established, QuicListener};
@@ -38,6 +41,9 @@ pub enum ListenError {
         /// Why not.
         source: io::Error,
     },
+    /// The name for clients has no host or no port.
+    #[error("listen.public = {0:?} must be a host and a port, such as chat.example:443")]
+    Public(String),
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -46,6 +52,15 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose a higher one",
         _ => "",
+    }
+}
+
+impl ListenConfig {
+    /// The name by which clients reach the port for clients.
+    pub(super) fn public(&self) -> Result<Option<Authority>, ListenError> {
+        let bad = |text: &String| ListenError::Public(text.clone());
+        let parse = |text: &String| text.parse::<Authority>().ok().filter(|name| name.port().is_some());
+        self.public.as_ref().map(|text| parse(text).ok_or_else(|| bad(text))).transpose()
     }
 }
 
@@ -91,7 +106,8 @@ impl Listeners {
         let quic = Arc::new(quic);
         shutdown.spawn(accept_quic(quic.clone(), router.clone(), gateway, shutdown.clone()));
         if let Some(plain) = plain {
-            shutdown.spawn(accept_tcp(plain, router.clone(), shutdown.clone()));
+            let router = router.clone().layer(Extension(http::Plain));
+            shutdown.spawn(accept_tcp(plain, router, shutdown.clone()));
         }
         shutdown.spawn(accept_tcp(tls, announce_http3(router, client), shutdown.clone()));
         quic
@@ -173,10 +189,7 @@ async fn accept_tcp(listener: TcpListener, router: Router, shutdown: Shutdown) {
                 }
             };
             let remote = connection.remote();
-            tokio::select! {
-                () = http::serve(connection, remote, router) => {}
-                _ = stop.draining() => {}
-            }
+            http::serve(connection, remote, router, stop).await;
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::http::uri::Authority;
 use tern_protocol::{Code, GoAway};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use crate::conversation::history::History;
 use crate::delivery::Delivery;
 use crate::drain::Shutdown;
 use crate::events::file::{FileEvents, FileEventsError};
-use crate::http::{Connect, HistoryApi};
+use crate::http::{self, Bootstrap, DevTokens};
 use crate::hub::{Hub, Outgoing};
 use crate::ops::logs;
 use crate::ops::metrics::{Exporter, Metrics};
@@ -90,15 +91,12 @@ impl StartError {
     /// It will be the same at the next try, until somebody changes the configuration or a file it names.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Auth(_)
-            | Self::Tls(_)
-            | Self::Setting(_)
-            | Self::Retention(_)
-            | Self::Ops(OpsError::Remote(_)) => true,
+            Self::Auth(_) | Self::Tls(_) | Self::Setting(_) | Self::Retention(_) => true,
+            Self::Ops(OpsError::Remote(_)) | Self::Listen(ListenError::Public(_)) => true,
             Self::Store(_)
             | Self::Events(_)
             | Self::Control(_)
-            | Self::Listen(_)
+            | Self::Listen(ListenError::Bind { .. })
             | Self::Ops(OpsError::Bind { .. }) => false,
         }
     }
@@ -127,8 +125,15 @@ pub struct Node {
 
 impl Node {
     /// Starts everything and returns when clients can connect.
-    pub async fn start(config: Config, identity: Identity) -> Result<Self, StartError> {
+    ///
+    /// With `dev_tokens` it makes tokens for whoever asks, and tells clients to pin its certificate.
+    pub async fn start(
+        config: Config,
+        identity: Identity,
+        dev_tokens: Option<DevTokens>,
+    ) -> Result<Self, StartError> {
         config.transport.check()?;
+        let public = config.listen.public()?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
         let metrics = exporter.metrics();
@@ -144,7 +149,6 @@ impl Node {
         let conversations =
             Conversations::new(&config.conversation, shared.clone(), delivery.clone(), metrics.clone());
         let (presence, presence_tasks) = Presence::start(&config.presence, shared.clone());
-        let history = History::new(shared.clone());
         let gateway = Gateway::new(Parts {
             config: config.session.clone(),
             transport: config.transport.clone(),
@@ -157,7 +161,7 @@ impl Node {
             registry: Arc::new(MemoryRegistry::default()),
             router: Router::new(conversations.clone()),
             delivery: delivery.clone(),
-            history: history.clone(),
+            history: History::new(shared.clone()),
             store: shared.clone(),
             presence,
             metrics: metrics.clone(),
@@ -174,8 +178,7 @@ impl Node {
         let listeners = Listeners::bind(&config, &certificate)?;
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
         let ready = ready_of(&listeners, cert_sha256, &ops, &*store);
-        let router = routes(&config, &gateway, &shutdown, HistoryApi { auth, history });
-        let quic = listeners.serve(gateway, router, &shutdown);
+        let quic = open(listeners, gateway, (public, dev_tokens), &ready, &shutdown);
         accepting.ready();
         Ok(Self {
             ready,
@@ -300,6 +303,20 @@ impl Node {
     }
 }
 
+/// Lets clients in.
+fn open(
+    listeners: Listeners,
+    gateway: Gateway,
+    (public, dev_tokens): (Option<Authority>, Option<DevTokens>),
+    ready: &Ready,
+    shutdown: &Shutdown,
+) -> Arc<QuicListener> {
+    let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
+    let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
+    let parts = http::Parts { gateway: gateway.clone(), shutdown: shutdown.clone(), bootstrap, dev_tokens };
+    listeners.serve(gateway, http::router(parts), shutdown)
+}
+
 fn start_publisher(
     config: &Config,
     store: Arc<dyn Store>,
@@ -311,13 +328,6 @@ fn start_publisher(
     let publisher = Publisher::new(&config.push, store, Arc::new(events), delivery, metrics);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
-}
-
-/// Everything that clients ask over HTTP.
-fn routes(config: &Config, gateway: &Gateway, shutdown: &Shutdown, history: HistoryApi) -> axum::Router {
-    let config = Arc::new(config.transport.clone());
-    let connect = Connect { gateway: gateway.clone(), config, shutdown: shutdown.clone() };
-    crate::http::router(connect, history)
 }
 
 fn ready_of(listeners: &Listeners, cert_sha256: String, ops: &OpsServer, store: &dyn Store) -> Ready {

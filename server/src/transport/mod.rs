@@ -29,8 +29,8 @@ use tokio::time::Instant;
 
 pub use config::{SettingError, TransportConfig};
 pub use error::{EstablishError, LinkError};
-pub use x509::CertificateFacts;
 pub use proxies::TrustedProxies;
+pub use x509::CertificateFacts;
 
 use crate::hub::outbox::{Format, Outbox};
 use quic::{QuicReader, QuicWriter};

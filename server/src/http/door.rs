@@ -1,0 +1,138 @@
+//! Who asks: tokens, rates, addresses. Extractors that every route but the open ones begins with.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Instant, SystemTime};
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use http::request::Parts as Head;
+use http::{HeaderMap, header};
+use tern_protocol::{ConversationId, UserId};
+
+use super::{Api, Problem};
+use crate::auth::Claims;
+use crate::session::quota::Verdict;
+use crate::transport::websocket::token_in_query;
+
+/// Somebody with a good token.
+pub(super) struct Caller(pub(super) Claims);
+
+/// Somebody with a good token who may read now.
+pub(super) struct Reader(pub(super) UserId);
+
+/// Somebody who shows no token, at a route that wants none.
+pub(super) struct Stranger;
+
+/// The conversation that the path names. What is no id names none.
+pub(super) struct Named(pub(super) ConversationId);
+
+/// The member that the path names, after the conversation.
+pub(super) struct NamedMember(pub(super) ConversationId, pub(super) UserId);
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        refuse_token_in_url(head)?;
+        let address = address(head, api);
+        if let Verdict::Refused { retry_after } = api.quota.may_request(address, Instant::now()) {
+            return Err(Problem::too_often(retry_after, "requests without a good token from this address"));
+        }
+        let authenticated = match bearer(&head.headers) {
+            Ok(token) => api.auth.authenticate(token, SystemTime::now()).await.map_err(Problem::from),
+            Err(problem) => Err(problem),
+        };
+        if authenticated.is_err() {
+            let _ = api.quota.request(address, Instant::now());
+        }
+        authenticated.map(Self)
+    }
+}
+
+impl FromRequestParts<Api> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let Caller(claims) = Caller::from_request_parts(head, api).await?;
+        match api.quota.fetch(&claims.user, Instant::now()) {
+            Verdict::Allowed => Ok(Self(claims.user)),
+            Verdict::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),
+        }
+    }
+}
+
+impl FromRequestParts<Api> for Stranger {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        refuse_token_in_url(head)?;
+        match api.quota.request(address(head, api), Instant::now()) {
+            Verdict::Allowed => Ok(Self),
+            Verdict::Refused { retry_after } => {
+                Err(Problem::too_often(retry_after, "requests from this address"))
+            }
+        }
+    }
+}
+
+impl FromRequestParts<Api> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let parameters = parameters(head, api).await?;
+        parse(&parameters, 0).map(Self).ok_or_else(Problem::absent)
+    }
+}
+
+impl FromRequestParts<Api> for NamedMember {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let parameters = parameters(head, api).await?;
+        let conversation = parse(&parameters, 0).ok_or_else(Problem::absent)?;
+        let user = parse(&parameters, 1).ok_or_else(Problem::absent)?;
+        Ok(Self(conversation, user))
+    }
+}
+
+/// Text that is not UTF-8 names nothing either.
+async fn parameters(head: &mut Head, api: &Api) -> Result<RawPathParams, Problem> {
+    RawPathParams::from_request_parts(head, api).await.map_err(|_| Problem::absent())
+}
+
+fn parse<T: std::str::FromStr>(parameters: &RawPathParams, place: usize) -> Option<T> {
+    parameters.iter().nth(place).and_then(|(_, value)| value.parse().ok())
+}
+
+/// The client's address; behind a trusted proxy, whom that names.
+pub(super) fn address(head: &Head, api: &Api) -> IpAddr {
+    let peer = peer(head);
+    api.proxies.client(peer, &head.headers)
+}
+
+/// Address of the other end of the connection: the transport puts it on every request.
+pub(super) fn peer(head: &Head) -> IpAddr {
+    let peer = head.extensions.get::<SocketAddr>().expect("every transport says who asks");
+    peer.ip().to_canonical()
+}
+
+fn refuse_token_in_url(head: &Head) -> Result<(), Problem> {
+    if token_in_query(&head.uri) {
+        let detail = "a token in a URL ends up in logs: send it as `Authorization: Bearer …`";
+        return Err(Problem::parameter(detail));
+    }
+    Ok(())
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).into_iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Problem::no_token("send the token as one header, `Authorization: Bearer …`"));
+    };
+    value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or_else(|| Problem::no_token("the Authorization header is not `Bearer …`"))
+}

@@ -1,0 +1,204 @@
+//! `/v1/conversations/{id}/…`: who is in a group, what they may do, and what it is called.
+
+use axum::Json;
+use axum::extract::State;
+use http::Uri;
+use serde::Deserialize;
+use tern_protocol::{ConversationId, MemberList, Role, SendAck, TempId, UserId};
+use utoipa::ToSchema;
+
+use super::body::JsonBody;
+use super::door::{Caller, Named, NamedMember, Reader};
+use super::query::{once, parameters};
+use super::submit::{Asked, admit, oneself, submit, unavailable};
+use super::{Api, Problem};
+use crate::auth::Claims;
+use crate::conversation::Change;
+
+/// Users to add.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewMembers)]
+pub(super) struct Users {
+    /// Who joins; members already there are left as they are.
+    #[schema(min_items = 1, max_items = 100)]
+    users: Vec<UserId>,
+    /// The same for every retry. Left out: the server makes one up.
+    #[serde(default)]
+    temp_id: Option<TempId>,
+}
+
+/// A new name.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewName {
+    /// 1 to 128 bytes of UTF-8 without control characters.
+    #[schema(min_length = 1, max_length = 128)]
+    name: String,
+    /// The same for every retry. Left out: the server makes one up.
+    #[serde(default)]
+    temp_id: Option<TempId>,
+}
+
+/// A new role.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRole {
+    /// What the member may do.
+    role: Role,
+    /// The same for every retry. Left out: the server makes one up.
+    #[serde(default)]
+    temp_id: Option<TempId>,
+}
+
+/// Which attempt this is.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Attempt {
+    /// The same for every retry. Left out: the server makes one up.
+    #[serde(default)]
+    temp_id: Option<TempId>,
+}
+
+/// Lists the members.
+#[utoipa::path(
+    get, path = "/v1/conversations/{id}/members", operation_id = "list_members", security(("bearer" = [])),
+    params(("id" = ConversationId, Path, description = "which")),
+    responses(
+        (status = 200, description = "The members, in the order in which they joined", body = MemberList),
+        (status = 404, response = Problem),
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Reader(user): Reader,
+    Named(conversation): Named,
+) -> Result<Json<MemberList>, Problem> {
+    let members = api.history.members(&user, conversation).await.map_err(unavailable)?;
+    let members = members.ok_or_else(Problem::absent)?;
+    Ok(Json(MemberList { conversation, members }))
+}
+
+/// Adds members.
+///
+/// For admins and owners.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/members", operation_id = "add_members", security(("bearer" = [])),
+    params(("id" = ConversationId, Path, description = "which")),
+    request_body = Users,
+    responses(
+        (status = 200, description = "They are members", body = SendAck),
+        (status = 403, response = Problem), (status = 404, response = Problem),
+        (status = 409, response = Problem),
+    )
+)]
+pub(super) async fn add(
+    State(api): State<Api>,
+    Caller(claims): Caller,
+    Named(id): Named,
+    JsonBody(Users { users, temp_id }): JsonBody<Users>,
+) -> Result<Json<SendAck>, Problem> {
+    ask(&api, claims, Asked::group(id, temp_id, Change::Add { users })).await
+}
+
+/// Removes a member.
+///
+/// Admins remove members, owners anyone. To go yourself, leave.
+#[utoipa::path(
+    delete, path = "/v1/conversations/{id}/members/{user}", operation_id = "remove_member", security(("bearer" = [])),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("user" = UserId, Path, description = "who goes"),
+        ("temp_id" = Option<TempId>, Query, description = "the same for every retry"),
+    ),
+    responses(
+        (status = 200, description = "They are no member any more", body = SendAck),
+        (status = 403, response = Problem), (status = 404, response = Problem),
+        (status = 409, response = Problem), (status = 422, response = Problem),
+    )
+)]
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Caller(claims): Caller,
+    NamedMember(id, user): NamedMember,
+    uri: Uri,
+) -> Result<Json<SendAck>, Problem> {
+    let pairs = parameters(&uri, &["temp_id"])?;
+    let temp_id = once(&pairs, "temp_id")?.map(str::parse::<TempId>).transpose();
+    let temp_id = temp_id.map_err(|error| Problem::parameter(error.to_string()))?;
+    ask(&api, claims, Asked::group(id, temp_id, Change::Remove { users: vec![user] })).await
+}
+
+/// Gives a member a role.
+///
+/// For owners. The last owner cannot step down.
+#[utoipa::path(
+    patch, path = "/v1/conversations/{id}/members/{user}", operation_id = "set_role", security(("bearer" = [])),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("user" = UserId, Path, description = "whose"),
+    ),
+    request_body = NewRole,
+    responses(
+        (status = 200, description = "They have it", body = SendAck),
+        (status = 403, response = Problem), (status = 404, response = Problem),
+        (status = 409, response = Problem),
+    )
+)]
+pub(super) async fn set_role(
+    State(api): State<Api>,
+    Caller(claims): Caller,
+    NamedMember(id, user): NamedMember,
+    JsonBody(NewRole { role, temp_id }): JsonBody<NewRole>,
+) -> Result<Json<SendAck>, Problem> {
+    ask(&api, claims, Asked::group(id, temp_id, Change::SetRole { user, role })).await
+}
+
+/// Renames a group.
+///
+/// For admins and owners.
+#[utoipa::path(
+    patch, path = "/v1/conversations/{id}", operation_id = "rename_group", security(("bearer" = [])),
+    params(("id" = ConversationId, Path, description = "which")),
+    request_body = NewName,
+    responses(
+        (status = 200, description = "It has the name", body = SendAck),
+        (status = 403, response = Problem), (status = 404, response = Problem),
+        (status = 409, response = Problem),
+    )
+)]
+pub(super) async fn rename(
+    State(api): State<Api>,
+    Caller(claims): Caller,
+    Named(id): Named,
+    JsonBody(NewName { name, temp_id }): JsonBody<NewName>,
+) -> Result<Json<SendAck>, Problem> {
+    ask(&api, claims, Asked::group(id, temp_id, Change::Rename { name })).await
+}
+
+/// Leaves a group.
+///
+/// If nobody is left who owns it, the oldest admin does, else the oldest member.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/leave", operation_id = "leave_group", security(("bearer" = [])),
+    params(("id" = ConversationId, Path, description = "which")),
+    request_body = Attempt,
+    responses(
+        (status = 200, description = "The caller is no member any more", body = SendAck),
+        (status = 404, response = Problem), (status = 409, response = Problem),
+    )
+)]
+pub(super) async fn leave(
+    State(api): State<Api>,
+    Caller(claims): Caller,
+    Named(id): Named,
+    JsonBody(Attempt { temp_id }): JsonBody<Attempt>,
+) -> Result<Json<SendAck>, Problem> {
+    ask(&api, claims, Asked::group(id, temp_id, Change::Leave)).await
+}
+
+async fn ask(api: &Api, claims: Claims, asked: Asked) -> Result<Json<SendAck>, Problem> {
+    admit(api, &claims.user, &asked)?;
+    let sender = oneself(api, claims).await?;
+    submit(api, sender, asked).await.map(Json)
+}

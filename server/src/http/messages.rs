@@ -1,0 +1,73 @@
+//! `POST /v1/messages`: a message of the caller, or of anybody by a back end.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use tern_protocol::{SendAck, Target, TempId, UserId};
+use utoipa::ToSchema;
+
+use super::body::JsonBody;
+use super::door::Caller;
+use super::submit::{Asked, admit, oneself, somebody, submit};
+use super::{Api, Problem};
+use crate::conversation::Change;
+
+/// A message.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewMessage {
+    /// User or conversation.
+    to: Target,
+    /// 1 byte to 16 KiB of UTF-8.
+    #[schema(min_length = 1, max_length = 16384)]
+    text: String,
+    /// The same for every retry of the same message. Left out: the server makes one up, and then a retry is
+    /// another message.
+    #[serde(default)]
+    temp_id: Option<TempId>,
+    /// Milliseconds since the first attempt, at most 7 days; absent counts as 24 hours.
+    #[serde(default)]
+    #[schema(maximum = 604_800_000)]
+    age_ms: Option<u64>,
+    /// In whose name; absent: the caller's. Somebody else's needs `messages:write` in the token's `scope`.
+    #[serde(default)]
+    from: Option<UserId>,
+}
+
+/// Sends a message.
+///
+/// Answered once the message is durable. It is delivered to every session of every member, the sender's
+/// included. A retry with the same `temp_id` gets the first answer again, with `duplicate` set.
+#[utoipa::path(
+    post, path = "/v1/messages", operation_id = "send_message", security(("bearer" = [])),
+    request_body = NewMessage,
+    responses(
+        (status = 200, description = "The message is durable", body = SendAck),
+        (status = 403, response = Problem), (status = 404, response = Problem),
+        (status = 409, response = Problem),
+    )
+)]
+pub(super) async fn send(
+    State(api): State<Api>,
+    Caller(claims): Caller,
+    JsonBody(message): JsonBody<NewMessage>,
+) -> Result<Json<SendAck>, Problem> {
+    let NewMessage { to, text, temp_id, age_ms, from } = message;
+    let from = from.filter(|from| *from != claims.user);
+    if from.is_some() && !claims.send_as {
+        return Err(Problem::no_scope());
+    }
+    let user = from.as_ref().unwrap_or(&claims.user);
+    let conversation = to.conversation(user);
+    let peer = match to {
+        Target::User(peer) => Some(peer),
+        Target::Conversation(_) => None,
+    };
+    let asked = Asked { conversation, peer, temp_id, age_ms, change: Change::Message { text } };
+    admit(&api, user, &asked)?;
+    let sender = match from {
+        Some(from) => somebody(&api, from).await?,
+        None => oneself(&api, claims).await?,
+    };
+    submit(&api, sender, asked).await.map(Json)
+}
