@@ -79,7 +79,7 @@ impl Change {
             }
             Self::Rename { name } => check_name(name),
             Self::Add { users } | Self::Remove { users } => check_group_size(users),
-            Self::Message { .. } | Self::Leave | Self::SetRole { .. } => Ok(()),
+            Self::Message { .. } | Self::Leave | Self::SetRole { .. } | Self::Erase { .. } => Ok(()),
         }
     }
 

@@ -8,10 +8,12 @@ use http::request::Parts as Head;
 use http::{HeaderMap, header};
 use tern_protocol::{ConversationId, UserId};
 
+use super::submit::unavailable;
 use super::{Api, Problem};
 use crate::auth::Claims;
 use crate::session::quota::Verdict;
 use crate::transport::websocket::token_in_query;
+use crate::upkeep::is_refused;
 
 /// Somebody with a good token.
 pub(super) struct Caller(pub(super) Claims);
@@ -44,7 +46,9 @@ impl FromRequestParts<Api> for Caller {
         if authenticated.is_err() {
             let _ = api.quota.request(address, Instant::now());
         }
-        authenticated.map(Self)
+        let claims = authenticated?;
+        refuse_erased(api, &claims).await?;
+        Ok(Self(claims))
     }
 }
 
@@ -92,6 +96,15 @@ impl FromRequestParts<Api> for NamedMember {
         let user = parse(&parameters, 1).ok_or_else(Problem::absent)?;
         Ok(Self(conversation, user))
     }
+}
+
+/// A token issued before its user was erased opens nothing, as at a session's Hello.
+async fn refuse_erased(api: &Api, claims: &Claims) -> Result<(), Problem> {
+    let erasure = api.store.erasure(&claims.user).await.map_err(unavailable)?;
+    if is_refused(erasure.as_ref(), claims.issued_ms) {
+        return Err(Problem::no_token("the user was erased; a token issued after that opens a new account"));
+    }
+    Ok(())
 }
 
 /// Text that is not UTF-8 names nothing either.

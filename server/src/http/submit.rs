@@ -10,7 +10,7 @@ use crate::auth::Claims;
 use crate::conversation::{Change, NO_SESSION, Refusal, Reply, Submission, age_ms};
 use crate::session::quota::Verdict;
 use crate::session::{Refused, remember};
-use crate::store::User;
+use crate::store::UserChange;
 
 /// A change and where it goes.
 pub(super) struct Asked {
@@ -49,7 +49,7 @@ pub(super) async fn somebody(api: &Api, user: UserId) -> Result<Sender, Problem>
         Some(known) => known.name,
         None => {
             // Who writes is no longer a recipient whom nobody knows.
-            api.store.put_user(&user, User::default()).await.map_err(unavailable)?;
+            api.store.change_user(&user, UserChange::Name(None)).await.map_err(unavailable)?;
             None
         }
     };

@@ -1,0 +1,81 @@
+//! The API answers as its OpenAPI document says: schemathesis, an independent tool, asks from that alone.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tern_tests::http::{Ask, Http};
+use tern_tests::{RawClient, Server, Wire, loose, pair};
+
+/// Generated questions for each call, besides those that try the edges of each field.
+const EXAMPLES: &str = "8";
+/// The same questions each time.
+const SEED: &str = "20261124";
+/// Left out: a schema counts characters where this API counts bytes, so that a text that fits the schema can
+/// be too long.
+const LEFT_OUT: &str = "positive_data_acceptance";
+/// A run that takes this many seconds hangs.
+const RUN_TIME_S: &str = "240";
+
+fn tool() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the root");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let tool = target.join("schemathesis/bin/schemathesis");
+    assert!(tool.exists(), "{} is missing: ./tests/run openapi installs it", tool.display());
+    tool
+}
+
+async fn group(server: &Server, name: &str) -> String {
+    let ask = Ask::new("POST", "/v1/conversations").token(&server.token("alice"));
+    let members = ["bob", "carol"];
+    let made = server.ask(Http::One, ask.json(&json!({"name": name, "members": members}))).await;
+    made.json()["conversation"].as_str().expect("a group").to_owned()
+}
+
+/// Conversations that are there, so that questions get past "no such conversation".
+async fn configuration(server: &Server) -> String {
+    let mut alice = RawClient::open(server, Wire::Quic, "alice").await;
+    for text in ["one", "two", "three"] {
+        alice.say("bob", text).await;
+    }
+    let (kept, left) = (group(server, "kept").await, group(server, "left").await);
+    format!(
+        "[parameters]\n\"path.id\" = \"{kept}\"\n\"path.conv_id\" = \"{}\"\n\"path.user\" = \"bob\"\n\
+         [[operations]]\ninclude-name = \"POST /v1/conversations/{{id}}/leave\"\n\
+         parameters = {{ \"path.id\" = \"{left}\" }}\n",
+        pair("alice", "bob")
+    )
+}
+
+#[tokio::test]
+async fn every_answer_is_one_that_the_document_names() {
+    let server = loose().start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("schemathesis.toml");
+    std::fs::write(&config, configuration(&server).await).expect("a file");
+    let report = dir.path().join("report.json");
+    let url = format!("{}/v1/openapi.json", server.ready().http_url);
+    let mut command = Command::new("timeout");
+    command
+        .arg(RUN_TIME_S)
+        .arg(tool())
+        .arg("--config-file")
+        .arg(&config)
+        .args(["run", &url, "--phases", "examples,coverage,fuzzing", "--exclude-checks", LEFT_OUT])
+        .args(["--max-examples", EXAMPLES, "--seed", SEED, "--no-shrink", "--continue-on-failure"])
+        .args(["--workers", "2", "--request-timeout", "30", "--report", "json", "--report-json-path"])
+        .arg(&report)
+        .args(["--header", &format!("Authorization: Bearer {}", server.token("alice"))])
+        .current_dir(dir.path())
+        .env("PYTHONUTF8", "1")
+        .stdin(Stdio::null());
+    let run = tokio::task::spawn_blocking(move || command.output());
+    let output = run.await.expect("a thread").expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "the document and the answers disagree");
+    let document: Value = server.get(Http::One, "/v1/openapi.json", None).await.json();
+    let items = document["paths"].as_object().expect("paths").values();
+    let operations: usize = items.map(|item| item.as_object().expect("operations").len()).sum();
+    assert!(said.contains(&format!("Tested: {operations}")), "not all of {operations} calls were tested");
+}
