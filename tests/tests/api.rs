@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tern_protocol::{Code, ConversationId, RemoveMembers};
 use tern_tests::http::{Answer, Ask, Http};
-use tern_tests::{Options, RawClient, Server, Wire, fresh, loose, pair, text, token, user, within};
+use tern_tests::{Options, RawClient, Server, Wire, fresh, loose, pair, text, token, until, user, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -341,6 +341,32 @@ async fn every_call_wants_a_good_token_and_says_what_is_wrong_with_it() {
     let answer = server.get(Http::One, &in_url, None).await;
     assert_eq!(problem(&answer), (400, "invalid_argument".into()));
     assert!(!answer.body.contains("eyJ"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_token_from_before_an_erasure_opens_nothing_in_the_name_of_the_erased() {
+    let server = Server::start().await;
+    let (bob, shop) = (server.token("bob"), back_end(&server));
+    let body = json!({"to": "alice", "text": "hi", "from": "bob"});
+    let send = |token: &str| server.ask(Http::One, Ask::new("POST", "/v1/messages").token(token).json(&body));
+    ok(send(&bob)).await;
+    ok(send(&shop)).await;
+    let command = ["store", "erase", "bob", "--yes", "--data-dir", server.data_dir().to_str().unwrap()];
+    let mut command = std::process::Command::new(tern_tests::binary()).args(command).spawn().unwrap();
+    assert!(until("the erasure", || command.try_wait().unwrap()).await.success());
+    for (method, path) in [("GET", "/v1/conversations"), ("POST", "/v1/messages")] {
+        let answer = server.ask(Http::One, Ask::new(method, path).token(&bob).json(&body)).await;
+        assert_eq!(problem(&answer), (401, "token_invalid".into()), "{method} {path}");
+    }
+    assert_eq!(problem(&send(&shop).await), (403, "forbidden".into()));
+    let shown = ok(server.get(Http::One, "/v1/conversations", Some(&server.token("alice")))).await;
+    let row = &shown["conversations"][0];
+    assert_eq!((&row["peer"], &row["title"]), (&Value::Null, &row["conversation"]));
+    let who = row["last_entry"]["sender"].as_str().unwrap().to_owned();
+    for body in [json!({"to": "alice", "text": "x", "from": who}), json!({"to": who, "text": "x"})] {
+        let answer = server.ask(Http::One, Ask::new("POST", "/v1/messages").token(&shop).json(&body)).await;
+        assert_eq!(problem(&answer), (422, "invalid_argument".into()), "{body}");
+    }
 }
 
 #[tokio::test]

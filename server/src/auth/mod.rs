@@ -296,12 +296,14 @@ impl Rules {
         check_issuer(claims, issuer)?;
         check_audience(claims, audience)?;
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let issued_ms = seconds(claims, "iat")?.map(ms);
+        let send_as = has_scope(claims, SCOPE_SEND_AS)?;
         Ok(Claims {
             user: subject(claims)?,
             name: name(claims)?,
             expires_ms: ms(expires),
-            issued_ms: seconds(claims, "iat")?.map(ms),
-            send_as: has_scope(claims, SCOPE_SEND_AS)?,
+            issued_ms,
+            send_as,
         })
     }
 }

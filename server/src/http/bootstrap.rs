@@ -178,7 +178,12 @@ mod tests {
         assert_eq!(urls(None, "[::1]:4433", Way::Tls)[1], "quic://[::1]:4433");
         assert_eq!(
             urls(None, "localhost:8080", Way::Plain),
-            ["quic://localhost:4433", "wss://localhost:4433/v1/connect", "ws://localhost:8080/v1/connect"]
+            [
+                "https://localhost:4433/v1/connect",
+                "quic://localhost:4433",
+                "wss://localhost:4433/v1/connect",
+                "ws://localhost:8080/v1/connect"
+            ]
         );
         assert_eq!(urls(None, "chat.example", Way::Plain).len(), 3, "no plain WebSocket but on loopback");
     }

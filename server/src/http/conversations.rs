@@ -28,7 +28,8 @@ const CONVERSATION_BYTES: usize = 512;
 pub(super) struct Conversation {
     #[serde(flatten)]
     summary: ConversationSummary,
-    /// What to show: the name of the group, or of the other user, or else their id.
+    /// What to show: the name of the group, or of the other user, or else their id, or that of the
+    /// conversation.
     title: String,
     /// The newest entry this member may see.
     last_entry: Option<Entry>,
@@ -166,7 +167,8 @@ async fn describe(api: &Api, user: &UserId, summary: ConversationSummary) -> Res
     let page = api.history.page(user, id, Anchor::Latest, 1).await.map_err(unavailable)?;
     let members = api.history.members(user, id).await.map_err(unavailable)?;
     let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
-    let title = summary.name.clone().or(peer).unwrap_or_default();
+    // Where the other user of a pair was erased there is neither.
+    let title = summary.name.clone().or(peer).unwrap_or_else(|| id.to_string());
     Ok(Conversation {
         last_entry: page.and_then(|page| page.entries.into_iter().next()),
         summary,

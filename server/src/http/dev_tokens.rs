@@ -94,6 +94,9 @@ pub(super) async fn mint(
     let Some(DevTokens { key, ttl }) = &api.parts.dev_tokens else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"));
     };
+    if user.is_erased() {
+        return Err(Problem::of(Code::INVALID_ARGUMENT, "user names an erased user"));
+    }
     let expires_ms = (unix_ms() / 1000 + ttl.as_secs()) * 1000;
     let mint = Mint { name, scope, ..Mint::new(user.clone(), *ttl) };
     let token = mint

@@ -6,14 +6,14 @@ use std::time::{Instant, SystemTime};
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts as Head;
 use http::{HeaderMap, header};
-use tern_protocol::{ConversationId, UserId};
+use tern_protocol::{Code, ConversationId, UserId};
 
 use super::submit::unavailable;
 use super::{Api, Problem};
 use crate::auth::Claims;
 use crate::session::quota::Verdict;
+use crate::session::{ERASED, is_erased};
 use crate::transport::websocket::token_in_query;
-use crate::upkeep::is_refused;
 
 /// Somebody with a good token.
 pub(super) struct Caller(pub(super) Claims);
@@ -39,17 +39,20 @@ impl FromRequestParts<Api> for Caller {
         if let Verdict::Refused { retry_after } = api.quota.may_request(address, Instant::now()) {
             return Err(Problem::too_often(retry_after, "requests without a good token from this address"));
         }
-        let authenticated = match bearer(&head.headers) {
-            Ok(token) => api.auth.authenticate(token, SystemTime::now()).await.map_err(Problem::from),
-            Err(problem) => Err(problem),
-        };
+        let authenticated = authenticate(&head.headers, api).await;
         if authenticated.is_err() {
             let _ = api.quota.request(address, Instant::now());
         }
-        let claims = authenticated?;
-        refuse_erased(api, &claims).await?;
-        Ok(Self(claims))
+        authenticated.map(Self)
     }
+}
+
+async fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Claims, Problem> {
+    let claims = api.auth.authenticate(bearer(headers)?, SystemTime::now()).await?;
+    if is_erased(&*api.store, &claims.user, &claims).await.map_err(unavailable)? {
+        return Err(Problem::bad_token(Code::TOKEN_INVALID, ERASED));
+    }
+    Ok(claims)
 }
 
 impl FromRequestParts<Api> for Reader {
@@ -96,15 +99,6 @@ impl FromRequestParts<Api> for NamedMember {
         let user = parse(&parameters, 1).ok_or_else(Problem::absent)?;
         Ok(Self(conversation, user))
     }
-}
-
-/// A token issued before its user was erased opens nothing, as at a session's Hello.
-async fn refuse_erased(api: &Api, claims: &Claims) -> Result<(), Problem> {
-    let erasure = api.store.erasure(&claims.user).await.map_err(unavailable)?;
-    if is_refused(erasure.as_ref(), claims.issued_ms) {
-        return Err(Problem::no_token("the user was erased; a token issued after that opens a new account"));
-    }
-    Ok(())
 }
 
 /// Text that is not UTF-8 names nothing either.

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use tern_protocol::{SendAck, Target, TempId, UserId};
+use tern_protocol::{Code, SendAck, Target, TempId, UserId};
 use utoipa::ToSchema;
 
 use super::body::JsonBody;
@@ -57,6 +57,9 @@ pub(super) async fn send(
     if from.is_some() && !claims.send_as {
         return Err(Problem::no_scope());
     }
+    if from.as_ref().is_some_and(UserId::is_erased) {
+        return Err(Problem::of(Code::INVALID_ARGUMENT, "from names an erased user"));
+    }
     let user = from.as_ref().unwrap_or(&claims.user);
     let conversation = to.conversation(user);
     let peer = match to {
@@ -66,7 +69,7 @@ pub(super) async fn send(
     let asked = Asked { conversation, peer, temp_id, age_ms, change: Change::Message { text } };
     admit(&api, user, &asked)?;
     let sender = match from {
-        Some(from) => somebody(&api, from).await?,
+        Some(from) => somebody(&api, from, &claims).await?,
         None => oneself(&api, claims).await?,
     };
     submit(&api, sender, asked).await.map(Json)

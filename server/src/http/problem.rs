@@ -81,6 +81,13 @@ impl Problem {
         Self { challenge: Some("Bearer"), ..Self::of(Code::TOKEN_INVALID, detail) }
     }
 
+    /// The token is not good, or not now.
+    pub fn bad_token(code: Code, detail: impl Into<String>) -> Self {
+        let problem = Self::of(code, detail);
+        let challenge = (problem.status == 401).then_some(r#"Bearer error="invalid_token""#);
+        Self { challenge, ..problem }
+    }
+
     /// The token does not allow to send as somebody else.
     pub fn no_scope() -> Self {
         let detail = format!("to send as another user, the token's scope must contain {SCOPE_SEND_AS}");
@@ -103,10 +110,8 @@ impl From<Refused> for Problem {
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        let problem = Self::of(error.code(), error.to_string());
-        let challenge = (problem.status == 401).then_some(r#"Bearer error="invalid_token""#);
         let retry_after_ms = error.retry_after().map(|after| after.as_millis().max(1) as u64);
-        Self { challenge, retry_after_ms, ..problem }
+        Self { retry_after_ms, ..Self::bad_token(error.code(), error.to_string()) }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use tern_protocol::{ConversationId, SendAck, TempId, UserId};
+use tern_protocol::{Code, ConversationId, SendAck, TempId, UserId};
 use tokio::sync::oneshot;
 
 use super::{Api, Problem};
 use crate::auth::Claims;
 use crate::conversation::{Change, NO_SESSION, Refusal, Reply, Submission, age_ms};
 use crate::session::quota::Verdict;
-use crate::session::{Refused, remember};
+use crate::session::{Refused, is_erased, remember};
 use crate::store::UserChange;
 
 /// A change and where it goes.
@@ -42,14 +42,19 @@ pub(super) async fn oneself(api: &Api, claims: Claims) -> Result<Sender, Problem
     Ok(Sender { user: claims.user, name: claims.name })
 }
 
-/// Somebody for whom a back end speaks, with the name of their last token.
-pub(super) async fn somebody(api: &Api, user: UserId) -> Result<Sender, Problem> {
-    let known = api.store.users(std::slice::from_ref(&user)).await.map_err(unavailable)?.pop().flatten();
+/// Somebody for whom a back end speaks by this token, with the name of their own last token.
+pub(super) async fn somebody(api: &Api, user: UserId, claims: &Claims) -> Result<Sender, Problem> {
+    let store = &*api.store;
+    if is_erased(store, &user, claims).await.map_err(unavailable)? {
+        let detail = "from was erased; a token of the back end issued after that may begin again";
+        return Err(Problem::of(Code::FORBIDDEN, detail));
+    }
+    let known = store.users(std::slice::from_ref(&user)).await.map_err(unavailable)?.pop().flatten();
     let name = match known {
         Some(known) => known.name,
         None => {
             // Who writes is no longer a recipient whom nobody knows.
-            api.store.change_user(&user, UserChange::Name(None)).await.map_err(unavailable)?;
+            store.change_user(&user, UserChange::Name(None)).await.map_err(unavailable)?;
             None
         }
     };

@@ -91,8 +91,12 @@ impl StartError {
     /// It will be the same at the next try, until somebody changes the configuration or a file it names.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Auth(_) | Self::Tls(_) | Self::Setting(_) | Self::Retention(_) => true,
-            Self::Ops(OpsError::Remote(_)) | Self::Listen(ListenError::Public(_)) => true,
+            Self::Auth(_)
+            | Self::Tls(_)
+            | Self::Setting(_)
+            | Self::Retention(_)
+            | Self::Listen(ListenError::Public(_))
+            | Self::Ops(OpsError::Remote(_)) => true,
             Self::Store(_)
             | Self::Events(_)
             | Self::Control(_)
@@ -142,7 +146,6 @@ impl Node {
         // The store locks the data directory: before any port is taken, a second node on it fails here.
         let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
         let events = FileEvents::open(config.events_config())?;
-
         let hub = Hub::default();
         let shared: Arc<dyn Store> = store.clone();
         let delivery = Delivery::new(hub.clone(), metrics.clone());
@@ -173,11 +176,10 @@ impl Node {
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
         // Ports last: whoever gets through finds everything there.
-        let cert_sha256 = identity.sha256_hex();
         let certificate = Certificate::new(identity);
         let listeners = Listeners::bind(&config, &certificate)?;
+        let ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
-        let ready = ready_of(&listeners, cert_sha256, &ops, &*store);
         let quic = open(listeners, gateway, (public, dev_tokens), &ready, &shutdown);
         accepting.ready();
         Ok(Self {

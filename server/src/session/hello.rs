@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tern_protocol::{Close, Code, DeviceId, Frame, Hello, Welcome};
+use tern_protocol::{Close, Code, DeviceId, Frame, Hello, UserId, Welcome};
 use tokio::time::timeout_at;
 
 use super::Inner;
@@ -17,6 +17,9 @@ use crate::registry::SessionAddress;
 use crate::store::{Store, StoreError, UserChange};
 use crate::transport::{Inbound, LinkInfo, LinkReader};
 use crate::upkeep::is_refused;
+
+/// What whoever comes with the token of an erased user is told.
+pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
 
 /// Waits for Hello and opens the session. The error is what to close with, if anybody is there to hear it.
 pub(super) async fn greet(
@@ -119,12 +122,16 @@ async fn open(
 
 /// A token issued before its user was erased opens nothing.
 async fn not_erased(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
-    let erasure = gateway.parts.store.erasure(&claims.user).await.map_err(unavailable)?;
-    if is_refused(erasure.as_ref(), claims.issued_ms) {
-        let reason = "the user was erased; a token issued after that opens a new account";
-        return Err(close_for(Code::TOKEN_INVALID, reason));
+    match is_erased(&*gateway.parts.store, &claims.user, claims).await.map_err(unavailable)? {
+        true => Err(close_for(Code::TOKEN_INVALID, ERASED)),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether `user` was erased after this token was issued: such a token opens nothing in their name.
+pub async fn is_erased(store: &dyn Store, user: &UserId, claims: &Claims) -> Result<bool, StoreError> {
+    let erasure = store.erasure(user).await?;
+    Ok(is_refused(erasure.as_ref(), claims.issued_ms))
 }
 
 fn unavailable(error: StoreError) -> Close {

@@ -32,7 +32,7 @@ pub mod quota;
 mod refused;
 mod run;
 
-pub use hello::remember;
+pub use hello::{ERASED, is_erased, remember};
 pub use refused::Refused;
 
 use quota::{Quota, QuotaConfig};
