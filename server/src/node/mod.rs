@@ -140,8 +140,7 @@ impl Node {
         let public = config.listen.public()?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
-        let metrics = exporter.metrics();
-        let readiness = Readiness::default();
+        let (metrics, readiness) = (exporter.metrics(), Readiness::default());
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
         let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
