@@ -46,6 +46,7 @@ macro_rules! suite {
             intents_come_by_time_until_they_are_cleared
             what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on
             entries_stay_as_long_as_their_markers
+            a_log_that_ages_while_it_is_read_has_no_hole
             rewritten_entries_keep_their_place_and_lose_their_marker
             a_user_is_forgotten_once_they_are_a_member_nowhere
             many_writers_of_one_conversation_leave_a_dense_log
@@ -570,6 +571,35 @@ pub(crate) async fn entries_stay_as_long_as_their_markers(fixture: &mut impl Fix
     let too_soon = Ages { markers_before_ms: 3_000, entries_before_ms: Some(u64::MAX) };
     assert_eq!(age_all(&fixture.store(), talk.id, too_soon).await, (2, 0));
     assert_eq!(fixture.store().kept(talk.id).await.unwrap().first_seq, 3);
+}
+
+pub(crate) async fn a_log_that_ages_while_it_is_read_has_no_hole(fixture: &mut impl Fixture) {
+    let alice = fresh_user("alice");
+    let mut talk = Talk::new(&[&alice]);
+    for _ in 0..10 {
+        let messages: Vec<_> = (0..100).map(|_| (fresh_temp_id(), "x")).collect();
+        let group = talk.group(&alice, &messages);
+        talk.apply(&fixture.store(), group).await;
+    }
+    let (store, id) = (fixture.store(), talk.id);
+    let ageing = tokio::spawn(async move {
+        for before in 1..=20 {
+            let before_ms = before * 50 * 1_000;
+            let ages = Ages { markers_before_ms: before_ms, entries_before_ms: Some(before_ms) };
+            while store.age(id, ages, 200).await.unwrap().more {}
+        }
+    });
+    while !ageing.is_finished() {
+        for order in [Order::Ascending, Order::Descending] {
+            let mut log = fixture.store().entries(id, 1..=u64::MAX, order, NO_LIMIT).await.unwrap();
+            if order == Order::Descending {
+                log.reverse();
+            }
+            let first = log.first().expect("the newest are kept").seq;
+            assert!(log.iter().map(|entry| entry.seq).eq(first..=1_000), "from {first} on");
+        }
+    }
+    ageing.await.unwrap();
 }
 
 pub(crate) async fn rewritten_entries_keep_their_place_and_lose_their_marker(fixture: &mut impl Fixture) {

@@ -85,7 +85,9 @@ impl Disk {
         if range.is_empty() || limit.entries == 0 {
             return Ok(Vec::new());
         }
-        let found = self.space.range(keys::entry(id, *range.start())..=keys::entry(id, *range.end()));
+        // Of one moment: a commit that removes entries while they are read must not look like a hole.
+        let range = keys::entry(id, *range.start())..=keys::entry(id, *range.end());
+        let found = self.db.snapshot().range(&self.space, range);
         let mut page = Page { order, limit, bytes: 0, entries: Vec::new() };
         match order {
             Order::Ascending => page.fill(found)?,

@@ -1,0 +1,49 @@
+//! What is kept of a user besides their conversations.
+
+use async_trait::async_trait;
+use tern_protocol::UserId;
+
+use super::StoreError;
+
+/// What is kept of a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct User {
+    /// Display name of their last token.
+    pub name: Option<String>,
+    /// When their last session ended, in Unix milliseconds; 0 while none has.
+    pub last_seen_ms: u64,
+}
+
+/// What becomes known of a user. Each touches only its own part of [`User`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserChange {
+    /// They are here, under this display name: from now on they are known.
+    Name(Option<String>),
+    /// Their last session ended then, in Unix milliseconds. Never goes back, and makes nobody known:
+    /// it may come after an erasure.
+    LastSeen(u64),
+}
+
+impl UserChange {
+    /// The user after the change, `None` if it changes nothing.
+    pub fn apply(self, before: Option<&User>) -> Option<User> {
+        match (self, before) {
+            (Self::Name(name), None) => Some(User { name, ..User::default() }),
+            (Self::Name(name), Some(user)) if user.name != name => Some(User { name, ..user.clone() }),
+            (Self::LastSeen(last_seen_ms), Some(user)) if user.last_seen_ms < last_seen_ms => {
+                Some(User { last_seen_ms, ..user.clone() })
+            }
+            (Self::Name(_) | Self::LastSeen(_), _) => None,
+        }
+    }
+}
+
+/// The users this server has seen.
+#[async_trait]
+pub trait Users: Send + Sync {
+    /// The user, `None` if they never connected; one answer per question, in order.
+    async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError>;
+
+    /// Changes a user in one atomic step. Durable when it returns.
+    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError>;
+}
