@@ -185,6 +185,10 @@ impl<'a> Work<'a> {
 
     /// Makes the change in the working state, or says why not and leaves it untouched.
     fn apply(&mut self, submission: &Submission) -> Result<usize, Refusal> {
+        let is_erasure = matches!(submission.change, Change::Erase { .. });
+        if !is_erasure {
+            check_reachable(std::slice::from_ref(&submission.sender))?;
+        }
         match &submission.change {
             Change::Message { text } => self.message(submission, text),
             Change::Create { name, members } => self.create(submission, name, members),

@@ -145,7 +145,8 @@ fn nobody_reaches_or_adds_who_stands_for_an_erased_user() {
     let gone = UserId::erased([5; 16]);
     let message = Submission { peer: Some(gone.clone()), ..say("alice", 1, "hi") };
     let create = Change::Create { name: "crew".into(), members: vec![gone.clone()] };
-    for refused in [message, ask("alice", 1, create)] {
+    let in_their_name = Submission { sender: gone.clone(), peer: Some(user("bob")), ..say("x", 1, "hi") };
+    for refused in [message, in_their_name, ask("alice", 1, create)] {
         let verdict = plan(None, &[refused]).verdicts.remove(0);
         assert!(matches!(verdict, Verdict::Refuse(Refusal::Invalid(_))), "{verdict:?}");
     }
