@@ -135,6 +135,22 @@ impl Options {
         self
     }
 
+    /// Runs the server with a clock that is so many days behind. Only its wall clock: waits are not changed.
+    ///
+    /// # Panics
+    /// If libfaketime is not installed.
+    #[must_use]
+    pub fn days_behind(self, days: u32) -> Self {
+        // The command `faketime` would stand between the test and the server.
+        let dirs = fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(Result::ok);
+        let library =
+            dirs.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1")).find(|file| file.is_file());
+        let library = library.expect("libfaketime is not there: apt-get install faketime");
+        self.env("LD_PRELOAD", library.to_str().expect("a path in text"))
+            .env("FAKETIME", &format!("-{days}d"))
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+
     /// Uses this directory instead of a fresh one.
     #[must_use]
     pub fn data_dir(mut self, dir: &Path) -> Self {
@@ -183,6 +199,11 @@ impl Server {
     /// A server with loose limits.
     pub async fn start() -> Self {
         loose().start().await
+    }
+
+    /// Changes how the next restart starts it.
+    pub fn change(&mut self, change: impl FnOnce(Options) -> Options) {
+        self.options = change(std::mem::take(&mut self.options));
     }
 
     /// Where it is.

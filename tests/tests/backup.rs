@@ -15,8 +15,8 @@ use tern_protocol::{
     UserId,
 };
 use tern_tests::{
-    Options, RawClient, Server, Wire, binary, bounded, for_each_wire, fresh, loose, newest, pair, seqs, text,
-    token, until, user, within,
+    RawClient, Server, Wire, binary, bounded, for_each_wire, fresh, loose, newest, pair, seqs, text, token,
+    until, user, within,
 };
 
 fn tern(words: &[&str]) -> Output {
@@ -415,20 +415,6 @@ async fn an_erasure_that_was_killed_ends_after_the_restart() {
     .await;
 }
 
-/// A node whose clock is so many days behind.
-fn days_ago(days: u32, data: &Path) -> Options {
-    // Its command would stand between the test and the node.
-    let libraries = std::fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(Result::ok);
-    let library =
-        libraries.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1")).find(|file| file.is_file());
-    let library = library.expect("libfaketime: apt-get install faketime");
-    loose()
-        .env("LD_PRELOAD", path(&library))
-        .env("FAKETIME", &format!("-{days}d"))
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .data_dir(data)
-}
-
 for_each_wire! {
     async fn old_entries_go_and_cursors_stay_good(wire: Wire) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -436,7 +422,7 @@ for_each_wire! {
         // Twelve days ago, then nine, then now.
         let mut retry = None;
         for (days, texts) in [(12, 1..=600), (9, 601..=610)] {
-            let server = days_ago(days, dir.path()).start().await;
+            let server = loose().days_behind(days).data_dir(dir.path()).start().await;
             let mut alice = RawClient::open(&server, wire, "alice").await;
             let texts: Vec<tern_protocol::Send> = texts.map(|number| tern_tests::to("bob", &number.to_string())).collect();
             retry = texts.first().cloned().filter(|_| days == 12).or(retry);
@@ -484,7 +470,7 @@ for_each_wire! {
         let dir = tempfile::tempdir().expect("a directory");
         let talk = pair("alice", "bob");
         {
-            let server = days_ago(12, dir.path()).start().await;
+            let server = loose().days_behind(12).data_dir(dir.path()).start().await;
             let mut alice = RawClient::open(&server, wire, "alice").await;
             alice.say("bob", "one").await;
             alice.say("bob", "two").await;

@@ -16,10 +16,11 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use reference::{Change, Log};
+use tempfile::TempDir;
 use tern_client::{
     Ack, Anchor, Code, ConversationId, Entry, RequestError, Role, SendError, Target, TempId, UserId,
 };
-use tern_tests::{Server, Wire, fresh, loose, user, within};
+use tern_tests::{Server, Wire, binary, fresh, loose, until, user, within};
 
 /// Steps of a run that is short enough for every change.
 const STEPS: usize = 300;
@@ -33,16 +34,35 @@ const DEVICES: usize = 2;
 const BURST: usize = 12;
 /// A crash comes so long after the sends were submitted: before they arrive, and up to all acked.
 const CRASH_MS: std::ops::Range<u64> = 0..40;
+/// The server's clock is so far behind at first that days can go by during a run.
+const DAYS_BEHIND: u32 = 300;
+/// Days that go by at once: more than anything is kept.
+const DAYS_A_STEP: u32 = 10;
 /// Longest time of one operation: a dead QUIC connection is noticed after 7 s here.
 const OPERATION: Duration = Duration::from_secs(60);
+
+/// An acked message: who, under which id, where, what, and where it is.
+type Sent = (UserId, TempId, Target, String, Ack);
+
+/// What was true when a backup was taken.
+struct Saved {
+    dir: TempDir,
+    logs: BTreeMap<ConversationId, Log>,
+    sent: Vec<Sent>,
+    days_behind: u32,
+}
 
 struct World {
     server: Server,
     random: StdRng,
     devices: Vec<Device>,
     logs: BTreeMap<ConversationId, Log>,
-    /// Acked messages, to be retried: who, where, what, and where it is.
-    sent: Vec<(UserId, TempId, Target, String, Ack)>,
+    /// Acked messages, to be retried.
+    sent: Vec<Sent>,
+    /// The server's clock is so many days behind.
+    days_behind: u32,
+    saved: Option<Saved>,
+    restores: usize,
     numbers: u64,
     done: BTreeMap<&'static str, usize>,
 }
@@ -96,6 +116,7 @@ impl World {
         let device = self.a_device();
         let sender = self.devices[device].user.clone();
         let to = self.a_target();
+        self.settle_pair(&sender, &to).await;
         let texts: Vec<String> = (0..count).map(|_| self.text()).collect();
         let client = self.devices[device].client().clone();
         let pending: Vec<_> =
@@ -107,10 +128,13 @@ impl World {
             let (id, log) = self.log(&sender, &to);
             let change = Change::Message(text.clone());
             match (outcome, log.refusal(&sender, &change)) {
-                (Ok(ack), None) => {
+                (Ok(ack), _) if is_pair(&to) || log.refusal(&sender, &change).is_none() => {
                     assert_eq!((ack.conversation, ack.temp_id), (id, temp_id));
                     assert!(ack.seq > before, "a later send of a device was acked at a lower place");
                     before = ack.seq;
+                    if let Target::User(other) = &to {
+                        log.come_back(ack.seq, &sender, other);
+                    }
                     log.apply(ack.seq, &sender, Some(temp_id), &change);
                     self.sent.push((sender.clone(), temp_id, to.clone(), text, ack));
                 }
@@ -227,11 +251,148 @@ impl World {
                 let mut pending = client.submit_as(temp_id, other.clone(), &text).expect("room");
                 bounded(pending.accepted()).await.expect("it can be saved");
                 let (_, log) = self.log(&sender, &Target::User(other.clone()));
-                log.floating.insert(temp_id, (sender.clone(), text));
+                log.floating.insert(temp_id, (sender.clone(), text, other.clone()));
             }
         }
         self.devices[device].stop().await;
         self.devices[device].start(&self.server).await;
+    }
+
+    /// Messages whose ack nobody waited for are in the log once their client was there again.
+    async fn settle(&mut self) {
+        let floating: Vec<_> = self.logs.values_mut().flat_map(|log| log.floating.drain()).collect();
+        let mut acked = Vec::new();
+        for (temp_id, (sender, text, to)) in floating {
+            let of_sender = self.devices.iter().find(|device| device.user == sender);
+            let client = of_sender.expect("every user has devices").client().clone();
+            let ack = bounded(async {
+                loop {
+                    let pending = client.submit_as(temp_id, to.clone(), &text).expect("room");
+                    match pending.await {
+                        Ok(ack) => return ack,
+                        // The client is at it by itself.
+                        Err(SendError::InUse) => tokio::time::sleep(Duration::from_millis(20)).await,
+                        Err(error) => panic!("a message that was accepted is lost: {error}"),
+                    }
+                }
+            })
+            .await;
+            acked.push((ack.seq, temp_id, sender, text, to));
+        }
+        acked.sort();
+        for (seq, temp_id, sender, text, to) in acked {
+            let (_, log) = self.log(&sender, &Target::User(to.clone()));
+            log.come_back(seq, &sender, &to);
+            log.apply(seq, &sender, Some(temp_id), &Change::Message(text));
+        }
+    }
+
+    /// Who brings an erased user back into a pair must be known: nothing may be on its way unnoticed.
+    async fn settle_pair(&mut self, sender: &UserId, to: &Target) {
+        let Target::User(other) = to else { return };
+        let (_, log) = self.log(sender, to);
+        if log.lacks(sender) || log.lacks(other) {
+            self.settle().await;
+        }
+    }
+
+    /// Days go by: whatever there is becomes too old and goes. Devices are away meanwhile.
+    async fn age(&mut self) {
+        if self.days_behind <= DAYS_A_STEP {
+            return;
+        }
+        self.settle().await;
+        for device in &mut self.devices {
+            device.stop().await;
+        }
+        self.days_behind -= DAYS_A_STEP;
+        let days = self.days_behind;
+        self.server.change(|options| options.days_behind(days));
+        self.server.restart().await;
+        for device in &mut self.devices {
+            device.start(&self.server).await;
+        }
+        self.aged().await;
+    }
+
+    /// All there is was too old when the server started.
+    async fn aged(&mut self) {
+        self.sent.clear(); // their markers have gone too
+        for (id, log) in &mut self.logs {
+            log.age();
+            let Some((member, _)) = log.members.first() else { continue };
+            let device =
+                self.devices.iter().find(|device| device.user == *member).expect("a device of theirs");
+            let first = async || bounded(device.client().history(*id, Anchor::Latest, 1)).await;
+            within("old entries to go", async {
+                while first().await.expect("a member reads").first_seq < log.floor {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await;
+        }
+    }
+
+    /// A user is erased, and comes back as a new one, on new devices.
+    async fn erase(&mut self) {
+        self.settle().await;
+        let user = self.a_user();
+        for device in self.devices.iter_mut().filter(|device| device.user == user) {
+            device.stop().await;
+        }
+        let said = self.tern(&["erase", user.as_str(), "--yes", "--data-dir"]).await;
+        let became = said.split_whitespace().find(|word| word.len() > 7 && word.starts_with("erased:"));
+        let became: UserId = became.expect("who stands in their place").parse().expect("a user id");
+        self.logs.values_mut().for_each(|log| log.erase(&user, &became));
+        self.sent.retain(|sent| sent.0 != user);
+        for device in self.devices.iter_mut().filter(|device| device.user == user) {
+            self.numbers += 1;
+            *device = device.replaced(self.numbers, self.restores);
+            device.start(&self.server).await;
+        }
+    }
+
+    async fn back_up(&mut self) {
+        self.settle().await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let backup = dir.path().join("backup");
+        self.tern(&["backup", backup.to_str().expect("a path in text"), "--data-dir"]).await;
+        let (logs, sent) = (self.logs.clone(), self.sent.clone());
+        self.saved = Some(Saved { dir, logs, sent, days_behind: self.days_behind });
+    }
+
+    /// The disk is lost, and the last backup takes its place: what came after it has never been.
+    async fn restore(&mut self) {
+        let Some(saved) = self.saved.take() else { return };
+        self.settle().await;
+        self.server.kill();
+        let path = |name: &str| saved.dir.path().join(name).to_str().expect("a path in text").to_owned();
+        run(&["verify", &path("backup")]).await;
+        run(&["restore", &path("backup"), "--to", &path("restored")]).await;
+        let store = self.server.data_dir().join("store");
+        std::fs::remove_dir_all(&store).expect("the store");
+        std::fs::rename(saved.dir.path().join("restored/store"), &store).expect("the restored store");
+        self.server.restart().await;
+        self.restores += 1;
+        (self.logs, self.sent) = (saved.logs, saved.sent);
+        for device in &self.devices {
+            let told = || (device.stores() >= self.restores_of(device)).then_some(());
+            until("a device to hear of the other store", told).await;
+        }
+        if saved.days_behind > self.days_behind {
+            self.aged().await;
+        }
+    }
+
+    /// Restores that this device has lived through.
+    fn restores_of(&self, device: &Device) -> usize {
+        self.restores - device.born
+    }
+
+    /// Runs `tern store` on the data directory of the server.
+    async fn tern(&self, words: &[&str]) -> String {
+        let data = self.server.data_dir().to_str().expect("a path in text");
+        run(&[words, &[data]].concat()).await
     }
 
     async fn restart_the_server(&mut self, crash: bool) {
@@ -250,7 +411,11 @@ impl World {
             125..145 => "retry",
             145..177 => "change a group",
             177..182 => "create a group",
-            182..197 => "restart a device",
+            182..193 => "restart a device",
+            193 => "age",
+            194 => "erase",
+            195 => "back up",
+            196 => "restore",
             197 => "race through a crash",
             198 => "crash the server",
             _ => "restart the server",
@@ -268,6 +433,10 @@ impl World {
             "change a group" => self.change_a_group().await,
             "create a group" => self.create_a_group().await,
             "restart a device" => self.restart_a_device().await,
+            "age" => self.age().await,
+            "erase" => self.erase().await,
+            "back up" => self.back_up().await,
+            "restore" => self.restore().await,
             other => self.restart_the_server(other == "crash the server").await,
         }
         self.devices.iter().for_each(Device::check);
@@ -276,24 +445,7 @@ impl World {
     /// In the end the server's logs are the model's, and every device has handed out all of them.
     async fn check(&mut self) {
         // A floating message is sent soon after its client is back.
-        let floating =
-            self.logs.iter().flat_map(|(id, log)| log.floating.iter().map(move |float| (*id, float)));
-        let floating: Vec<_> = floating
-            .map(|(id, (temp_id, (sender, text)))| (id, *temp_id, sender.clone(), text.clone()))
-            .collect();
-        for (id, temp_id, sender, text) in floating {
-            let other =
-                self.logs[&id].members.iter().map(|member| &member.0).find(|member| **member != sender);
-            let to = other.unwrap_or(&sender).clone();
-            let device =
-                self.devices.iter().find(|device| device.user == sender).expect("a device of theirs");
-            // The same message under the same id: whoever comes first, it is in the log once.
-            let pending = device.client().submit_as(temp_id, to, text).expect("room");
-            match bounded(pending).await {
-                Ok(_) | Err(SendError::InUse) => {}
-                Err(error) => panic!("a message that was accepted is lost: {error}"),
-            }
-        }
+        self.settle().await;
         let ids: Vec<ConversationId> = self.logs.keys().copied().collect();
         for id in ids {
             let entries = self.readable(id).await;
@@ -336,7 +488,7 @@ async fn check_device(device: &Device, id: ConversationId, log: &Log, readable: 
         assert!(device.had(id).is_none(), "{} is told of a conversation of others", device.name);
         return;
     };
-    let head = readable.last_key_value().map_or(0, |(seq, _)| *seq);
+    let head = readable.last_key_value().map_or(0, |(seq, _)| *seq).max(log.head());
     let end = last.until.unwrap_or(head);
     let what =
         format!("{} to have {id} up to {end}: {:?}", device.name, device.had(id).map(|had| had.position));
@@ -358,13 +510,31 @@ async fn check_device(device: &Device, id: ConversationId, log: &Log, readable: 
         let visible =
             stays.iter().any(|stay| stay.from <= *seq && stay.until.is_none_or(|until| *seq <= until));
         assert!(visible, "{} was not in {id} at {seq}", device.name);
+        if !log.told_of_erasures_after(*seq, stays) {
+            continue; // what they have of an earlier stay may be as it was
+        }
         match (readable.get(seq), log.known.get(seq)) {
             (Some(there), _) => assert_eq!(entry, there, "{}: {id} at {seq}", device.name),
-            // Of an earlier stay, which nobody may read any more.
-            (None, Some(known)) => assert_eq!((&entry.body, entry.temp_id), (&known.body, known.temp_id)),
+            // Of an earlier stay, which nobody may read any more, or aged out.
+            (None, Some(known)) => assert!(known.is(entry), "{entry:?}, known as {known:?}"),
             (None, None) => panic!("{}: nobody asked for {entry:?}", device.name),
         }
     }
+}
+
+fn is_pair(to: &Target) -> bool {
+    matches!(to, Target::User(_))
+}
+
+/// Runs `tern store` with these words.
+async fn run(words: &[&str]) -> String {
+    let mut command = std::process::Command::new(binary());
+    command.arg("store").args(words);
+    let output = bounded(tokio::task::spawn_blocking(move || command.output())).await;
+    let output = output.expect("the command was run").expect("tern runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "tern store {words:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("text")
 }
 
 fn refused(outcome: Result<Ack, SendError>, refusal: Option<Code>, change: &Change) {
@@ -384,7 +554,9 @@ async fn whatever_happens_every_device_hands_out_the_log_of_the_model() {
     let steps = number("TERN_MODEL_STEPS").map_or(STEPS, |steps| steps as usize);
     println!("TERN_SEED={seed} TERN_MODEL_STEPS={steps}");
     let dir = tempfile::tempdir().unwrap();
-    let server = loose().set("TRANSPORT__KEEPALIVE_S", "1").set("DRAIN__DEADLINE_MS", "500").start().await;
+    let options = loose().set("TRANSPORT__KEEPALIVE_S", "1").set("DRAIN__DEADLINE_MS", "500");
+    let options = options.set("RETENTION__DAYS", "8").set("RETENTION__SWEEP_S", "1");
+    let server = options.days_behind(DAYS_BEHIND).start().await;
     let mut devices = Vec::new();
     for (index, name) in USERS.iter().flat_map(|name| [name; DEVICES]).enumerate() {
         let device = format!("{name}-{}", index % DEVICES);
@@ -399,6 +571,9 @@ async fn whatever_happens_every_device_hands_out_the_log_of_the_model() {
         devices,
         logs: BTreeMap::new(),
         sent: Vec::new(),
+        days_behind: DAYS_BEHIND,
+        saved: None,
+        restores: 0,
         numbers: 0,
         done: BTreeMap::new(),
     };

@@ -28,6 +28,8 @@ pub(crate) struct Had {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) logs: BTreeMap<ConversationId, Had>,
+    /// Times that the store was another one.
+    pub(crate) stores: usize,
     /// The first thing that must not happen.
     pub(crate) fault: Option<String>,
 }
@@ -71,12 +73,20 @@ impl Seen {
             Event::SendFailed { temp_id, to, error } => {
                 self.fault(format!("{temp_id} to {to:?} failed: {error}"));
             }
-            // The store was never wiped, and all that is saved is good.
-            Event::StoreChanged { .. } | Event::Persistence { .. } | Event::Resync { .. } => {
+            // What is kept of it is not what the server has.
+            Event::Erased { conversation, seq } => {
+                let had = self.logs.entry(conversation).or_default();
+                had.entries.retain(|kept, _| *kept >= seq);
+            }
+            Event::StoreChanged { .. } => {
+                self.logs.clear();
+                self.stores += 1;
+            }
+            // All that is saved is good, and no store ends before its entries.
+            Event::Persistence { .. } | Event::Resync { .. } => {
                 self.fault(format!("{event:?}"));
             }
-            Event::Erased { .. }
-            | Event::Presence(_)
+            Event::Presence(_)
             | Event::Typing { .. }
             | Event::Read { .. }
             | Event::Conversations(_)
@@ -92,12 +102,20 @@ pub(crate) struct Device {
     wire: Wire,
     file: PathBuf,
     running: Option<(Client, JoinHandle<()>)>,
+    /// Restores of the server before it was there.
+    pub(crate) born: usize,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl Device {
     pub(crate) fn new(user: UserId, name: String, wire: Wire, file: PathBuf) -> Self {
-        Self { user, name, wire, file, running: None, seen: Arc::default() }
+        Self { user, name, wire, file, running: None, born: 0, seen: Arc::default() }
+    }
+
+    /// Another device in this one's place, with nothing saved.
+    pub(crate) fn replaced(&self, number: u64, born: usize) -> Self {
+        let file = self.file.with_file_name(format!("{}-{number}", self.name));
+        Self { born, ..Self::new(self.user.clone(), self.name.clone(), self.wire, file) }
     }
 
     /// Starts the client on what the device has saved.
@@ -139,6 +157,11 @@ impl Device {
         let (client, listening) = self.running.take().expect("the device runs");
         within("the end of a client", client.close()).await;
         within("the last event", listening).await.expect("the listener is well");
+    }
+
+    /// Times that it was told of another store.
+    pub(crate) fn stores(&self) -> usize {
+        self.seen.lock().stores
     }
 
     pub(crate) fn client(&self) -> &Client {

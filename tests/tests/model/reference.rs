@@ -24,6 +24,15 @@ pub(crate) struct Known {
     pub(crate) body: EntryBody,
 }
 
+impl Known {
+    pub(crate) fn is(&self, entry: &Entry) -> bool {
+        // The server makes up the temp_id of the entry that says that somebody was erased.
+        let is_erasure = matches!(&self.body, EntryBody::Left { user } if user.is_erased());
+        (&self.sender, &self.body) == (&entry.sender, &entry.body)
+            && (is_erasure || self.temp_id == entry.temp_id)
+    }
+}
+
 /// A stay in a conversation: from the entry that added the member to the one that removed them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stay {
@@ -32,7 +41,7 @@ pub(crate) struct Stay {
 }
 
 /// One conversation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     pub(crate) is_group: bool,
     /// In the order they joined.
@@ -40,8 +49,10 @@ pub(crate) struct Log {
     pub(crate) stays: HashMap<UserId, Vec<Stay>>,
     /// What was acked, by seq. Holes are filled by messages whose ack nobody waited for.
     pub(crate) known: BTreeMap<u64, Known>,
+    /// Entries before this one have aged out.
+    pub(crate) floor: u64,
     /// Messages that were accepted for sending when their client ended.
-    pub(crate) floating: HashMap<TempId, (UserId, String)>,
+    pub(crate) floating: HashMap<TempId, (UserId, String, UserId)>,
 }
 
 impl Log {
@@ -181,8 +192,84 @@ impl Log {
         log
     }
 
+    /// Newest entry that is known.
+    pub(crate) fn head(&self) -> u64 {
+        self.known.last_key_value().map_or(0, |(seq, _)| *seq)
+    }
+
+    /// Who was in it for these stays has heard of everybody who was erased after this entry.
+    pub(crate) fn told_of_erasures_after(&self, seq: u64, stays: &[Stay]) -> bool {
+        let is_erasure = |known: &Known| matches!(&known.body, EntryBody::Left { user } if user.is_erased());
+        let mut later = self.known.range(seq + 1..).filter(|(_, known)| is_erasure(known));
+        later.all(|(at, _)| {
+            stays.iter().any(|stay| stay.from <= *at && stay.until.is_none_or(|until| *at <= until))
+        })
+    }
+
+    pub(crate) fn lacks(&self, user: &UserId) -> bool {
+        self.role(user).is_none()
+    }
+
+    /// Everything there is has aged out.
+    pub(crate) fn age(&mut self) {
+        self.floor = self.head() + 1;
+    }
+
+    /// A message was acked at `seq` in a pair of which somebody had been erased: they are added first.
+    pub(crate) fn come_back(&mut self, seq: u64, sender: &UserId, peer: &UserId) {
+        let mut users = vec![sender.clone(), peer.clone()];
+        users.dedup();
+        users.retain(|user| self.role(user).is_none());
+        if users.is_empty() {
+            return;
+        }
+        users.iter().for_each(|user| self.join(user, Role::Owner, seq - 1));
+        self.record(
+            seq - 1,
+            Known { sender: sender.clone(), temp_id: None, body: EntryBody::Added { users } },
+        );
+    }
+
+    /// The user was erased; `became` stands in their place.
+    pub(crate) fn erase(&mut self, user: &UserId, became: &UserId) {
+        if self.stays.remove(user).is_none() {
+            return; // never in it
+        }
+        let swap = |id: &mut UserId| {
+            if id == user {
+                id.clone_from(became);
+            }
+        };
+        for known in self.known.values_mut() {
+            if known.sender == *user {
+                known.temp_id = None;
+                if let EntryBody::Message { text } = &mut known.body {
+                    text.clear();
+                }
+            }
+            swap(&mut known.sender);
+            match &mut known.body {
+                EntryBody::Created { members: users, .. }
+                | EntryBody::Added { users }
+                | EntryBody::Removed { users } => users.iter_mut().for_each(swap),
+                EntryBody::Left { user } | EntryBody::RoleChanged { user, .. } => swap(user),
+                EntryBody::Message { .. } | EntryBody::Renamed { .. } => {}
+            }
+        }
+        self.members.retain(|member| member.0 != *user);
+        let seq = self.head() + 1;
+        let body = EntryBody::Left { user: became.clone() };
+        self.record(seq, Known { sender: became.clone(), temp_id: None, body });
+        if self.is_group && !self.members.iter().any(|member| member.1 == Role::Owner) {
+            self.promote(seq + 1, became);
+        }
+    }
+
     /// Somebody may read this entry now: it lies in the last stay of a user.
     fn is_readable(&self, seq: u64) -> bool {
+        if seq < self.floor {
+            return false;
+        }
         let mut last = self.stays.values().filter_map(|stays| stays.last());
         last.any(|stay| stay.from <= seq && stay.until.is_none_or(|until| seq <= until))
     }
@@ -194,13 +281,13 @@ impl Log {
         for seq in 1..=acked.max(read) {
             let known = self.known.get(&seq);
             match (entries.get(&seq), known) {
+                (Some(entry), _) if seq < self.floor => panic!("{entry:?} had aged out"),
                 (Some(entry), Some(known)) => {
-                    assert_eq!((&entry.sender, entry.temp_id), (&known.sender, known.temp_id), "at {seq}");
-                    assert_eq!(entry.body, known.body, "at {seq}");
+                    assert!(known.is(entry), "at {seq}: {entry:?}, known as {known:?}");
                 }
                 (Some(entry), None) => {
                     let floating = entry.temp_id.and_then(|temp_id| self.floating.remove(&temp_id));
-                    let (sender, text) = floating.unwrap_or_else(|| panic!("nobody asked for {entry:?}"));
+                    let (sender, text, _) = floating.unwrap_or_else(|| panic!("nobody asked for {entry:?}"));
                     assert_eq!((&entry.sender, &entry.body), (&sender, &EntryBody::Message { text }));
                 }
                 (None, _) => assert!(!self.is_readable(seq), "the log has a hole at {seq}: {known:?}"),
