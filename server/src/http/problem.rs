@@ -10,7 +10,7 @@ use tern_protocol::Code;
 use utoipa::{ToResponse, ToSchema};
 
 use crate::auth::{AuthError, SCOPE_SEND_AS};
-use crate::session::Refused;
+use crate::session::{Refused, whole_ms};
 
 /// Media type of problem details.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
@@ -38,7 +38,7 @@ pub struct Problem {
     detail: String,
     /// Wait at least so many milliseconds before trying again. `Retry-After` has it in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
+    retry_after_ms: Option<u32>,
     #[serde(skip)]
     challenge: Option<&'static str>,
 }
@@ -103,14 +103,14 @@ impl Problem {
 
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
-        let retry_after_ms = refused.retry_after.map(|after| after.as_millis().max(1) as u64);
+        let retry_after_ms = refused.retry_after.map(whole_ms);
         Self { retry_after_ms, ..Self::of(refused.code, refused.detail) }
     }
 }
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        let retry_after_ms = error.retry_after().map(|after| after.as_millis().max(1) as u64);
+        let retry_after_ms = error.retry_after().map(whole_ms);
         Self { retry_after_ms, ..Self::bad_token(error.code(), error.to_string()) }
     }
 }

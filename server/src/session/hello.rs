@@ -9,6 +9,7 @@ use tokio::time::timeout_at;
 use super::Inner;
 use super::active::Active;
 use super::quota::Verdict;
+use super::refused::whole_ms;
 use super::run::close_for;
 use crate::auth::Claims;
 use crate::clock::unix_ms;
@@ -56,7 +57,7 @@ pub(super) async fn greet(
 }
 
 fn back_off(code: Code, reason: &str, after: Duration) -> Close {
-    let retry_after_ms = Some(after.as_millis().clamp(1, u128::from(u32::MAX)) as u32);
+    let retry_after_ms = Some(whole_ms(after));
     Close { retry_after_ms, ..close_for(code, reason) }
 }
 

@@ -33,7 +33,7 @@ mod refused;
 mod run;
 
 pub use hello::{ERASED, is_erased, remember};
-pub use refused::Refused;
+pub use refused::{Refused, whole_ms};
 
 use quota::{Quota, QuotaConfig};
 

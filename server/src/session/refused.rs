@@ -46,13 +46,17 @@ impl Refused {
         Error {
             code: self.code,
             temporary: self.code.temporary(),
-            retry_after_ms: self
-                .retry_after
-                .map(|after| after.as_millis().clamp(1, u128::from(u32::MAX)) as u32),
+            retry_after_ms: self.retry_after.map(whole_ms),
             detail: self.detail,
             temp_id: self.temp_id,
         }
     }
+}
+
+/// A wait as clients are told it, in whole milliseconds: rounded up, so that who waits as told is
+/// not refused again, and never 0.
+pub fn whole_ms(wait: Duration) -> u32 {
+    wait.as_nanos().div_ceil(1_000_000).clamp(1, u128::from(u32::MAX)) as u32
 }
 
 /// What a client waits before it asks a store again that did not answer.
@@ -72,5 +76,18 @@ impl From<StoreError> for Refused {
             retry_after: Some(STORE_RETRY),
             ..Self::new(Code::UNAVAILABLE, "the message store does not answer")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_never_told_shorter_than_it_is() {
+        assert_eq!(whole_ms(Duration::ZERO), 1);
+        assert_eq!(whole_ms(Duration::from_millis(7)), 7);
+        assert_eq!(whole_ms(Duration::from_nanos(1_000_001)), 2);
+        assert_eq!(whole_ms(Duration::MAX), u32::MAX);
     }
 }
