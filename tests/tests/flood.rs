@@ -1,6 +1,7 @@
 //! Floods of strangers on the UDP port: everybody else's sends go on meanwhile, and all succeed.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +25,12 @@ const SILENT: usize = 1_000;
 /// Sessions that one connection may have.
 const PER_CONNECTION: usize = 4;
 
+/// Sends before a flood begins, to compare with.
+const CALM: usize = 500;
+
 /// A client that sends one message after the other until it is told to stop.
 struct Sender {
+    calm: Times,
     stop: Arc<AtomicBool>,
     task: JoinHandle<Vec<Duration>>,
 }
@@ -33,28 +38,55 @@ struct Sender {
 impl Sender {
     async fn start(server: &Server) -> Self {
         let mut alice = RawClient::open(server, Wire::Quic, "alice").await;
+        let mut calm = Vec::new();
+        for _ in 0..CALM {
+            calm.push(time_one(&mut alice).await);
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let mut times = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                let start = Instant::now();
-                // Panics if the send is not acked.
-                alice.say("bob", "meanwhile").await;
-                times.push(start.elapsed());
+                times.push(time_one(&mut alice).await);
             }
             times
         });
-        Self { stop, task }
+        Self { calm: Times::of(calm), stop, task }
     }
 
-    /// All sends were acked; says how long they took.
+    /// All sends were acked; says how long they took, and without the flood.
     async fn finish(self, during: &str) {
         self.stop.store(true, Ordering::Relaxed);
-        let mut times = self.task.await.expect("every send is acked");
+        let times = Times::of(self.task.await.expect("every send is acked"));
+        println!("{during}: {times}; before: {}", self.calm);
+    }
+}
+
+/// Sends one message and waits for its ack; panics if it is not acked.
+async fn time_one(alice: &mut RawClient) -> Duration {
+    let start = Instant::now();
+    alice.say("bob", "meanwhile").await;
+    start.elapsed()
+}
+
+/// How long sends took. Printed for whoever reads the log; the machine's mood never decides a test.
+struct Times {
+    sends: usize,
+    median: Duration,
+    p99: Duration,
+}
+
+impl Times {
+    fn of(mut times: Vec<Duration>) -> Self {
         times.sort();
         let at = |share: usize| times[(times.len() - 1) * share / 100];
-        println!("{during}: {} sends, median {:?}, P99 {:?}", times.len(), at(50), at(99));
+        Self { sends: times.len(), median: at(50), p99: at(99) }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} sends, median {:?}, P99 {:?}", self.sends, self.median, self.p99)
     }
 }
 
