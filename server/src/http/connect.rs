@@ -37,14 +37,15 @@ pub(super) async fn connect(
     let upgrade = hyper::upgrade::on(&mut request);
     let client = api.proxies.client(peer.ip().to_canonical(), request.headers());
     let remote = SocketAddr::new(client, peer.port());
-    let gateway = api.parts.gateway.clone();
+    let (gateway, owner) = (api.parts.gateway.clone(), api.parts.shutdown.clone());
     let (format, headers) = (negotiated.format, negotiated.response_headers());
     api.parts.shutdown.spawn(async move {
         // The peer may hang up before the answer has left.
         let Ok(upgraded) = upgrade.await else { return };
         let config = &gateway.parts().transport;
         let link = websocket::from_upgraded(TokioIo::new(upgraded), format, config, remote).await;
-        gateway.serve(link).await;
+        // A task of its own: what the upgrade needed is not kept.
+        owner.spawn(gateway.serve(Box::new(link)));
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

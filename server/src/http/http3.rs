@@ -76,7 +76,7 @@ async fn exchange_one(
         }
         Some(Asked::Session(asked)) => match webtransport::establish(asked, &config).await {
             // A task of its own: what the handshake needed is not kept for the life of the session.
-            Ok(link) => drop(shutdown.spawn(async move { gateway.serve(link).await })),
+            Ok(link) => drop(shutdown.spawn(gateway.serve(Box::new(link)))),
             Err(error) => tracing::debug!(%remote, %error, "no WebTransport session"),
         },
     }

@@ -161,8 +161,8 @@ async fn accept_quic(listener: Arc<QuicListener>, router: Router, gateway: Gatew
         let (router, gateway, owner) = (router.clone(), gateway.clone(), shutdown.clone());
         shutdown.spawn(async move {
             match pending.establish().await {
-                Ok(Established::Native(link)) => gateway.serve(*link).await,
-                // A task of its own: what the handshake needed is not kept.
+                // Tasks of their own: what the handshake needed is not kept.
+                Ok(Established::Native(link)) => drop(owner.spawn(gateway.serve(link))),
                 Ok(Established::Http3(connection)) => {
                     owner.clone().spawn(http::http3::serve(connection, router, gateway, owner));
                 }

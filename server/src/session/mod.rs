@@ -125,10 +125,10 @@ impl Gateway {
         self.inner.limits()
     }
 
-    /// Runs a session on a link, from Hello to its last frame.
-    pub async fn serve(&self, link: Link) {
+    /// A session on a link, from Hello to its last frame; for a task of its own.
+    pub fn serve(&self, link: Box<Link>) -> impl Future<Output = ()> + Send + use<> {
         let number = self.inner.sessions.fetch_add(1, Ordering::Relaxed);
-        run::serve(Arc::clone(&self.inner), number, link).await;
+        run::serve(Arc::clone(&self.inner), number, link)
     }
 }
 

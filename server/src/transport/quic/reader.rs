@@ -92,7 +92,7 @@ impl QuicReader {
                 Err(ReadError::ConnectionLost(error)) => Err(self.carrier.lost(error)),
                 Err(ReadError::Reset(code)) => {
                     let reset = ended("the control stream was reset", self.carrier.code_of(code));
-                    Err(end_or(&mut self.end, reset).await)
+                    Err(Box::pin(end_or(&mut self.end, reset)).await)
                 }
                 Err(error) => Err(LinkError::Io(error.into())),
             },

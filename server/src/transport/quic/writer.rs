@@ -124,7 +124,8 @@ impl QuicWriter {
     pub(in crate::transport) async fn drive(&mut self, outbox: &Outbox) -> Result<(), LinkError> {
         loop {
             if let Some(close) = outbox.closing() {
-                return self.finish(close, outbox).await;
+                // Boxed, so that it takes no room before the end.
+                return Box::pin(self.finish(close, outbox)).await;
             }
             self.fill(outbox)?;
             tokio::select! {
