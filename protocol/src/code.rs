@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A close or error code. Unknown numbers are kept: their [`Class`] still says what to do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(transparent)]
 pub struct Code(pub u16);
 

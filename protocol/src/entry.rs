@@ -7,6 +7,7 @@ use crate::id::{EntryId, TempId, UserId};
 /// What a member may do in a group. Everyone reads and sends; admins add, remove and rename;
 /// owners also change roles and remove admins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Role {
@@ -21,6 +22,7 @@ pub enum Role {
 /// One entry of a log: a message or a change of the conversation itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Entry {
     /// Place in the conversation: dense, from 1.
     pub seq: u64,
@@ -42,6 +44,7 @@ pub struct Entry {
 
 /// What an entry says. Append-only: a variant never changes and never goes away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EntryBody {

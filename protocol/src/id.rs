@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
+#[cfg(feature = "schema")]
+use postcard_schema::schema::{DataModelType, NamedType};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -71,6 +73,13 @@ macro_rules! text_id {
 
         #[cfg(feature = "openapi")]
         crate::schema::text! { $name, $max, None, concat!("A ", $what) }
+        #[cfg(feature = "schema")]
+        impl postcard_schema::Schema for $name {
+            const SCHEMA: &'static NamedType = &NamedType {
+                name: stringify!($name),
+                ty: &DataModelType::NewtypeStruct(<String as postcard_schema::Schema>::SCHEMA),
+            };
+        }
 
         impl FromStr for $name {
             type Err = IdError;
@@ -148,6 +157,14 @@ macro_rules! bytes_id {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name([u8; 16]);
+
+        #[cfg(feature = "schema")]
+        impl postcard_schema::Schema for $name {
+            const SCHEMA: &'static NamedType = &NamedType {
+                name: stringify!($name),
+                ty: &DataModelType::NewtypeStruct(<[u8; 16] as postcard_schema::Schema>::SCHEMA),
+            };
+        }
 
         impl $name {
             /// From its 16 bytes.
@@ -348,9 +365,16 @@ impl fmt::Display for Target {
 
 /// The binary form of [`Target`]: variant 0 is a user, 1 a conversation.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 enum BinaryTarget {
     User(UserId),
     Conversation(ConversationId),
+}
+
+#[cfg(feature = "schema")]
+impl postcard_schema::Schema for Target {
+    const SCHEMA: &'static NamedType =
+        &NamedType { name: "Target", ty: <BinaryTarget as postcard_schema::Schema>::SCHEMA.ty };
 }
 
 impl Serialize for Target {

@@ -60,6 +60,7 @@ const _: () = assert!(GAP_TAIL <= GAP_WHOLE_MAX);
 /// The limits of this server, told in Welcome so that clients need not guess.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Limits {
     /// Longest frame, in bytes.
     pub frame_bytes: u32,

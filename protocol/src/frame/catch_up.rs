@@ -10,6 +10,7 @@ use crate::id::ConversationId;
 /// Tell me what changed since these cursors. Answered by SyncPage frames, the missing entries
 /// (Deliver, and Gap where they are many) and SyncEnd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Sync {
     /// What the client has; conversations not named are new to it. At most 512 a frame.
     #[serde(default)]
@@ -21,6 +22,7 @@ pub struct Sync {
 
 /// Changed conversations, the most recently changed first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct SyncPage {
     /// At most 64 KiB of them a frame.
     pub conversations: Vec<ConversationSummary>,
@@ -28,6 +30,7 @@ pub struct SyncPage {
 
 /// The sync is complete: everything up to each summary's head was sent or named in a Gap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct SyncEnd {
     /// How many conversations had changed.
     pub changed: u32,
@@ -35,6 +38,7 @@ pub struct SyncEnd {
 
 /// These entries were too many to send; history has them when someone scrolls there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Gap {
     /// Which log.
     pub conversation: ConversationId,
@@ -46,6 +50,7 @@ pub struct Gap {
 
 /// A user was erased: what they wrote up to this entry has become tombstones. Not critical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Erased {
     /// Which log.
     pub conversation: ConversationId,
@@ -56,6 +61,7 @@ pub struct Erased {
 /// A page of history. At most one of `before`, `after`, `around`; none: the newest.
 /// Answered by Page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Fetch {
     /// Which log.
     pub conversation: ConversationId,
@@ -75,6 +81,7 @@ pub struct Fetch {
 
 /// A page of history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Page {
     /// Which log.
     pub conversation: ConversationId,

@@ -7,6 +7,7 @@ use crate::id::{ConversationId, TempId, UserId};
 
 /// What kind of conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ConversationKind {
@@ -19,6 +20,7 @@ pub enum ConversationKind {
 /// A conversation as its member sees it in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct ConversationSummary {
     /// Which.
     pub conversation: ConversationId,
@@ -45,6 +47,7 @@ pub struct ConversationSummary {
 /// Make a group of these users and the sender. Its id derives from the sender and `temp_id`.
 /// Answered by SendAck.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct CreateGroup {
     /// 1 to 128 bytes of UTF-8.
     pub name: String,
@@ -57,6 +60,7 @@ pub struct CreateGroup {
 
 /// Add members (admins and owners). Answered by SendAck.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct AddMembers {
     /// The group.
     pub conversation: ConversationId,
@@ -68,6 +72,7 @@ pub struct AddMembers {
 
 /// Remove members (admins remove members, owners anyone). Answered by SendAck.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct RemoveMembers {
     /// The group.
     pub conversation: ConversationId,
@@ -80,6 +85,7 @@ pub struct RemoveMembers {
 /// Leave a group. The last owner's leaving promotes the oldest admin, else the oldest member.
 /// Answered by SendAck.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct LeaveGroup {
     /// The group.
     pub conversation: ConversationId,
@@ -89,6 +95,7 @@ pub struct LeaveGroup {
 
 /// Rename a group (admins and owners). Answered by SendAck.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct RenameGroup {
     /// The group.
     pub conversation: ConversationId,
@@ -100,6 +107,7 @@ pub struct RenameGroup {
 
 /// Change a member's role (owners). The last owner cannot step down. Answered by SendAck.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct SetRole {
     /// The group.
     pub conversation: ConversationId,
@@ -113,6 +121,7 @@ pub struct SetRole {
 
 /// The user's conversations, most recently changed first. Answered by ConversationPage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct ListConversations {
     /// `next` of the page before; absent: from the start.
     #[serde(default)]
@@ -124,6 +133,7 @@ pub struct ListConversations {
 
 /// A page of the user's conversations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct ConversationPage {
     /// Most recently changed first.
     pub conversations: Vec<ConversationSummary>,
@@ -133,6 +143,7 @@ pub struct ConversationPage {
 
 /// The members of a conversation. Answered by MemberList.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct ListMembers {
     /// Which.
     pub conversation: ConversationId,
@@ -141,6 +152,7 @@ pub struct ListMembers {
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct MemberInfo {
     /// Who.
     pub user: UserId,
@@ -153,6 +165,7 @@ pub struct MemberInfo {
 /// The members of a conversation, in the order they joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct MemberList {
     /// Which.
     pub conversation: ConversationId,

@@ -9,6 +9,7 @@ use crate::id::{ConversationId, EntryId, Target, TempId};
 ///
 /// In JSON this is the frame without a `"type"`: `{"to":"bob","text":"hi","temp_id":"<uuid>"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Send {
     /// User or conversation.
     pub to: Target,
@@ -24,6 +25,7 @@ pub struct Send {
 /// The change is durable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct SendAck {
     /// The change that is acked.
     pub temp_id: TempId,
@@ -43,6 +45,7 @@ pub struct SendAck {
 
 /// The client gives an unresolved send up, so that later ones need not wait for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Abandon {
     /// User or conversation of the send.
     pub to: Target,
@@ -52,6 +55,7 @@ pub struct Abandon {
 
 /// Consecutive entries of one conversation, ascending: live or catching up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Deliver {
     /// Which log.
     pub conversation: ConversationId,
@@ -61,6 +65,7 @@ pub struct Deliver {
 
 /// A position in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Position {
     /// Which log.
     pub conversation: ConversationId,
@@ -70,6 +75,7 @@ pub struct Position {
 
 /// The application has everything up to these positions (cumulative).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Ack {
     /// At most 100.
     pub positions: Vec<Position>,
@@ -77,6 +83,7 @@ pub struct Ack {
 
 /// The user has read up to here. Private to the user: the server tells their other devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Read {
     /// Which log.
     pub conversation: ConversationId,
@@ -86,6 +93,7 @@ pub struct Read {
 
 /// Entries of this conversation were dropped from the session's queue: fetch what is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Lagged {
     /// Which log.
     pub conversation: ConversationId,

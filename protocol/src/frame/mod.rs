@@ -45,6 +45,12 @@ macro_rules! frames {
             pub const TABLE: &'static [(u32, &'static str, Side)] =
                 &[$(($number, $json, Side::$side)),*];
 
+            /// The binary form of every body, in the order of [`Frame::TABLE`]: what codecs in other
+            /// languages are made from.
+            #[cfg(feature = "schema")]
+            pub const SCHEMAS: &'static [&'static postcard_schema::schema::NamedType] =
+                &[$(<$variant as postcard_schema::Schema>::SCHEMA),*];
+
             /// Its number on the wire.
             pub fn number(&self) -> u32 {
                 match self { $(Self::$variant(_) => $number,)* }

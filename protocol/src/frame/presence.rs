@@ -7,6 +7,7 @@ use crate::id::{ConversationId, Target, UserId};
 /// Tell me about the presence of these users, and of these only. Answered by Presence with all
 /// of them; changes follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Watch {
     /// At most 200; an empty list ends all watching.
     pub users: Vec<UserId>,
@@ -14,6 +15,7 @@ pub struct Watch {
 
 /// Whether a user is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum PresenceState {
@@ -28,6 +30,7 @@ pub enum PresenceState {
 /// Presence of one user, over all their devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct UserPresence {
     /// Who.
     pub user: UserId,
@@ -40,6 +43,7 @@ pub struct UserPresence {
 /// Presence of watched users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Presence {
     /// Those that changed, or all of them in the answer to Watch.
     pub users: Vec<UserPresence>,
@@ -47,6 +51,7 @@ pub struct Presence {
 
 /// The user is typing. A datagram where there are datagrams; may be lost; never answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Typing {
     /// User or conversation.
     pub to: Target,
@@ -54,6 +59,7 @@ pub struct Typing {
 
 /// A member is typing. Show it for some 5 s unless it is repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct UserTyping {
     /// Where.
     pub conversation: ConversationId,

@@ -10,6 +10,7 @@ use crate::limits::Limits;
 
 /// A token as text. Its `Debug` form hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(transparent)]
 pub struct Token(pub String);
 
@@ -21,6 +22,7 @@ impl fmt::Debug for Token {
 
 /// First frame of a session: who is there. Answered by Welcome, or by Close.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Hello {
     /// JWT of the user.
     pub token: Token,
@@ -37,6 +39,7 @@ pub struct Hello {
 
 /// The session is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Welcome {
     /// Number of the session on this node, as it stands in the server's logs.
     pub session: u64,
@@ -62,6 +65,7 @@ pub struct Welcome {
 
 /// A new token for the same user on the live session. Answered by Reauthed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Reauth {
     /// JWT of the same user.
     pub token: Token,
@@ -69,6 +73,7 @@ pub struct Reauth {
 
 /// The new token counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Reauthed {
     /// When it expires, in Unix milliseconds.
     pub token_expires_ms: u64,
@@ -76,6 +81,7 @@ pub struct Reauthed {
 
 /// The token of this session expires soon: Reauth, or the session will be closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct TokenExpiring {
     /// When, in Unix milliseconds.
     pub token_expires_ms: u64,
@@ -83,6 +89,7 @@ pub struct TokenExpiring {
 
 /// Are you there? Answered by Pong with the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Ping {
     /// Comes back in the Pong.
     #[serde(default)]
@@ -91,6 +98,7 @@ pub struct Ping {
 
 /// Answer to Ping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Pong {
     /// The number of the Ping.
     #[serde(default)]
@@ -99,6 +107,7 @@ pub struct Pong {
 
 /// This node is going away. Open a new session, catch up, then close this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct GoAway {
     /// The session is closed after this many milliseconds.
     pub deadline_ms: u32,
@@ -110,6 +119,7 @@ pub struct GoAway {
 
 /// A request was refused. The session goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Error {
     /// Why; the number says what to do.
     pub code: Code,
@@ -125,6 +135,7 @@ pub struct Error {
 
 /// Last frame of a session, with the code that the transport's own close carries as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Close {
     /// Why; the number says what to do.
     #[serde(default = "normal")]
