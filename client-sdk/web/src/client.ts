@@ -275,6 +275,14 @@ export class Client {
     this.#driver.hub.confirm(conversation, seq);
   }
 
+  /**
+   * The network may be back: connects soon if it waits, else asks the server for a sign of life, which
+   * measures `stats.rttMs` anew. Browsers that tell of the network do this by themselves.
+   */
+  nudge(): void {
+    this.#driver.nudge(false);
+  }
+
   /** Breaks the link without a word, as a lost network does: to see that it heals. */
   dropLink(): void {
     this.#driver.apply(() => this.#driver.cut());
