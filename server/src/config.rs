@@ -10,6 +10,7 @@ use crate::auth::AuthConfig;
 use crate::conversation::ConversationConfig;
 use crate::drain::DrainConfig;
 use crate::events::file::FileEventsConfig;
+use crate::http::PageConfig;
 use crate::hub::OutboxConfig;
 use crate::node::config::{ListenConfig, NodeConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
@@ -41,6 +42,8 @@ format = "text"
 [drain]
 deadline_ms = 1000
 spread_ms = 0
+[page]
+enabled = true
 "#;
 
 /// The whole configuration, one field per section.
@@ -81,6 +84,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How the node goes away.
     pub drain: DrainConfig,
+    /// The chat page.
+    pub page: PageConfig,
 }
 
 /// Why there is no configuration. The text says where, what was expected and what may be meant.

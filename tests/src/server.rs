@@ -56,6 +56,8 @@ pub struct Ready {
     pub wss_url: String,
     /// `http://` URL of the API.
     pub http_url: String,
+    /// URL of the chat page, where there is one.
+    pub page_url: Option<String>,
     /// `http://` URL of the operator's port.
     pub ops_url: String,
     /// SHA-256 of the certificate in hex.

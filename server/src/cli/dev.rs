@@ -111,7 +111,8 @@ impl Dev {
              Operators     {ops}/readyz and /metrics\n\n  \
              Token of alice  {alice}\n  \
              Token of bob    {bob}\n\n\
-             Open the two sides of a chat, each in a terminal of its own:\n\n  {chat}\n  {chat_alice}\n\n\
+             Open two people side by side in a browser:\n\n  {page}\n\n\
+             Or in two terminals:\n\n  {chat}\n  {chat_alice}\n\n\
              Or speak the protocol by hand (alice writes to bob):\n\n  {websocat}\n\n\
              Ctrl-C stops.\n",
             version = env!("CARGO_PKG_VERSION"),
@@ -124,6 +125,7 @@ impl Dev {
             ops = ready.ops_url,
             alice = token("alice"),
             bob = token("bob"),
+            page = bold(ready.page_url.as_deref().unwrap_or_default()),
             chat = bold(&chat),
             chat_alice = bold(&format!("{tern} chat --as alice --to bob{data_dir}")),
             websocat = bold(&websocat),

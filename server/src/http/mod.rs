@@ -32,6 +32,7 @@ pub mod http3;
 mod members;
 mod messages;
 mod openapi;
+mod page;
 mod presence;
 mod problem;
 mod query;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use bootstrap::{Bootstrap, Plain};
 pub use dev_tokens::DevTokens;
+pub use page::PageConfig;
 pub use problem::Problem;
 
 use crate::drain::Shutdown;
@@ -72,6 +74,8 @@ pub struct Parts {
     pub bootstrap: Bootstrap,
     /// Makes tokens for whoever asks; on a development node only.
     pub dev_tokens: Option<DevTokens>,
+    /// Whether the chat page is served.
+    pub page: bool,
 }
 
 /// What handlers are called with. Cheap to clone.
@@ -100,7 +104,10 @@ impl Deref for Served {
 
 /// All routes for clients.
 pub fn router(parts: Parts) -> Router {
-    let (routes, document) = routes(parts.dev_tokens.is_some()).finish();
+    let (mut routes, document) = routes(parts.dev_tokens.is_some(), parts.page).finish();
+    if parts.page {
+        routes = routes.merge(page::routes(&parts.bootstrap));
+    }
     let shared = parts.gateway.parts();
     let (cors, metrics) = (cors(shared.transport.clone()), shared.metrics.clone());
     let api = Api(Arc::new(Served { proxies: shared.transport.proxies(), parts, document }));
@@ -122,9 +129,11 @@ pub fn router(parts: Parts) -> Router {
         .layer(axum::middleware::from_fn(request_id::name))
 }
 
-fn routes(dev: bool) -> Routes {
-    let routes = Routes::new()
-        .add(__path_welcome, welcome)
+fn routes(dev: bool, page: bool) -> Routes {
+    let routes = Routes::new();
+    // The page stands at the same place.
+    let routes = if page { routes } else { routes.add(__path_welcome, welcome) };
+    let routes = routes
         .add(bootstrap::__path_bootstrap, bootstrap::bootstrap)
         .add(openapi::__path_document, openapi::document)
         .add(connect::__path_connect, connect::connect)

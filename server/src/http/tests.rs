@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn every_reference_of_the_description_leads_somewhere() {
-    let (_, Document(text)) = routes(true).finish();
+    let (_, Document(text)) = routes(true, false).finish();
     let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
     let operations =

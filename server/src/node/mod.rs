@@ -177,7 +177,8 @@ impl Node {
         // Ports last: whoever gets through finds everything there.
         let certificate = Certificate::new(identity);
         let listeners = Listeners::bind(&config, &certificate)?;
-        let ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
+        let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
+        ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
         let quic = open(listeners, gateway, (public, dev_tokens), &ready, &shutdown);
         accepting.ready();
@@ -314,7 +315,13 @@ fn open(
 ) -> Arc<QuicListener> {
     let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
     let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
-    let parts = http::Parts { gateway: gateway.clone(), shutdown: shutdown.clone(), bootstrap, dev_tokens };
+    let parts = http::Parts {
+        gateway: gateway.clone(),
+        shutdown: shutdown.clone(),
+        bootstrap,
+        dev_tokens,
+        page: ready.page_url.is_some(),
+    };
     listeners.serve(gateway, http::router(parts), shutdown)
 }
 
@@ -348,6 +355,7 @@ fn ready_of(listeners: &Listeners, cert_sha256: String, ops: &OpsServer, store: 
             |http| format!("http://{http}"),
         ),
         ops_url: format!("http://{}", ops.address()),
+        page_url: None,
         cert_sha256,
         store_id: store.store_id(),
         jwt_secret_file: None,

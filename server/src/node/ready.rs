@@ -18,6 +18,9 @@ pub struct Ready {
     pub wss_url: String,
     /// `http://` URL of the API on loopback, else `https://`.
     pub http_url: String,
+    /// URL of the chat page; absent where it is not served.
+    #[serde(default)]
+    pub page_url: Option<String>,
     /// `http://` URL of the operator's port.
     pub ops_url: String,
     /// SHA-256 of the certificate, in hex.
