@@ -39,6 +39,15 @@ export default defineConfig(({ mode }) => ({
           execArgv: ['--experimental-websocket'],
         },
       },
+      {
+        extends: true,
+        test: {
+          name: 'page',
+          include: ['tests/page/**/*.test.ts'],
+          fileParallelism: false,
+          execArgv: ['--experimental-websocket'],
+        },
+      },
     ],
   },
 }));
