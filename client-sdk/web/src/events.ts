@@ -45,6 +45,12 @@ export interface Events {
    * (history has them), or the user was not a member then (history does not).
    */
   gap: { conversation: ConversationId; from: number; to: number };
+  /**
+   * A user was erased: their messages before `seq` have become tombstones (empty text), and their id
+   * stands for nobody. Drop what is kept of the earlier entries and read what is shown again with
+   * `history`. May come more than once.
+   */
+  erased: { conversation: ConversationId; seq: number };
   /** A message was accepted and is on its way: show it as pending. */
   echo: Echo;
   /** A message or change is durable. Its entry comes at its place in the log. */

@@ -115,5 +115,5 @@ export class Hub {
 }
 
 /** It is of a log, whose order and completeness are promised. */
-const isLog = (event: Event): event is Extract<Event, { name: 'entry' | 'gap' }> =>
-  event.name === 'entry' || event.name === 'gap';
+const isLog = (event: Event): event is Extract<Event, { name: 'entry' | 'gap' | 'erased' }> =>
+  ['entry', 'gap', 'erased'].includes(event.name);

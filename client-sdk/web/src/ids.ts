@@ -49,6 +49,9 @@ export function checkUser(text: string): UserId {
 /** The text is written like a conversation id, which a user id never is. */
 export const isConversation = (text: string): boolean => text.startsWith('c:');
 
+/** The id stands for a user who was erased: nobody can be reached under it. */
+export const isErased = (user: UserId): boolean => user.startsWith('erased:');
+
 /** The target, in the form in which ids are compared. */
 export const checkTarget = (text: string): Target =>
   isConversation(text) ? checkConversation(text) : checkUser(text);

@@ -23,6 +23,7 @@ export {
   type ConversationId,
   type DeviceId,
   type EntryId,
+  isErased,
   pairOf,
   type StoreId,
   type Target,

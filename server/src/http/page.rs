@@ -76,6 +76,7 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(bootstrap: &Bootstrap) ->
 }
 
 /// The page of a node that clients reach like this.
+#[derive(Clone)]
 struct Page(Bootstrap);
 
 impl Page {

@@ -52,7 +52,9 @@ export async function openWebTransport(
   }
 }
 
-const messageOf = (error: unknown): string => (error instanceof Error && error.message) || String(error);
+/** Without its full stop: it becomes a part of a sentence. */
+const messageOf = (error: unknown): string =>
+  ((error instanceof Error && error.message) || String(error)).replace(/\.$/, '');
 
 class Lanes implements Link {
   readonly transport = 'webtransport';

@@ -32,6 +32,9 @@ export function receive(session: Session, link: number, { request, frame }: Enve
       session.handOut(conversation, logs.gap(conversation, from, to, now));
       break;
     }
+    case 'erased':
+      session.emit('erased', { conversation: frame.conversation, seq: frame.seq });
+      break;
     case 'lagged':
       logs.hear(frame.conversation, frame.head, true, now);
       break;

@@ -4,7 +4,14 @@ import { classOf, closed, TernError } from '../errors.js';
 import type { Event } from '../events.js';
 import type { Frame, Position, SendAck, Welcome } from '../generated/frames.js';
 import { ACK_POSITIONS_MAX } from '../generated/limits.js';
-import type { ConversationId, StoreId, Target, TempId, UserId } from '../ids.js';
+import {
+  type ConversationId,
+  isErased,
+  type StoreId,
+  type Target,
+  type TempId,
+  type UserId,
+} from '../ids.js';
 import type { SavedSend, SavedState } from '../saved.js';
 import { type Change, targetOf } from './change.js';
 import type { Effect } from './effect.js';
@@ -258,8 +265,13 @@ export class Session {
 
   handOut(conversation: ConversationId, outs: Out[]): void {
     for (const out of outs) {
-      if ('entry' in out) this.emit('entry', { conversation, entry: out.entry });
-      else this.emit('gap', { conversation, ...out });
+      if (!('entry' in out)) {
+        this.emit('gap', { conversation, ...out });
+        continue;
+      }
+      const { seq, body } = out.entry;
+      if (body.kind === 'left' && isErased(body.user)) this.emit('erased', { conversation, seq });
+      this.emit('entry', { conversation, entry: out.entry });
     }
   }
 

@@ -55,6 +55,20 @@ test('entries that come early wait; a hole that does not close is fetched after 
   expect(person.seqs(C)).toEqual([1, 2, 3, 4]);
 });
 
+test('that a user was erased is told by the frame and by the entry, before the entry', async () => {
+  const { client, peer } = await online();
+  const told: string[] = [];
+  client.on('erased', ({ seq }) => told.push(`erased ${seq}`));
+  client.on('entry', ({ entry: { seq } }) => told.push(`entry ${seq}`));
+  await vi.advanceTimersByTimeAsync(0);
+  peer.send(deliver(1));
+  peer.send({ type: 'erased', conversation: C, seq: 9 });
+  const gone: Entry = { ...entry(2), body: { kind: 'left', user: 'erased:abc' } };
+  const left: Entry = { ...entry(3), body: { kind: 'left', user: 'bob' } };
+  peer.send({ type: 'deliver', conversation: C, entries: [gone, left] });
+  expect(told).toEqual(['entry 1', 'erased 9', 'erased 2', 'entry 2', 'entry 3']);
+});
+
 test('handled entries are acked, at most every 50 ms', async () => {
   const { peer } = await online();
   peer.send(deliver(1));

@@ -148,6 +148,7 @@ test('what happened in a group is said in words', () => {
   expect(said({ kind: 'roleChanged', user: 'bo', role: 'admin' })).toBe('Bo is now an admin');
   expect(listOf(['ann', 'bo', 'x', 'y'], nameOf)).toBe('Ann, Bo and 2 others');
   expect(preview(entry(1, message('a\n b\t c')), 'me', true, nameOf)).toBe('Ann: a b c');
+  expect(preview(entry(1, message('')), 'me', true, nameOf)).toBe('Ann: This message was erased.');
 });
 
 test('times are said as people say them', () => {

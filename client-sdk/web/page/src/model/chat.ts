@@ -5,6 +5,7 @@ import {
   Code,
   type ConversationId,
   type Entry,
+  isErased,
   type Page,
   pairOf,
   type State,
@@ -121,6 +122,7 @@ export class Chat {
       this.conversations.get(conversation)?.forget();
       this.reload();
     });
+    client.on('erased', ({ conversation, seq }) => this.conversations.get(conversation)?.erasedBefore(seq));
     client.on('problem', ({ detail, code }) => this.journal.add(`Not understood (${code}): ${detail}`, true));
     client.on('persistence', ({ problem }) => {
       this.journal.add(`Not saved: ${problem}`, true);
@@ -267,11 +269,12 @@ export class Chat {
   }
 
   /** What a user is called: the name in their token, else their id. */
-  readonly nameOf = (user: UserId): string => this.names.get(user) ?? user;
+  readonly nameOf = (user: UserId): string =>
+    isErased(user) ? 'Erased user' : (this.names.get(user) ?? user);
 
   titleOf({ kind, peer, name }: Conversation): string {
     if (kind === 'group') return name ?? 'Group';
-    return peer === this.me ? 'Notes to myself' : this.nameOf(peer ?? 'unknown');
+    return peer === this.me ? 'Notes to myself' : this.nameOf(peer ?? 'erased:');
   }
 
   presenceOf(user: UserId): UserPresence | null {

@@ -118,6 +118,12 @@ export class Conversation {
     this.touch();
   }
 
+  /** Earlier entries may have become tombstones: they are read again when somebody looks. */
+  erasedBefore(seq: number): void {
+    this.log.forgetBefore(seq);
+    this.touch();
+  }
+
   private changeMembers({ body, sender }: Entry, me: UserId): void {
     switch (body.kind) {
       case 'created':

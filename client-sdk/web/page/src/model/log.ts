@@ -38,6 +38,11 @@ export class Log {
     }
   }
 
+  /** Entries before this one have changed: they are asked for again. */
+  forgetBefore(seq: number): void {
+    for (const one of this.entries.keys()) if (one < seq) this.entries.delete(one);
+  }
+
   /** Forgets everything: the log starts anew. */
   reset(): void {
     this.entries.clear();

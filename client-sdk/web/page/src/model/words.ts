@@ -14,6 +14,9 @@ export const number = (value: number): string => count.format(value);
 export const plural = (value: number, one: string, more = `${one}s`): string =>
   `${number(value)} ${value === 1 ? one : more}`;
 
+/** What a message says that was erased with its sender. */
+export const ERASED_TEXT = 'This message was erased.';
+
 /** What a user is called. */
 export type NameOf = (user: UserId) => string;
 
@@ -99,7 +102,7 @@ export function happened({ sender, body }: Entry, me: UserId, nameOf: NameOf): s
 export function preview(entry: Entry, me: UserId, group: boolean, nameOf: NameOf): string {
   const { body, sender } = entry;
   if (body.kind !== 'message') return happened(entry, me, nameOf);
-  const text = body.text.slice(0, 200).replace(/\s+/gu, ' ').trim();
+  const text = body.text === '' ? ERASED_TEXT : body.text.slice(0, 200).replace(/\s+/gu, ' ').trim();
   if (sender === me) return `You: ${text}`;
   return group ? `${nameOf(sender)}: ${text}` : text;
 }

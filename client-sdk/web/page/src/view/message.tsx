@@ -5,7 +5,7 @@ import { useState } from 'preact/hooks';
 import type { Chat } from '../model/chat.js';
 import type { Conversation, Pending } from '../model/conversation.js';
 import { parts } from '../model/links.js';
-import { dayOf, fullTimeOf, happened, sameDay, timeOf } from '../model/words.js';
+import { dayOf, ERASED_TEXT, fullTimeOf, happened, sameDay, timeOf } from '../model/words.js';
 import type { Entry } from '../sdk.js';
 import { Avatar, Icon, Name } from './parts.js';
 
@@ -195,6 +195,11 @@ function Bubble(props: BubbleProps): JSX.Element {
 
 /** Exactly the text; nothing in it is more than text, but for addresses that can be followed. */
 const Text = memo(({ text }: { text: string }): JSX.Element => {
+  if (text === '') return <p class="text erased">{ERASED_TEXT}</p>;
+  return <Written text={text} />;
+});
+
+function Written({ text }: { text: string }): JSX.Element {
   const long = text.length > FOLD_CHARACTERS || text.split('\n', FOLD_LINES + 1).length > FOLD_LINES;
   const [open, setOpen] = useState(false);
   return (
@@ -217,4 +222,4 @@ const Text = memo(({ text }: { text: string }): JSX.Element => {
       )}
     </>
   );
-});
+}
