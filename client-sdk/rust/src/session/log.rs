@@ -77,6 +77,11 @@ impl Log {
         self.handed.is_some_and(|handed| self.early.contains_key(&(handed + 1)))
     }
 
+    /// The highest seq heard of.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard
+    }
+
     pub(super) fn hear(&mut self, seq: u64) {
         self.heard = self.heard.max(seq);
     }

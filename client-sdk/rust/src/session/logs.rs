@@ -86,6 +86,11 @@ impl Logs {
         }
     }
 
+    /// The highest seq heard of in a log, if it is known at all.
+    pub(super) fn heard(&self, conversation: ConversationId) -> Option<u64> {
+        self.logs.get(&conversation).map(Log::heard)
+    }
+
     /// A summary of the sync tells where the visible part starts and ends.
     pub(super) fn summary(
         &mut self,

@@ -244,7 +244,10 @@ impl Session {
         Ok(self.request_or_send(Some(Purpose::Question), frame))
     }
 
-    pub(crate) fn read(&mut self, position: Position) {
+    pub(crate) fn read(&mut self, mut position: Position) {
+        // Above the head it would mean that this client knows more than the server.
+        position.seq =
+            self.logs.heard(position.conversation).map_or(position.seq, |heard| position.seq.min(heard));
         self.reads.retain(|read| read.conversation != position.conversation);
         if self.reads.len() >= READS_MAX {
             self.reads.pop_front();

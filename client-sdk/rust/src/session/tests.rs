@@ -568,6 +568,15 @@ fn watches_and_read_positions_are_told_to_a_new_session() {
 }
 
 #[test]
+fn a_read_position_above_what_was_heard_of_is_told_as_that() {
+    let mut session = online();
+    session.received(1, deliver([1, 2]), NOW);
+    effects(&mut session);
+    session.read(Position { conversation: conversation(), seq: 9 });
+    assert_eq!(sent(&mut session)[0].frame, Read { conversation: conversation(), seq: 2 }.into());
+}
+
+#[test]
 fn a_sync_refused_for_the_moment_is_asked_for_again() {
     let mut session = Session::new(SavedState::default());
     session.connected(1, &at(NOW, 1), NOW).unwrap();
