@@ -6,7 +6,7 @@ import type { Conversation } from '../model/conversation.js';
 import { lastSeen, plural, wentWrong } from '../model/words.js';
 import type { MemberInfo, Sending } from '../sdk.js';
 import { usersIn } from './newgroup.js';
-import { Avatar, IconButton, Name } from './parts.js';
+import { Avatar, IconButton, Name, SidePanel } from './parts.js';
 
 interface Props {
   chat: Chat;
@@ -20,34 +20,28 @@ export function Details({ chat, conversation, onClose }: Props): JSX.Element {
   const title = chat.titleOf(conversation);
   const { kind, peer, id } = conversation;
   return (
-    <section class="panel" aria-label="Details">
-      <header class="panel-head">
-        <h2>Details</h2>
-        <IconButton icon="close" label="Close the details" onClick={onClose} />
-      </header>
-      <div class="panel-body">
-        <div class="card">
-          <Avatar id={peer ?? id} name={title} group={kind === 'group'} />
-          <p class="card-title">
-            <Name text={title} />
+    <SidePanel title="Details" close="Close the details" onClose={onClose}>
+      <div class="card">
+        <Avatar id={peer ?? id} name={title} group={kind === 'group'} />
+        <p class="card-title">
+          <Name text={title} />
+        </p>
+        {peer !== null && (
+          <p class="quiet">
+            <bdi>{peer}</bdi>
           </p>
-          {peer !== null && (
-            <p class="quiet">
-              <bdi>{peer}</bdi>
-            </p>
-          )}
-        </div>
-        {kind === 'group' && <Group chat={chat} conversation={conversation} />}
-        <dl class="facts">
-          <dt>Messages and changes</dt>
-          <dd>{conversation.log.head.toLocaleString('en')}</dd>
-          <dt>Conversation</dt>
-          <dd>
-            <code>{id}</code>
-          </dd>
-        </dl>
+        )}
       </div>
-    </section>
+      {kind === 'group' && <Group chat={chat} conversation={conversation} />}
+      <dl class="facts">
+        <dt>Messages and changes</dt>
+        <dd>{conversation.log.head.toLocaleString('en')}</dd>
+        <dt>Conversation</dt>
+        <dd>
+          <code>{id}</code>
+        </dd>
+      </dl>
+    </SidePanel>
   );
 }
 

@@ -4,7 +4,7 @@ import { useEffect, useState } from 'preact/hooks';
 import type { Chat } from '../model/chat.js';
 import { nameOf } from '../model/journal.js';
 import { brief, number } from '../model/words.js';
-import { Icon, IconButton } from './parts.js';
+import { Icon, SidePanel } from './parts.js';
 
 /** How often the figures are read anew, in ms. */
 const EVERY_MS = 500;
@@ -27,33 +27,27 @@ export function Inspector({ chat, onClose }: { chat: Chat; onClose: () => void }
   }, [chat]);
   const state = chat.state.value;
   return (
-    <section class="panel" aria-label="Connection">
-      <header class="panel-head">
-        <h2>Connection</h2>
-        <IconButton icon="close" label="Close the connection panel" onClick={onClose} />
-      </header>
-      <div class="panel-body">
-        <button
-          type="button"
-          class="button cut"
-          disabled={state.state === 'offline'}
-          onClick={() => chat.client.dropLink()}
-        >
-          <Icon name="cut" /> Cut my link
-        </button>
-        <Figures chat={chat} />
-        <Positions chat={chat} />
-        <h3>What happened</h3>
-        <ol class="journal">
-          {chat.journal.lines.value.map(({ number, timeMs, text, bad, tries }) => (
-            <li key={number} class={bad ? 'bad' : ''}>
-              <time>{clock.format(timeMs)}</time> <bdi>{text}</bdi>
-              {tries > 1 && ` (${tries} times)`}
-            </li>
-          ))}
-        </ol>
-      </div>
-    </section>
+    <SidePanel title="Connection" close="Close the connection panel" onClose={onClose}>
+      <button
+        type="button"
+        class="button cut"
+        disabled={state.state === 'offline'}
+        onClick={() => chat.client.dropLink()}
+      >
+        <Icon name="cut" /> Cut my link
+      </button>
+      <Figures chat={chat} />
+      <Positions chat={chat} />
+      <h3>What happened</h3>
+      <ol class="journal">
+        {chat.journal.lines.value.map(({ number, timeMs, text, bad, tries }) => (
+          <li key={number} class={bad ? 'bad' : ''}>
+            <time>{clock.format(timeMs)}</time> <bdi>{text}</bdi>
+            {tries > 1 && ` (${tries} times)`}
+          </li>
+        ))}
+      </ol>
+    </SidePanel>
   );
 }
 

@@ -96,6 +96,25 @@ export function Avatar(props: {
 /** A name of somebody: whatever its letters do, they do it inside. */
 export const Name = ({ text }: { text: string }): JSX.Element => <bdi class="name">{text}</bdi>;
 
+/** What opens beside a conversation. */
+export function SidePanel(props: {
+  title: string;
+  /** What the button that closes it is called. */
+  close: string;
+  onClose: () => void;
+  children: ComponentChildren;
+}): JSX.Element {
+  return (
+    <section class="panel" aria-label={props.title}>
+      <header class="panel-head">
+        <h2>{props.title}</h2>
+        <IconButton icon="close" label={props.close} onClick={props.onClose} />
+      </header>
+      <div class="panel-body">{props.children}</div>
+    </section>
+  );
+}
+
 /** A dialog over the page. The browser keeps the focus inside and Esc closes it. */
 export function Dialog(props: {
   title: string;
