@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 use tern_protocol::{
-    Code, ConversationId, DEDUPE_WINDOW_S, EntryId, GROUP_MEMBERS_MAX, NAME_BYTES_MAX, Role, TEXT_BYTES_MAX,
-    TempId, UserId,
+    Code, ConversationId, DEDUPE_WINDOW_S, EntryId, GROUP_MEMBERS_MAX, NAME_BYTES_MAX, Role, SendAck,
+    TEXT_BYTES_MAX, TempId, UserId,
 };
 
 /// Age of a change whose client does not say: markers are looked for a day back.
@@ -160,6 +160,14 @@ pub struct Committed {
     pub duplicate: bool,
     /// A recipient has never been seen by this server.
     pub recipient_unknown: bool,
+}
+
+impl Committed {
+    /// As clients are told it.
+    pub fn ack(self, conversation: ConversationId, temp_id: TempId) -> SendAck {
+        let Self { seq, id, time_ms, duplicate, recipient_unknown } = self;
+        SendAck { temp_id, conversation, seq, id, time_ms, duplicate, recipient_unknown }
+    }
 }
 
 /// Why a change was not made.

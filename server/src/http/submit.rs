@@ -95,16 +95,7 @@ pub(super) async fn submit(api: &Api, sender: Sender, asked: Asked) -> Result<Se
     });
     // A reply is never dropped without an answer.
     let outcome = answered.await.unwrap_or(Err(Refusal::Unavailable("the outcome is not known")));
-    let committed = outcome.map_err(refusal)?;
-    Ok(SendAck {
-        temp_id,
-        conversation,
-        seq: committed.seq,
-        id: committed.id,
-        time_ms: committed.time_ms,
-        duplicate: committed.duplicate,
-        recipient_unknown: committed.recipient_unknown,
-    })
+    Ok(outcome.map_err(refusal)?.ack(conversation, temp_id))
 }
 
 fn refusal(refusal: Refusal) -> Problem {

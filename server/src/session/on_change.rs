@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tern_protocol::{
     Abandon, AddMembers, Code, ConversationId, CreateGroup, Envelope, LeaveGroup, RemoveMembers, RenameGroup,
-    Send, SendAck, SetRole, Target, TempId, UserId,
+    Send, SetRole, Target, TempId, UserId,
 };
 
 use super::active::{Active, Handled};
@@ -160,16 +160,7 @@ impl Active {
             let code = outcome.as_ref().err().map(|refusal| refusal.code().0);
             tracing::debug!(session = session.id, request, %conversation, %temp_id, seq, code, "change answered");
             let frame = match outcome {
-                Ok(committed) => SendAck {
-                    temp_id,
-                    conversation,
-                    seq: committed.seq,
-                    id: committed.id,
-                    time_ms: committed.time_ms,
-                    duplicate: committed.duplicate,
-                    recipient_unknown: committed.recipient_unknown,
-                }
-                .into(),
+                Ok(committed) => committed.ack(conversation, temp_id).into(),
                 Err(refusal) => {
                     gateway.refused(refusal.code());
                     Refused::from(refusal).about(temp_id).into_frame().into()

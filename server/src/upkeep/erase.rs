@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Parts;
 use crate::clock::unix_ms;
-use crate::conversation::{Change, Committed, Refusal, Reply, Submission};
+use crate::conversation::{Change, Committed, NO_SESSION, Refusal, Reply, Submission};
 use crate::store::{Erasure, GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
 /// Entries read at a time; their tombstones fit in one write.
@@ -223,7 +223,7 @@ async fn submit(
         peer: None,
         sender: became.clone(),
         sender_name: None,
-        origin: 0,
+        origin: NO_SESSION,
         temp_id,
         after: None,
         age_ms: 0,
