@@ -186,7 +186,7 @@ impl Worker {
             Job::Read { read, .. } => {
                 let parts = &self.gateway.parts;
                 if parts.store.set_read(&user, read.conversation, read.seq).await? {
-                    parts.delivery.read(self.session.id, &user, read);
+                    parts.delivery.read(&self.session.at, &user, read);
                 }
                 Ok(None)
             }
