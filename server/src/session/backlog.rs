@@ -18,7 +18,7 @@ use crate::conversation::history::{Ahead, Anchor, ListCursor, Missing};
 use crate::delivery::{Except, Parcel};
 use crate::presence::{Notice, WatchError};
 use crate::roster::{Outgoing, Seat};
-use crate::store::InboxRow;
+use crate::store::{InboxRow, ReadPosition};
 
 /// Reads waiting in one session; more are refused as temporary.
 const JOBS_MAX: usize = 32;
@@ -186,7 +186,8 @@ impl Worker {
             }
             Job::Read { read, .. } => {
                 let parts = &self.gateway.parts;
-                if parts.store.set_read(&user, read.conversation, read.seq).await? {
+                let position = ReadPosition { seq: read.seq, messages: 0 };
+                if parts.store.set_read(&user, read.conversation, position).await? {
                     let except = Except::Session(self.seat.at.clone());
                     parts.delivery.hand_out(Parcel::control([user], Outgoing::new(read)).except(except));
                 }

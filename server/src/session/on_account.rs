@@ -51,7 +51,7 @@ impl Active {
         let conversation = typing.to.conversation(user);
         let parts = &self.gateway.parts;
         if let Ok(Some(state)) = parts.history.fellow_members(user, conversation).await {
-            let to = state.members.into_iter().map(|member| member.user).collect();
+            let to = state.members.iter().map(|member| member.user.clone()).collect();
             let body = Outgoing::new(UserTyping { conversation, user: user.clone() });
             let (class, except) = (Class::Datagram, Except::User(user.clone()));
             parts.delivery.hand_out(Parcel { to, class, body, except, arrived: None });
