@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tern_protocol::{ConversationId, Deliver, Entry, Erased, Read, UserId, UserTyping};
+use tern_protocol::{ConversationId, Deliver, Entry, Erased, HaveRead, UserId, UserTyping};
 
 use crate::cluster::SessionRef;
 use crate::hub::{Hub, Outgoing, Pushed, Session};
@@ -94,7 +94,7 @@ impl Delivery {
     }
 
     /// Tells the user's other sessions what they have read.
-    pub fn read(&self, origin: &SessionRef, user: &UserId, read: Read) {
+    pub fn read(&self, origin: &SessionRef, user: &UserId, read: HaveRead) {
         let outgoing = Outgoing::new(read);
         for session in self.sessions(std::slice::from_ref(user)) {
             if session.at != *origin {

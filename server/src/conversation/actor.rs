@@ -250,6 +250,7 @@ impl Actor {
                         seq: new.entry.seq,
                         id: new.entry.id,
                         time_ms: new.entry.time_ms,
+                        messages: new.entry.messages,
                         duplicate: false,
                         recipient_unknown: unknown,
                     })
@@ -330,6 +331,7 @@ impl Actor {
             seq,
             id: entry.id,
             time_ms: entry.time_ms,
+            messages: entry.messages,
             duplicate: true,
             recipient_unknown: false,
         };
