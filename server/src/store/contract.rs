@@ -97,6 +97,7 @@ impl Talk {
             kind: ConversationKind::Group,
             name: Some("a group".into()),
             head: 0,
+            messages: 0,
             last_time_ms: 0,
             members: members.collect(),
         });
@@ -113,13 +114,15 @@ impl Talk {
                 sender: sender.clone(),
                 sender_name: Some("A Name".into()),
                 temp_id: Some(*temp_id),
-                body: EntryBody::Message { text: (*text).into() },
+                messages: seq,
+                body: EntryBody::text(*text),
             };
             NewEntry::new(entry, [text.len() as u8; 16], true, None)
         });
         let entries: Vec<_> = entries.collect();
         let head = self.state.head + entries.len() as u64;
-        let state = Arc::new(Conversation { head, last_time_ms: head * 1000, ..(*self.state).clone() });
+        let state = Conversation { head, messages: head, last_time_ms: head * 1000, ..(*self.state).clone() };
+        let state = Arc::new(state);
         let expected_head = self.state.head;
         AppendGroup { conversation: self.id, expected_head, entries, state, departures: Vec::new() }
     }
@@ -646,7 +649,7 @@ pub(crate) async fn rewritten_entries_keep_their_place_and_lose_their_marker(fix
         sender: became.clone(),
         sender_name: None,
         temp_id: None,
-        body: EntryBody::Message { text: String::new() },
+        body: EntryBody::Erased,
         ..entry.clone()
     };
     let ages = Ages { markers_before_ms: 2_000, entries_before_ms: Some(2_000) };
