@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tern_protocol::{ConversationId, Deliver, Entry, Erased, Read, UserId, UserTyping};
 
+use crate::cluster::SessionRef;
 use crate::hub::{Hub, Outgoing, Pushed, Session};
 use crate::ops::metrics::{Metrics, record};
 
@@ -20,7 +21,7 @@ pub struct Fresh {
     /// The entry.
     pub entry: Entry,
     /// The session that made it. Its SendAck stands for a message; it gets any other entry.
-    pub origin: Option<u64>,
+    pub origin: Option<SessionRef>,
     /// When its Send arrived.
     pub arrived: Option<Instant>,
 }
@@ -56,7 +57,7 @@ impl Delivery {
             let seq = fresh.entry.seq;
             let skipped = fresh.origin.filter(|_| fresh.entry.body.is_message());
             let outgoing = Outgoing::new(Deliver { conversation, entries: vec![fresh.entry] });
-            for session in sessions.iter().filter(|session| Some(session.id) != skipped) {
+            for session in sessions.iter().filter(|session| Some(&session.at) != skipped.as_ref()) {
                 match session.outbox.push_entry(conversation, seq, &outgoing) {
                     Pushed::Queued => {
                         if let Some(arrived) = fresh.arrived {
@@ -93,10 +94,10 @@ impl Delivery {
     }
 
     /// Tells the user's other sessions what they have read.
-    pub fn read(&self, origin: u64, user: &UserId, read: Read) {
+    pub fn read(&self, origin: &SessionRef, user: &UserId, read: Read) {
         let outgoing = Outgoing::new(read);
         for session in self.sessions(std::slice::from_ref(user)) {
-            if session.id != origin {
+            if session.at != *origin {
                 let _ = session.outbox.push_control(&outgoing);
             }
         }

@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["delivery"],
     &["transport", "auth"],
     &["hub", "registry", "store", "events"],
+    &["cluster"],
     &["config", "drain", "clock", "ops"],
 ];
 

@@ -9,9 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Context;
-use super::change::{Committed, Outcome, Refusal, Submission};
+use super::answer::{Committed, Outcome, Refusal};
+use super::ask::Submission;
 use super::state::{ChangeKey, Decision, Facts, Plan, Verdict, decide};
 use crate::clock::unix_ms;
+use crate::cluster::SessionRef;
 use crate::delivery::Fresh;
 use crate::ops::metrics::record;
 use crate::store::{
@@ -123,11 +125,11 @@ impl Actor {
             return;
         }
         for submission in &mut self.waiting {
-            let is = |key: &ChangeKey, temp_id| key.0 == submission.sender && key.1 == temp_id;
-            submission.after =
-                submission.after.filter(|&before| !self.refused.iter().any(|key| is(key, before)));
+            let is = |key: &ChangeKey, temp_id| key.0 == submission.ask.sender && key.1 == temp_id;
+            submission.ask.after =
+                submission.ask.after.filter(|&before| !self.refused.iter().any(|key| is(key, before)));
             // Asked for again, it is unresolved again.
-            self.refused.retain(|key| !is(key, submission.temp_id));
+            self.refused.retain(|key| !is(key, submission.ask.temp_id));
         }
     }
 
@@ -212,8 +214,8 @@ impl Actor {
             return facts;
         }
         for submission in &self.waiting {
-            for temp_id in std::iter::once(submission.temp_id).chain(submission.after) {
-                let key = (submission.sender.clone(), temp_id);
+            for temp_id in std::iter::once(submission.ask.temp_id).chain(submission.ask.after) {
+                let key = (submission.ask.sender.clone(), temp_id);
                 if let Some(marker) = self.recent.markers.get(&key) {
                     facts.insert(key, Some(*marker));
                 }
@@ -225,7 +227,7 @@ impl Actor {
     async fn look_up(&self, keys: Vec<ChangeKey>, facts: &mut Facts) -> Result<(), StoreError> {
         for key in keys {
             // A predecessor is at most as old as the oldest send that waits.
-            let age_ms = self.waiting.iter().map(|submission| submission.age_ms).max().unwrap_or(0);
+            let age_ms = self.waiting.iter().map(|submission| submission.ask.age_ms).max().unwrap_or(0);
             let marker = self.context.store.marker(self.id, &key.0, key.1, age_ms).await?;
             facts.insert(key, marker);
         }
@@ -245,10 +247,11 @@ impl Actor {
                     let group = plan.group.as_ref().expect("an appended entry is in the group");
                     let new = &group.entries[*entry];
                     let marker = Marker { seq: new.entry.seq, digest: new.digest };
-                    self.recent.insert((submission.sender.clone(), submission.temp_id), marker);
-                    fresh.push((*entry, submission.origin, submission.arrived));
-                    let (origin, temp_id, seq) = (submission.origin, submission.temp_id, new.entry.seq);
-                    tracing::debug!(conversation = %self.id, session = origin, %temp_id, seq, "durable");
+                    self.recent.insert((submission.ask.sender.clone(), submission.ask.temp_id), marker);
+                    fresh.push((*entry, submission.ask.asker.clone(), submission.arrived));
+                    let session = submission.ask.asker.as_ref().map(|asker| asker.session);
+                    let (temp_id, seq) = (submission.ask.temp_id, new.entry.seq);
+                    tracing::debug!(conversation = %self.id, session, %temp_id, seq, "durable");
                     Ok(Committed {
                         seq: new.entry.seq,
                         id: new.entry.id,
@@ -257,11 +260,11 @@ impl Actor {
                         recipient_unknown: unknown,
                     })
                 }
-                Verdict::Duplicate(marker) => self.again(marker.seq, submission.origin).await,
+                Verdict::Duplicate(marker) => self.again(marker.seq, submission.ask.asker.clone()).await,
                 Verdict::SameAs(first) => again_in_batch(outcomes[*first].as_ref()),
                 Verdict::Refuse(refusal) => {
                     if refusal.resolves() {
-                        self.remember_refused((submission.sender.clone(), submission.temp_id));
+                        self.remember_refused((submission.ask.sender.clone(), submission.ask.temp_id));
                     }
                     Err(refusal.clone())
                 }
@@ -288,7 +291,7 @@ impl Actor {
         }
     }
 
-    fn fan_out(&self, plan: &Plan, origins: &[(usize, u64, std::time::Instant)]) {
+    fn fan_out(&self, plan: &Plan, origins: &[(usize, Option<SessionRef>, std::time::Instant)]) {
         let Some(group) = &plan.group else { return };
         for (index, recipients) in plan.recipients.iter().enumerate() {
             let end = plan.recipients.get(index + 1).map_or(group.entries.len(), |next| next.from);
@@ -297,7 +300,7 @@ impl Actor {
                 let origin = origins.iter().find(|origin| origin.0 == place);
                 Fresh {
                     entry: (*new.entry).clone(),
-                    origin: origin.map(|origin| origin.1),
+                    origin: origin.and_then(|origin| origin.1.clone()),
                     arrived: origin.map(|origin| origin.2),
                 }
             });
@@ -316,7 +319,7 @@ impl Actor {
 
     /// A change that was committed earlier. Its first attempt may have died before anybody was told,
     /// so the marks, the push intent and the fan-out are done again before the ack.
-    async fn again(&self, seq: u64, origin: u64) -> Outcome {
+    async fn again(&self, seq: u64, origin: Option<SessionRef>) -> Outcome {
         self.context.metrics.messages.dedupe_hits.increment(1);
         let unavailable = |_| Refusal::Unavailable("the store does not answer");
         let limit = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
@@ -346,7 +349,7 @@ impl Actor {
                 .filter(|member| member.first_seq <= seq)
                 .map(|member| member.user.clone())
                 .collect();
-            let fresh = Fresh { entry, origin: Some(origin), arrived: None };
+            let fresh = Fresh { entry, origin, arrived: None };
             self.context.delivery.fan_out(self.id, std::iter::once(fresh), &users);
         }
         Ok(committed)

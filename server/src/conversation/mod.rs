@@ -11,7 +11,8 @@ use tern_protocol::ConversationId;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-pub mod change;
+pub mod answer;
+pub mod ask;
 pub mod history;
 pub mod state;
 
@@ -19,7 +20,8 @@ mod actor;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Committed, NO_SESSION, Outcome, Refusal, Reply, Submission, age_ms};
+pub use answer::{Committed, Outcome, Refusal, Reply};
+pub use ask::{Ask, Change, Submission, Wanted, change_of};
 
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
@@ -98,7 +100,7 @@ impl Conversations {
 
     /// Queues a submission; answers come in the order of the calls, through its `reply`.
     pub fn submit(&self, submission: Submission) {
-        let id = submission.conversation;
+        let id = submission.ask.conversation;
         let mut shard = self.inner.shard(id).lock();
         // Under this lock an actor cannot end between the look-up and the send.
         let refused = match shard.entry(id) {
@@ -119,7 +121,7 @@ impl Conversations {
         };
         drop(shard);
         if let Some(submission) = refused {
-            submission.reply.send(Err(Refusal::Unavailable("too many sends wait in this conversation")));
+            submission.reply.send(Err(Refusal::Busy("too many sends wait in this conversation")));
         }
     }
 

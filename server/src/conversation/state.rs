@@ -8,7 +8,8 @@ use tern_protocol::{
     ConversationId, ConversationKind, Entry, EntryBody, EntryId, GROUP_MEMBERS_MAX, Role, TempId, UserId,
 };
 
-use super::change::{Change, Refusal, Submission};
+use super::answer::Refusal;
+use super::ask::{Ask, Change, Submission};
 use crate::store::{
     AppendGroup, Conversation, Departure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Marker, Member, NewEntry,
 };
@@ -75,16 +76,16 @@ pub fn decide(
     let mut verdicts = Vec::with_capacity(batch.len());
     let mut lookups = Vec::new();
     let mut bytes = 0;
-    for (index, submission) in batch.iter().enumerate() {
-        bytes += submission.change.weight();
+    for (index, Submission { ask, .. }) in batch.iter().enumerate() {
+        bytes += ask.change.weight();
         if index > 0 && (bytes > GROUP_BYTES_MAX || work.entries.len() + 2 > GROUP_ENTRIES_MAX) {
             break;
         }
-        let key = (submission.sender.clone(), submission.temp_id);
+        let key = (ask.sender.clone(), ask.temp_id);
         let verdict = match seen.get(&key) {
-            Some(&first) if batch[first].change == submission.change => Verdict::SameAs(first),
+            Some(&first) if batch[first].ask.change == ask.change => Verdict::SameAs(first),
             Some(&first) => conflict(&verdicts[first]),
-            None => judge(&mut work, submission, &key, facts, &seen, &verdicts, &mut lookups),
+            None => judge(&mut work, ask, &key, facts, &seen, &verdicts, &mut lookups),
         };
         seen.entry(key).or_insert(index);
         verdicts.push(verdict);
@@ -92,7 +93,7 @@ pub fn decide(
     if !lookups.is_empty() {
         return Decision::Lookup(lookups);
     }
-    Decision::Ready(work.finish(batch[0].conversation, state, verdicts))
+    Decision::Ready(work.finish(batch[0].ask.conversation, state, verdicts))
 }
 
 /// The same `temp_id` twice in a batch for different things. While the first has no seq yet the
@@ -107,7 +108,7 @@ fn conflict(first: &Verdict) -> Verdict {
 
 fn judge(
     work: &mut Work<'_>,
-    submission: &Submission,
+    ask: &Ask,
     key: &ChangeKey,
     facts: &Facts,
     seen: &HashMap<ChangeKey, usize>,
@@ -116,14 +117,14 @@ fn judge(
 ) -> Verdict {
     // An earlier commit answers before anything else is asked: also for somebody who has left.
     if let Some(Some(marker)) = facts.get(key) {
-        return if marker.digest == submission.change.digest() {
+        return if marker.digest == ask.change.digest() {
             Verdict::Duplicate(*marker)
         } else {
             Verdict::Refuse(Refusal::Conflict { seq: marker.seq })
         };
     }
-    if let Some(before) = submission.after {
-        let before = (submission.sender.clone(), before);
+    if let Some(before) = ask.after {
+        let before = (ask.sender.clone(), before);
         let resolved = match (seen.get(&before), facts.get(&before)) {
             (Some(&index), _) => match &verdicts[index] {
                 Verdict::Refuse(refusal) => refusal.resolves(),
@@ -139,7 +140,7 @@ fn judge(
             return refuse_unless_known(key, facts, lookups, Refusal::OutOfOrder);
         }
     }
-    match work.apply(submission) {
+    match work.apply(ask) {
         Ok(index) => Verdict::Append(index),
         Err(refusal) => refuse_unless_known(key, facts, lookups, refusal),
     }
@@ -185,53 +186,53 @@ impl<'a> Work<'a> {
     }
 
     /// Makes the change in the working state, or says why not and leaves it untouched.
-    fn apply(&mut self, submission: &Submission) -> Result<usize, Refusal> {
-        let is_erasure = matches!(submission.change, Change::Erase { .. });
+    fn apply(&mut self, ask: &Ask) -> Result<usize, Refusal> {
+        let is_erasure = matches!(ask.change, Change::Erase { .. });
         if !is_erasure {
-            check_reachable(std::slice::from_ref(&submission.sender))?;
+            check_reachable(std::slice::from_ref(&ask.sender))?;
         }
-        match &submission.change {
-            Change::Message { text } => self.message(submission, text),
-            Change::Create { name, members } => self.create(submission, name, members),
-            Change::Add { users } => self.add(submission, users),
-            Change::Remove { users } => self.remove(submission, users),
-            Change::Leave => self.leave(submission),
+        match &ask.change {
+            Change::Message { text } => self.message(ask, text),
+            Change::Create { name, members } => self.create(ask, name, members),
+            Change::Add { users } => self.add(ask, users),
+            Change::Remove { users } => self.remove(ask, users),
+            Change::Leave => self.leave(ask),
             Change::Rename { name } => {
-                self.group_role(submission, Role::Admin, "only admins and owners rename a group")?;
+                self.group_role(ask, Role::Admin, "only admins and owners rename a group")?;
                 self.state_mut().name = Some(name.clone());
-                Ok(self.push(submission, EntryBody::Renamed { name: name.clone() }))
+                Ok(self.push(ask, EntryBody::Renamed { name: name.clone() }))
             }
-            Change::SetRole { user, role } => self.set_role(submission, user, *role),
-            Change::Erase { user } => self.erase(submission, user),
+            Change::SetRole { user, role } => self.set_role(ask, user, *role),
+            Change::Erase { user } => self.erase(ask, user),
         }
     }
 
-    fn message(&mut self, submission: &Submission, text: &str) -> Result<usize, Refusal> {
+    fn message(&mut self, ask: &Ask, text: &str) -> Result<usize, Refusal> {
         if self.state.is_none() {
-            let peer = submission.peer.clone().ok_or(Refusal::NotFound)?;
+            let peer = ask.peer.clone().ok_or(Refusal::NotFound)?;
             check_reachable(std::slice::from_ref(&peer))?;
-            self.state = Some(new_pair(&submission.sender, peer));
-        } else if let Some(peer) = &submission.peer {
-            self.come_back(submission, peer);
+            self.state = Some(new_pair(&ask.sender, peer));
+        } else if let Some(peer) = &ask.peer {
+            self.come_back(ask, peer);
         }
-        self.member(submission)?;
-        let alone = submission.peer.is_none()
+        self.member(ask)?;
+        let alone = ask.peer.is_none()
             && self.state.as_ref().is_some_and(|state| {
-                let (sender, is_pair) = (&submission.sender, state.kind == ConversationKind::Pair);
+                let (sender, is_pair) = (&ask.sender, state.kind == ConversationKind::Pair);
                 is_pair
                     && state.members.len() == 1
-                    && submission.conversation != ConversationId::pair(sender, sender)
+                    && ask.conversation != ConversationId::pair(sender, sender)
             });
         if alone {
             return Err(Refusal::Forbidden("the other user was erased: to begin again, write to a user"));
         }
-        Ok(self.push(submission, EntryBody::Message { text: text.to_owned() }))
+        Ok(self.push(ask, EntryBody::Message { text: text.to_owned() }))
     }
 
     /// Somebody of a pair was erased and is written to, or writes, under the same id again.
-    fn come_back(&mut self, submission: &Submission, peer: &UserId) {
+    fn come_back(&mut self, ask: &Ask, peer: &UserId) {
         let Some(state) = self.state.as_mut() else { return };
-        let mut users = vec![submission.sender.clone(), peer.clone()];
+        let mut users = vec![ask.sender.clone(), peer.clone()];
         users.dedup();
         users.retain(|user| state.member(user).is_none());
         if users.is_empty() || state.kind != ConversationKind::Pair {
@@ -241,30 +242,30 @@ impl<'a> Work<'a> {
         let member = |user: &UserId| Member { user: user.clone(), role: Role::Owner, first_seq };
         state.members.extend(users.iter().map(member));
         self.members_changed = true;
-        self.push_entry(submission, EntryBody::Added { users }, None, [0; 16]);
+        self.push_entry(ask, EntryBody::Added { users }, None, [0; 16]);
     }
 
     /// The sender stands for the user from now on. Also said of who had left before: it tells the
     /// others that entries have changed.
-    fn erase(&mut self, submission: &Submission, user: &UserId) -> Result<usize, Refusal> {
+    fn erase(&mut self, ask: &Ask, user: &UserId) -> Result<usize, Refusal> {
         let Some(state) = self.state.as_mut() else { return Err(Refusal::NotFound) };
         state.members.retain(|member| member.user != *user);
         let is_group = state.kind == ConversationKind::Group;
         self.members_changed = true;
-        let index = self.push(submission, EntryBody::Left { user: submission.sender.clone() });
+        let index = self.push(ask, EntryBody::Left { user: ask.sender.clone() });
         if is_group && let Some(user) = self.promote() {
             let body = EntryBody::RoleChanged { user, role: Role::Owner };
-            self.push_entry(submission, body, None, [0; 16]);
+            self.push_entry(ask, body, None, [0; 16]);
         }
         Ok(index)
     }
 
-    fn create(&mut self, submission: &Submission, name: &str, others: &[UserId]) -> Result<usize, Refusal> {
+    fn create(&mut self, ask: &Ask, name: &str, others: &[UserId]) -> Result<usize, Refusal> {
         if let Some(state) = &self.state {
             // The id derives from (creator, temp_id): it exists only if this was committed.
             return Err(Refusal::Conflict { seq: state.head.min(1) });
         }
-        let mut users = vec![submission.sender.clone()];
+        let mut users = vec![ask.sender.clone()];
         for user in others {
             if !users.contains(user) {
                 users.push(user.clone());
@@ -288,11 +289,11 @@ impl<'a> Work<'a> {
             last_time_ms: 0,
             members,
         });
-        Ok(self.push(submission, EntryBody::Created { name: name.to_owned(), members: users }))
+        Ok(self.push(ask, EntryBody::Created { name: name.to_owned(), members: users }))
     }
 
-    fn add(&mut self, submission: &Submission, users: &[UserId]) -> Result<usize, Refusal> {
-        self.group_role(submission, Role::Admin, "only admins and owners add members")?;
+    fn add(&mut self, ask: &Ask, users: &[UserId]) -> Result<usize, Refusal> {
+        self.group_role(ask, Role::Admin, "only admins and owners add members")?;
         let state = self.state_mut();
         let mut joining: Vec<UserId> = Vec::new();
         for user in users {
@@ -313,18 +314,18 @@ impl<'a> Work<'a> {
         }));
         self.departures.retain(|gone| !joining.contains(&gone.user));
         self.members_changed = true;
-        Ok(self.push(submission, EntryBody::Added { users: joining }))
+        Ok(self.push(ask, EntryBody::Added { users: joining }))
     }
 
-    fn remove(&mut self, submission: &Submission, users: &[UserId]) -> Result<usize, Refusal> {
-        let role = self.group_role(submission, Role::Admin, "only admins and owners remove members")?;
+    fn remove(&mut self, ask: &Ask, users: &[UserId]) -> Result<usize, Refusal> {
+        let role = self.group_role(ask, Role::Admin, "only admins and owners remove members")?;
         let state = self.state_mut();
         let mut leaving: Vec<UserId> = Vec::new();
         for user in users {
             let Some(member) = state.member(user) else {
                 return Err(Refusal::Invalid(format!("{user} is not a member")));
             };
-            if *user == submission.sender {
+            if *user == ask.sender {
                 return Err(Refusal::Invalid("to go yourself, leave the group".into()));
             }
             if role < Role::Owner && member.role > Role::Member {
@@ -337,18 +338,18 @@ impl<'a> Work<'a> {
         if leaving.is_empty() {
             return Err(Refusal::Invalid("users is empty".into()));
         }
-        let index = self.push(submission, EntryBody::Removed { users: leaving.clone() });
+        let index = self.push(ask, EntryBody::Removed { users: leaving.clone() });
         self.depart(&leaving);
         Ok(index)
     }
 
-    fn leave(&mut self, submission: &Submission) -> Result<usize, Refusal> {
-        self.group_role(submission, Role::Member, "")?;
-        let index = self.push(submission, EntryBody::Left { user: submission.sender.clone() });
-        self.depart(std::slice::from_ref(&submission.sender));
+    fn leave(&mut self, ask: &Ask) -> Result<usize, Refusal> {
+        self.group_role(ask, Role::Member, "")?;
+        let index = self.push(ask, EntryBody::Left { user: ask.sender.clone() });
+        self.depart(std::slice::from_ref(&ask.sender));
         if let Some(user) = self.promote() {
             let body = EntryBody::RoleChanged { user, role: Role::Owner };
-            self.push_entry(submission, body, None, [0; 16]);
+            self.push_entry(ask, body, None, [0; 16]);
         }
         Ok(index)
     }
@@ -367,8 +368,8 @@ impl<'a> Work<'a> {
         Some(heir.user.clone())
     }
 
-    fn set_role(&mut self, submission: &Submission, user: &UserId, role: Role) -> Result<usize, Refusal> {
-        self.group_role(submission, Role::Owner, "only owners change roles")?;
+    fn set_role(&mut self, ask: &Ask, user: &UserId, role: Role) -> Result<usize, Refusal> {
+        self.group_role(ask, Role::Owner, "only owners change roles")?;
         let members = &mut self.state_mut().members;
         let owners = members.iter().filter(|member| member.role == Role::Owner).count();
         let Some(member) = members.iter_mut().find(|member| member.user == *user) else {
@@ -381,17 +382,17 @@ impl<'a> Work<'a> {
             return Err(Refusal::Forbidden("the last owner cannot step down: make another owner first"));
         }
         member.role = role;
-        Ok(self.push(submission, EntryBody::RoleChanged { user: user.clone(), role }))
+        Ok(self.push(ask, EntryBody::RoleChanged { user: user.clone(), role }))
     }
 
-    fn member(&self, submission: &Submission) -> Result<Role, Refusal> {
+    fn member(&self, ask: &Ask) -> Result<Role, Refusal> {
         let state = self.state.as_ref().ok_or(Refusal::NotFound)?;
-        state.member(&submission.sender).map(|member| member.role).ok_or(Refusal::NotFound)
+        state.member(&ask.sender).map(|member| member.role).ok_or(Refusal::NotFound)
     }
 
     /// The sender's role, if this is a group and the role is high enough.
-    fn group_role(&self, submission: &Submission, least: Role, why: &'static str) -> Result<Role, Refusal> {
-        let role = self.member(submission)?;
+    fn group_role(&self, ask: &Ask, least: Role, why: &'static str) -> Result<Role, Refusal> {
+        let role = self.member(ask)?;
         if self.state.as_ref().is_some_and(|state| state.kind == ConversationKind::Pair) {
             return Err(Refusal::Invalid("this is a 1-on-1 conversation, not a group".into()));
         }
@@ -422,17 +423,11 @@ impl<'a> Work<'a> {
         self.members_changed = false;
     }
 
-    fn push(&mut self, submission: &Submission, body: EntryBody) -> usize {
-        self.push_entry(submission, body, Some(submission.temp_id), submission.change.digest())
+    fn push(&mut self, ask: &Ask, body: EntryBody) -> usize {
+        self.push_entry(ask, body, Some(ask.temp_id), ask.change.digest())
     }
 
-    fn push_entry(
-        &mut self,
-        submission: &Submission,
-        body: EntryBody,
-        temp_id: Option<TempId>,
-        digest: [u8; 16],
-    ) -> usize {
+    fn push_entry(&mut self, ask: &Ask, body: EntryBody, temp_id: Option<TempId>, digest: [u8; 16]) -> usize {
         self.set_recipients();
         let id = (self.fresh_id)();
         let time_ms = self.time_ms;
@@ -444,12 +439,12 @@ impl<'a> Work<'a> {
             seq: state.head,
             id,
             time_ms,
-            sender: submission.sender.clone(),
-            sender_name: submission.sender_name.clone(),
+            sender: ask.sender.clone(),
+            sender_name: ask.sender_name.clone(),
             temp_id,
             body,
         };
-        self.entries.push(NewEntry::new(entry, digest, push, None));
+        self.entries.push(NewEntry::new(entry, digest, push, ask.issued_ms));
         self.entries.len() - 1
     }
 

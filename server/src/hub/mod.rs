@@ -13,6 +13,8 @@ pub mod outbox;
 
 pub use outbox::{Format, Outbox, OutboxConfig, Outgoing, Pushed};
 
+use crate::cluster::SessionRef;
+
 /// Maps of sessions, to keep their locks apart.
 const SHARDS: usize = 32;
 /// Deliveries per session whose time to the Ack is measured; the oldest is forgotten.
@@ -22,6 +24,8 @@ const TIMED_MAX: usize = 64;
 pub struct Session {
     /// Its number on this node.
     pub id: u64,
+    /// The same for the whole fleet.
+    pub at: SessionRef,
     /// Whose.
     pub user: UserId,
     /// On which device.
@@ -33,8 +37,8 @@ pub struct Session {
 
 impl Session {
     /// A session with nothing to measure yet.
-    pub fn new(id: u64, user: UserId, device: DeviceId, outbox: Arc<Outbox>) -> Self {
-        Self { id, user, device, outbox, timed: Mutex::default() }
+    pub fn new(at: SessionRef, user: UserId, device: DeviceId, outbox: Arc<Outbox>) -> Self {
+        Self { id: at.session, at, user, device, outbox, timed: Mutex::default() }
     }
 
     /// An entry whose Send arrived at `arrived` was queued for this session.
@@ -136,11 +140,13 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::NodeId;
 
     fn session(id: u64, user: &str) -> Session {
         let device = DeviceId::new("phone").unwrap();
         let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
-        Session::new(id, UserId::new(user).unwrap(), device, outbox)
+        let at = SessionRef { node: NodeId::new("here").unwrap(), boot: 1, session: id };
+        Session::new(at, UserId::new(user).unwrap(), device, outbox)
     }
 
     fn ids(hub: &Hub, user: &str) -> Vec<u64> {

@@ -16,6 +16,7 @@ use super::refused::Refused;
 use super::run::close_for;
 use crate::auth::Claims;
 use crate::clock::unix_ms;
+use crate::conversation::{Wanted, change_of};
 use crate::hub::{HubGuard, Outgoing, Session};
 use crate::registry::SessionAddress;
 use crate::transport::Inbound;
@@ -147,10 +148,15 @@ impl Active {
             Inbound::Bad(error) => return self.on_bad_frame(&error),
         };
         let request = envelope.request;
+        let change = change_of(envelope.frame, &self.session.user);
         if let Verdict::Refused { retry_after } = self.quota.frame(now) {
-            return self.on_flood(envelope, retry_after);
+            return self.on_flood(request, change.as_ref().ok(), retry_after);
         }
-        match self.on_frame(envelope, now).await {
+        let handled = match change {
+            Ok(wanted) => self.on_change(request, wanted, now),
+            Err(frame) => self.on_frame(request, frame, now).await,
+        };
+        match handled {
             Ok(Handled::Reply(frame)) => Step::Send(Outgoing::new(Envelope { request, frame })),
             Ok(Handled::Later) => Step::Nothing,
             Ok(Handled::Fatal(close)) => Step::Close(close),
@@ -162,17 +168,14 @@ impl Active {
         }
     }
 
-    async fn on_frame(&mut self, envelope: Envelope, now: Instant) -> Result<Handled, Refused> {
-        let request = envelope.request;
-        match envelope.frame {
-            Frame::Send(body) => self.on_send(request, body, now),
+    async fn on_frame(
+        &mut self,
+        request: Option<u64>,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        match frame {
             Frame::Abandon(body) => self.on_abandon(body),
-            Frame::CreateGroup(body) => self.on_create_group(request, body, now),
-            Frame::AddMembers(body) => self.on_add_members(request, body, now),
-            Frame::RemoveMembers(body) => self.on_remove_members(request, body, now),
-            Frame::LeaveGroup(body) => self.on_leave_group(request, body, now),
-            Frame::RenameGroup(body) => self.on_rename_group(request, body, now),
-            Frame::SetRole(body) => self.on_set_role(request, body, now),
             Frame::Ack(body) => self.on_ack(body).await,
             Frame::Read(body) => self.on_read(request, body).await,
             Frame::Sync(body) => self.on_sync(request, body, now),
@@ -206,16 +209,15 @@ impl Active {
         Step::Send(Outgoing::new(Envelope { request: error.request(), frame }))
     }
 
-    /// More frames than allowed: each is refused, and a send stays first in its lane.
-    fn on_flood(&mut self, envelope: Envelope, retry_after: Duration) -> Step {
+    /// More frames than allowed: each is refused, and a change stays first in its lane.
+    fn on_flood(&mut self, request: Option<u64>, change: Option<&Wanted>, retry_after: Duration) -> Step {
         let mut refused = Refused::rate_limited(retry_after, "frames on this connection");
-        if let Frame::Send(send) = &envelope.frame {
-            let conversation = send.to.conversation(&self.session.user);
-            self.put_off(conversation, send.temp_id);
-            refused = refused.about(send.temp_id);
+        if let Some(wanted) = change {
+            self.put_off(wanted.conversation, wanted.temp_id);
+            refused = refused.about(wanted.temp_id);
         }
         self.gateway.refused(refused.code);
-        Step::Send(Outgoing::new(Envelope { request: envelope.request, frame: refused.into_frame().into() }))
+        Step::Send(Outgoing::new(Envelope { request, frame: refused.into_frame().into() }))
     }
 
     /// The session closes for this reason.

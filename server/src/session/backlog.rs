@@ -187,7 +187,7 @@ impl Worker {
                 let parts = &self.gateway.parts;
                 let position = ReadPosition { seq: read.seq, messages: 0 };
                 if parts.store.set_read(&user, read.conversation, position).await? {
-                    parts.delivery.read(self.session.id, &user, read);
+                    parts.delivery.read(&self.session.at, &user, read);
                 }
                 Ok(None)
             }

@@ -13,6 +13,7 @@ use super::refused::whole_ms;
 use super::run::close_for;
 use crate::auth::Claims;
 use crate::clock::unix_ms;
+use crate::cluster::SessionRef;
 use crate::hub::{Outbox, Outgoing, Session};
 use crate::registry::SessionAddress;
 use crate::store::{Store, StoreError, UserChange};
@@ -82,7 +83,8 @@ async fn open(
     });
     not_erased(gateway, &claims).await?;
     remember(&*parts.store, &claims).await.map_err(unavailable)?;
-    let session = Session::new(number, claims.user.clone(), device.clone(), Arc::clone(outbox));
+    let at = SessionRef { node: parts.identity.name.clone(), boot: parts.identity.boot, session: number };
+    let session = Session::new(at, claims.user.clone(), device.clone(), Arc::clone(outbox));
     // Live entries are queued from here on; whatever was committed before, sync finds in the store.
     let (guard, replaced) = parts.hub.register(session, parts.config.sessions_per_user as usize);
     if let Some(oldest) = replaced {

@@ -10,6 +10,7 @@ use tern_protocol::{
 };
 
 use crate::auth::Authenticator;
+use crate::cluster::NodeId;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
 use crate::hub::{Hub, OutboxConfig};
@@ -59,7 +60,7 @@ impl Default for SessionConfig {
 #[derive(Clone, Debug)]
 pub struct NodeIdentity {
     /// Name of the node.
-    pub name: String,
+    pub name: NodeId,
     /// Number of this start.
     pub boot: u64,
 }

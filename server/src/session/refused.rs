@@ -64,7 +64,8 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let retry_after = matches!(refusal, Refusal::Unavailable(_)).then_some(STORE_RETRY);
+        let retry_after =
+            matches!(refusal, Refusal::Unavailable(_) | Refusal::Busy(_)).then_some(STORE_RETRY);
         Self { retry_after, ..Self::new(refusal.code(), refusal.to_string()) }
     }
 }

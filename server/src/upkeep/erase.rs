@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Parts;
 use crate::clock::unix_ms;
-use crate::conversation::{Change, Committed, NO_SESSION, Refusal, Reply, Submission};
+use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
 use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
 /// Entries read at a time; their tombstones fit in one write.
@@ -192,7 +192,9 @@ async fn say(parts: &Parts, user: &UserId, became: &UserId, id: ConversationId) 
                 };
             }
             Ok(committed) => return Ok(committed.seq),
-            Err(Refusal::Unavailable(_) | Refusal::OutOfOrder) => tokio::time::sleep(PAUSE).await,
+            Err(Refusal::Unavailable(_) | Refusal::Busy(_) | Refusal::OutOfOrder) => {
+                tokio::time::sleep(PAUSE).await
+            }
             Err(refusal) => return Err(EraseError::Refused { conversation: id, refusal }),
         }
     }
@@ -211,19 +213,20 @@ async fn submit(
     temp_id: TempId,
 ) -> Result<Committed, Refusal> {
     let (reply, outcome) = oneshot::channel();
-    parts.conversations.submit(Submission {
+    let ask = Ask {
         conversation: id,
         peer: None,
         sender: became.clone(),
         sender_name: None,
-        origin: NO_SESSION,
+        asker: None,
         temp_id,
         after: None,
         age_ms: 0,
+        issued_ms: None,
         change: Change::Erase { user: user.clone() },
-        arrived: Instant::now(),
-        reply: Reply::new(move |outcome| drop(reply.send(outcome))),
-    });
+    };
+    let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
+    parts.conversations.submit(Submission { ask, arrived: Instant::now(), reply });
     outcome.await.unwrap_or(Err(Refusal::Unavailable("the conversation stopped before it answered")))
 }
 

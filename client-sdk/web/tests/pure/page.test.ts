@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Heights } from '../../page/src/model/heights.js';
-import { parts } from '../../page/src/model/links.js';
+import { pieces } from '../../page/src/model/links.js';
 import { KEPT_MAX, Log, PAGE } from '../../page/src/model/log.js';
 import {
   bytesOf,
@@ -108,16 +108,16 @@ test('a log that was scrolled through does not grow without end, and keeps what 
   for (let seq = 19_900; seq <= 20_000; seq++) expect(log.get(seq)).toBeDefined();
 });
 
-test('the parts of a text give the text', () => {
+test('the pieces of a text give the text', () => {
   const piece = fc.oneof(
     fc.string({ unit: 'grapheme' }),
     fc.webUrl(),
     fc.constantFrom('https://', 'http://a', ' ', '(', ')', '\u202e', '<b>'),
   );
   fc.assert(
-    fc.property(fc.array(piece), (pieces) => {
-      const text = pieces.join('');
-      const all = parts(text);
+    fc.property(fc.array(piece), (texts) => {
+      const text = texts.join('');
+      const all = pieces(text);
       expect(all.map((part) => part.text).join('')).toBe(text);
       for (const { href } of all) if (href !== null) expect(href).toMatch(/^https?:\/\//);
     }),
@@ -125,7 +125,7 @@ test('the parts of a text give the text', () => {
 });
 
 test('only what leads where it says is an address', () => {
-  const hrefs = (text: string) => parts(text).flatMap(({ text, href }) => (href === null ? [] : [text]));
+  const hrefs = (text: string) => pieces(text).flatMap(({ text, href }) => (href === null ? [] : [text]));
   expect(hrefs('see https://a.example/x_(y), and (http://b.example/).')).toEqual([
     'https://a.example/x_(y)',
     'http://b.example/',

@@ -9,11 +9,8 @@ import { Details } from './details.js';
 import { Inspector } from './inspector.js';
 import { NewGroup } from './newgroup.js';
 import { Mark } from './parts.js';
-import { Room } from './room.js';
+import { type Panel, Room } from './room.js';
 import { Sidebar } from './sidebar.js';
-
-/** What is open beside the conversation. */
-export type Panel = 'details' | 'inspector' | null;
 
 const fragment = (conversation: Conversation | null): string =>
   conversation ? `#${encodeURIComponent(conversation.id)}` : '';

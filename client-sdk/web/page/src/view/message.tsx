@@ -4,7 +4,7 @@ import { memo } from 'preact/compat';
 import { useState } from 'preact/hooks';
 import type { Chat } from '../model/chat.js';
 import type { Conversation, Pending } from '../model/conversation.js';
-import { parts } from '../model/links.js';
+import { pieces } from '../model/links.js';
 import { dayOf, ERASED_TEXT, fullTimeOf, happened, sameDay, timeOf } from '../model/words.js';
 import type { Entry } from '../sdk.js';
 import { Avatar, Icon, Name } from './parts.js';
@@ -205,7 +205,7 @@ function Written({ text }: { text: string }): JSX.Element {
   return (
     <>
       <p class={`text${long && !open ? ' folded' : ''}`} dir="auto">
-        {parts(text).map((part) =>
+        {pieces(text).map((part) =>
           part.href === null ? (
             part.text
           ) : (

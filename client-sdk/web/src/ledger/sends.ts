@@ -1,12 +1,12 @@
-// Unresolved changes: one lane per conversation, go-back-N within a lane. Pure.
+// Unresolved changes: one queue per conversation, go-back-N within a queue. Pure.
 //
-// In a lane the first `sent` changes are in flight, in order. A temporary refusal of one takes it and
+// In a queue the first `sent` changes are in flight, in order. A temporary refusal of one takes it and
 // everything after it back; after the wait they are sent again in the same order. So a later change
 // never overtakes an unresolved one, whatever the server refuses.
 import type { ErrorFrame, Fetch, Frame, Page, SendAck } from '../generated/frames.js';
 import { PAGE_ENTRIES_MAX } from '../generated/limits.js';
 import type { ConversationId, TempId, UserId } from '../ids.js';
-import { type Change, laneOf } from './change.js';
+import { type Change, queueOf } from './change.js';
 
 /** Changes older than this are looked for in the log instead of being sent again: 24 h. */
 const RESEND_AGE_MS_MAX = 24 * 3600 * 1000;
@@ -24,7 +24,7 @@ interface Pending {
   readonly change: Change;
   readonly createdMs: number;
   /** Its conversation, once the user is known. */
-  lane: ConversationId | null;
+  conversation: ConversationId | null;
   /** An attempt has been made, in this life or perhaps in one before. */
   tried: boolean;
   /** It may leave: it is saved, or nothing is ever saved. */
@@ -33,8 +33,8 @@ interface Pending {
   attempt: number | null;
 }
 
-interface Lane {
-  queue: Pending[];
+interface Queue {
+  changes: Pending[];
   /** So many from the front are in flight. */
   sent: number;
   /** Most in flight: halved by a temporary refusal, plus one with each ack. */
@@ -58,7 +58,7 @@ export interface Searched {
 /** All unresolved changes of the client. */
 export class Sends {
   #pending = new Map<TempId, Pending>();
-  #lanes = new Map<ConversationId, Lane>();
+  #queues = new Map<ConversationId, Queue>();
   #me: UserId | null = null;
   #inFlight = 0;
   #inFlightMax = 1;
@@ -78,20 +78,20 @@ export class Sends {
   }
 
   add(change: Change, createdMs: number, saved: boolean, tried: boolean): void {
-    const pending = { change, createdMs, lane: null, tried, saved, attempt: null };
+    const pending = { change, createdMs, conversation: null, tried, saved, attempt: null };
     this.#pending.set(change.tempId, pending);
     if (this.#me !== null) this.#route(pending, this.#me);
   }
 
   #route(pending: Pending, me: UserId): void {
-    pending.lane = laneOf(pending.change, me);
-    const lane = this.#lanes.get(pending.lane);
-    if (lane) lane.queue.push(pending);
-    else this.#lanes.set(pending.lane, this.#fresh([pending]));
+    pending.conversation = queueOf(pending.change, me);
+    const queue = this.#queues.get(pending.conversation);
+    if (queue) queue.changes.push(pending);
+    else this.#queues.set(pending.conversation, this.#fresh([pending]));
   }
 
-  #fresh(queue: Pending[]): Lane {
-    return { queue, sent: 0, window: this.#inFlightMax, refusals: 0, holdUntil: 0, lookup: null };
+  #fresh(changes: Pending[]): Queue {
+    return { changes, sent: 0, window: this.#inFlightMax, refusals: 0, holdUntil: 0, lookup: null };
   }
 
   saved(tempId: TempId): void {
@@ -99,7 +99,7 @@ export class Sends {
     if (pending) pending.saved = true;
   }
 
-  /** A session is open: everything is sent again from the front of each lane. */
+  /** A session is open: everything is sent again from the front of each queue. */
   open(me: UserId, inFlightMax: number, skewMs: number): void {
     this.#inFlightMax = Math.max(1, inFlightMax);
     this.#skewMs = skewMs;
@@ -115,43 +115,44 @@ export class Sends {
   offline(): void {
     this.#inFlight = 0;
     for (const pending of this.#pending.values()) pending.attempt = null;
-    for (const [conversation, lane] of this.#lanes) this.#lanes.set(conversation, this.#fresh(lane.queue));
+    for (const [conversation, queue] of this.#queues)
+      this.#queues.set(conversation, this.#fresh(queue.changes));
   }
 
   /** The next thing to send, if any, to be sent under this request id. */
   next(now: number, request: number): Step | null {
-    for (const [conversation, lane] of this.#lanes) {
-      const step = this.#nextIn(conversation, lane, now, request);
+    for (const [conversation, queue] of this.#queues) {
+      const step = this.#nextIn(conversation, queue, now, request);
       if (step) {
         // To the end: the others have their turn first.
-        this.#lanes.delete(conversation);
-        this.#lanes.set(conversation, lane);
+        this.#queues.delete(conversation);
+        this.#queues.set(conversation, queue);
         return step;
       }
     }
     return null;
   }
 
-  #nextIn(conversation: ConversationId, lane: Lane, now: number, request: number): Step | null {
-    if (lane.holdUntil > now) return null;
-    lane.holdUntil = 0;
-    const pending = lane.queue[lane.sent];
+  #nextIn(conversation: ConversationId, queue: Queue, now: number, request: number): Step | null {
+    if (queue.holdUntil > now) return null;
+    queue.holdUntil = 0;
+    const pending = queue.changes[queue.sent];
     if (!pending?.saved) return null;
     if (expired(pending, now)) {
       // Those ahead are resolved first; then the log is searched for all old ones at once.
-      if (lane.sent > 0) return null;
-      lane.lookup ??= { before: null, pages: 0, request: null };
-      if (lane.lookup.request !== null) return null;
-      lane.lookup.request = request;
-      const { before } = lane.lookup;
+      if (queue.sent > 0) return null;
+      queue.lookup ??= { before: null, pages: 0, request: null };
+      if (queue.lookup.request !== null) return null;
+      queue.lookup.request = request;
+      const { before } = queue.lookup;
       const fetch: Fetch = { conversation, before, after: null, around: null, limit: PAGE_ENTRIES_MAX };
       return { search: conversation, frame: { type: 'fetch', ...fetch } };
     }
-    if (lane.sent >= lane.window || this.#inFlight >= this.#inFlightMax) return null;
+    if (queue.sent >= queue.window || this.#inFlight >= this.#inFlightMax) return null;
     const ageMs = pending.tried ? Math.max(1, now - pending.createdMs) : 0;
     pending.tried = true;
     pending.attempt = request;
-    lane.sent++;
+    queue.sent++;
     this.#inFlight++;
     const { change } = pending;
     return { attempt: change, frame: change.type === 'send' ? { ...change, ageMs } : change };
@@ -159,11 +160,11 @@ export class Sends {
 
   /** A change is durable; null if it was not pending (any more). */
   acked(tempId: TempId): Change | null {
-    const lane = this.#laneFor(tempId);
+    const queue = this.#queueFor(tempId);
     const change = this.remove(tempId);
-    if (lane) {
-      lane.refusals = 0;
-      lane.window = Math.min(lane.window + 1, this.#inFlightMax);
+    if (queue) {
+      queue.refusals = 0;
+      queue.window = Math.min(queue.window + 1, this.#inFlightMax);
     }
     return change;
   }
@@ -183,38 +184,38 @@ export class Sends {
     const attempt = pending?.attempt ?? null;
     if (!pending || attempt === null || (request !== null && attempt !== request)) return null;
     if (!again) return this.remove(tempId);
-    const lane = this.#laneFor(tempId);
-    const index = lane?.queue.indexOf(pending) ?? -1;
-    if (!lane || index < 0) return null;
-    for (const later of lane.queue.slice(index, lane.sent)) {
+    const queue = this.#queueFor(tempId);
+    const index = queue?.changes.indexOf(pending) ?? -1;
+    if (!queue || index < 0) return null;
+    for (const later of queue.changes.slice(index, queue.sent)) {
       later.attempt = null;
       this.#inFlight--;
     }
-    lane.sent = index;
-    lane.window = Math.max(1, lane.window >> 1);
-    hold(lane, error.retryAfterMs, now);
+    queue.sent = index;
+    queue.window = Math.max(1, queue.window >> 1);
+    hold(queue, error.retryAfterMs, now);
     return null;
   }
 
-  #laneFor(tempId: TempId): Lane | undefined {
+  #queueFor(tempId: TempId): Queue | undefined {
     const pending = this.#pending.get(tempId);
-    return pending?.lane ? this.#lanes.get(pending.lane) : undefined;
+    return pending?.conversation ? this.#queues.get(pending.conversation) : undefined;
   }
 
-  /** Takes a change out of its lane. */
+  /** Takes a change out of its queue. */
   remove(tempId: TempId): Change | null {
     const pending = this.#pending.get(tempId);
     if (!pending) return null;
-    const lane = this.#laneFor(tempId);
+    const queue = this.#queueFor(tempId);
     this.#pending.delete(tempId);
-    if (lane && pending.lane) {
-      const index = lane.queue.indexOf(pending);
-      lane.queue.splice(index, 1);
-      if (index < lane.sent) {
-        lane.sent--;
+    if (queue && pending.conversation) {
+      const index = queue.changes.indexOf(pending);
+      queue.changes.splice(index, 1);
+      if (index < queue.sent) {
+        queue.sent--;
         this.#inFlight--;
       }
-      if (lane.queue.length === 0) this.#lanes.delete(pending.lane);
+      if (queue.changes.length === 0) this.#queues.delete(pending.conversation);
     }
     return pending.change;
   }
@@ -222,12 +223,12 @@ export class Sends {
   /** A page of the search for old changes: those found, with their acks, and those given up. */
   searched(page: Page, request: number, now: number): Searched {
     const { conversation, entries, firstSeq } = page;
-    const lane = this.#lanes.get(conversation);
-    const lookup = lane?.lookup;
-    if (!lane || lookup?.request !== request) return { found: [], lost: [] };
+    const queue = this.#queues.get(conversation);
+    const lookup = queue?.lookup;
+    if (!queue || lookup?.request !== request) return { found: [], lost: [] };
     const found: SendAck[] = [];
     for (const { seq, id, timeMs, sender, tempId } of entries) {
-      if (tempId === null || sender !== this.#me || this.#laneFor(tempId) !== lane) continue;
+      if (tempId === null || sender !== this.#me || this.#queueFor(tempId) !== queue) continue;
       this.acked(tempId);
       found.push({ tempId, conversation, seq, id, timeMs, duplicate: true, recipientUnknown: false });
     }
@@ -235,7 +236,7 @@ export class Sends {
     lookup.pages++;
     const last = entries.at(-1);
     lookup.before = last?.seq ?? null;
-    const old = lane.queue.filter((pending) => expired(pending, now)).map(({ createdMs }) => createdMs);
+    const old = queue.changes.filter((pending) => expired(pending, now)).map(({ createdMs }) => createdMs);
     const done =
       !last ||
       last.timeMs + MARGIN_MS < Math.min(...old) + this.#skewMs ||
@@ -247,33 +248,33 @@ export class Sends {
   /** The search was refused: waits, or gives up if it will always be refused. */
   searchRefused(conversation: ConversationId, error: ErrorFrame, again: boolean, now: number): Change[] {
     if (!again) return this.#giveUp(conversation, now);
-    const lane = this.#lanes.get(conversation);
-    if (lane) {
-      lane.lookup = null;
-      hold(lane, error.retryAfterMs, now);
+    const queue = this.#queues.get(conversation);
+    if (queue) {
+      queue.lookup = null;
+      hold(queue, error.retryAfterMs, now);
     }
     return [];
   }
 
   #giveUp(conversation: ConversationId, now: number): Change[] {
-    const lane = this.#lanes.get(conversation);
-    if (!lane) return [];
-    lane.lookup = null;
-    const lost = lane.queue.filter((pending) => expired(pending, now)).map(({ change }) => change);
+    const queue = this.#queues.get(conversation);
+    if (!queue) return [];
+    queue.lookup = null;
+    const lost = queue.changes.filter((pending) => expired(pending, now)).map(({ change }) => change);
     for (const { tempId } of lost) this.remove(tempId);
     return lost;
   }
 
   /** When `next` may have something that it does not have now. */
   wakeAt(): number {
-    return Math.min(...[...this.#lanes.values()].map((lane) => lane.holdUntil || Infinity));
+    return Math.min(...[...this.#queues.values()].map((queue) => queue.holdUntil || Infinity));
   }
 }
 
 const expired = ({ createdMs }: Pending, now: number): boolean => now - createdMs > RESEND_AGE_MS_MAX;
 
-function hold(lane: Lane, hintMs: number | null, now: number): void {
-  const doubled = Math.min(HOLD_MS_FIRST * 2 ** Math.min(lane.refusals, 10), HOLD_MS_MAX);
-  lane.refusals++;
-  lane.holdUntil = now + Math.max(1, hintMs ?? doubled);
+function hold(queue: Queue, hintMs: number | null, now: number): void {
+  const doubled = Math.min(HOLD_MS_FIRST * 2 ** Math.min(queue.refusals, 10), HOLD_MS_MAX);
+  queue.refusals++;
+  queue.holdUntil = now + Math.max(1, hintMs ?? doubled);
 }

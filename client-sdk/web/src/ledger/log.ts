@@ -139,15 +139,15 @@ export class Log {
 
   /** The answer to the open fetch; false if the server's log ends before what was handed out. */
   page(page: Page, request: number, out: Out[]): boolean {
-    const asked = this.#fetch;
-    if (!asked || !this.fetchFailed(request)) return true;
-    if (page.head < asked.handed) return false;
+    const open = this.#fetch;
+    if (!open || !this.fetchFailed(request)) return true;
+    if (page.head < open.handed) return false;
     this.hear(page.head);
     const before = this.handed;
     this.#bounds(page.firstSeq, page.head, out);
     for (const entry of [...page.entries].reverse()) this.offer(entry, out);
     this.drain(out);
-    this.futile = this.handed === before && page.head < asked.heard && !this.ready ? this.futile + 1 : 0;
+    this.futile = this.handed === before && page.head < open.heard && !this.ready ? this.futile + 1 : 0;
     // Asked after the higher seq was heard of, the server still ends here: it is not for us.
     if (this.futile >= FUTILE_MAX) this.forgetMissing();
     return true;

@@ -1,4 +1,4 @@
-// The listeners of the application: what waits for them, and what they confirmed.
+// The event emitter: what waits for the listeners of the application, and what they confirmed.
 import type { Event, Events } from './events.js';
 import type { ConversationId } from './ids.js';
 
@@ -12,7 +12,7 @@ export type Handler<Name extends keyof Events> = (value: Events[Name]) => void;
  * Events reach the listeners at once, in order. Those that come while nobody listens to anything
  * wait, and entries wait for a listener to entries; what does not fit is fetched again.
  */
-export class Hub {
+export class Emitter {
   readonly #listeners = new Map<string, Set<(value: never) => void>>();
   #held: Event[] = [];
   /** What has waited is about to be told. */

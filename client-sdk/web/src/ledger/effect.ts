@@ -1,4 +1,4 @@
-// What the session wants done; the driver does it in this order.
+// What the ledger wants done; the driver does it in this order.
 import type { Envelope } from '../codec/frames.js';
 import type { TernError } from '../errors.js';
 import type { Event } from '../events.js';
@@ -6,7 +6,7 @@ import type { ErrorFrame, Frame, SendAck } from '../generated/frames.js';
 import type { ConversationId, TempId } from '../ids.js';
 import type { SavedChange } from '../saved.js';
 
-/** What came of a question: a frame, a refusal, or the end of its session. */
+/** What came of a question: a frame, a refusal, or the end of its ledger. */
 export type Answer = { frame: Frame } | { error: ErrorFrame } | 'offline';
 
 /** One thing to do. */

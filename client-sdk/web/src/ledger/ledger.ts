@@ -1,4 +1,4 @@
-// The pure session: what a client knows and owes, over reconnects. It does no I/O and reads no clock:
+// The pure ledger: what a client knows and owes, over reconnects. It does no I/O and reads no clock:
 // inputs and the time (ms) go in, effects come out.
 import { classOf, closed, TernError } from '../errors.js';
 import type { Event } from '../events.js';
@@ -34,7 +34,7 @@ export type Purpose =
   | { for: 'sync' | 'question' };
 
 /** What a client knows and owes. What it makes of the server's frames is in `inbound.ts`. */
-export class Session {
+export class Ledger {
   me: UserId | null;
   name: string | null = null;
   #storeId: StoreId | null;

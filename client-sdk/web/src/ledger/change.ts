@@ -55,7 +55,7 @@ export function problemOf(change: Change): TernError | null {
 }
 
 /** The conversation it changes. */
-export function laneOf(change: Change, me: UserId): ConversationId {
+export function queueOf(change: Change, me: UserId): ConversationId {
   if (change.type === 'send') return conversationOf(change.to, me);
   return change.type === 'create_group' ? groupOf(me, change.tempId) : change.conversation;
 }
