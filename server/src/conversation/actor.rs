@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_protocol::{ConversationId, EntryId, PAGE_BYTES_MAX, SENDS_IN_FLIGHT_MAX, UserId};
+use tern_protocol::{ConversationId, Deliver, Entry, EntryId, PAGE_BYTES_MAX, SENDS_IN_FLIGHT_MAX, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -14,8 +14,9 @@ use super::ask::Submission;
 use super::state::{ChangeKey, Decision, Facts, Plan, Verdict, decide};
 use crate::clock::unix_ms;
 use crate::cluster::SessionRef;
-use crate::delivery::Fresh;
+use crate::delivery::{Class, Except, Parcel};
 use crate::ops::metrics::record;
+use crate::roster::Outgoing;
 use crate::store::{
     AppendGroup, Appended, Conversation, GROUP_ENTRIES_MAX, Marker, Order, PageLimit, StoreError,
 };
@@ -295,17 +296,31 @@ impl Actor {
         let Some(group) = &plan.group else { return };
         for (index, recipients) in plan.recipients.iter().enumerate() {
             let end = plan.recipients.get(index + 1).map_or(group.entries.len(), |next| next.from);
-            let entries = group.entries[recipients.from..end].iter().enumerate().map(|(offset, new)| {
-                let place = recipients.from + offset;
-                let origin = origins.iter().find(|origin| origin.0 == place);
-                Fresh {
-                    entry: (*new.entry).clone(),
-                    origin: origin.and_then(|origin| origin.1.clone()),
-                    arrived: origin.map(|origin| origin.2),
-                }
-            });
-            self.context.delivery.fan_out(self.id, entries, &recipients.users);
+            let to: Arc<[UserId]> = recipients.users.clone().into();
+            for (offset, new) in group.entries[recipients.from..end].iter().enumerate() {
+                let origin = origins.iter().find(|origin| origin.0 == recipients.from + offset);
+                let asker = origin.and_then(|origin| origin.1.clone());
+                let arrived = origin.map(|origin| origin.2);
+                self.hand_out(to.clone(), (*new.entry).clone(), asker, arrived);
+            }
         }
+    }
+
+    /// The session that asked gets its ack in place of a message.
+    fn hand_out(
+        &self,
+        to: Arc<[UserId]>,
+        entry: Entry,
+        asker: Option<SessionRef>,
+        arrived: Option<std::time::Instant>,
+    ) {
+        let class = Class::Entry { conversation: self.id, seq: entry.seq };
+        let except = match asker.filter(|_| entry.body.is_message()) {
+            Some(session) => Except::Session(session),
+            None => Except::Nobody,
+        };
+        let body = Outgoing::new(Deliver { conversation: self.id, entries: vec![entry] });
+        self.context.delivery.hand_out(Parcel { to, class, body, except, arrived });
     }
 
     /// A pair that was just made: has the other user ever been here?
@@ -343,14 +358,13 @@ impl Actor {
             recipient_unknown: false,
         };
         if let Some(Some(state)) = &self.state {
-            let users: Vec<UserId> = state
+            let to = state
                 .members
                 .iter()
                 .filter(|member| member.first_seq <= seq)
                 .map(|member| member.user.clone())
                 .collect();
-            let fresh = Fresh { entry, origin, arrived: None };
-            self.context.delivery.fan_out(self.id, std::iter::once(fresh), &users);
+            self.hand_out(to, entry, origin, None);
         }
         Ok(committed)
     }

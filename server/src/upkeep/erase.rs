@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use super::Parts;
 use crate::clock::unix_ms;
 use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
+use crate::delivery::{Class, Except, Parcel};
+use crate::roster::Outgoing;
 use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
 /// Entries read at a time; their tombstones fit in one write.
@@ -89,21 +91,26 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
 
 async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> {
     let started = Instant::now();
+    let close = Outgoing::new(Close {
+        code: Code::TOKEN_INVALID,
+        reason: "the user was erased".into(),
+        retry_after_ms: None,
+        target: None,
+    });
     loop {
-        let sessions = parts.delivery.sessions(std::slice::from_ref(user));
-        if sessions.is_empty() {
+        // Again each time: somebody who was just being greeted may have got in.
+        parts.delivery.hand_out(Parcel {
+            to: [user.clone()].into(),
+            class: Class::Close,
+            body: close.clone(),
+            except: Except::Nobody,
+            arrived: None,
+        });
+        if !parts.delivery.is_here(user) {
             return Ok(());
         }
         if started.elapsed() > SESSIONS_WAIT {
             return Err(EraseError::Sessions);
-        }
-        for session in sessions {
-            session.outbox.close(Close {
-                code: Code::TOKEN_INVALID,
-                reason: "the user was erased".into(),
-                retry_after_ms: None,
-                target: None,
-            });
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -233,8 +240,9 @@ async fn submit(
 /// Tells the members who are connected that entries have changed.
 async fn tell(parts: &Parts, id: ConversationId, seq: u64) -> Result<(), StoreError> {
     let Some(state) = parts.store.conversation(id).await? else { return Ok(()) };
-    let users: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
-    parts.delivery.erased(id, seq, &users);
+    let to: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
+    let body = Outgoing::new(tern_protocol::Erased { conversation: id, seq });
+    parts.delivery.hand_out(Parcel::control(to, body));
     Ok(())
 }
 
