@@ -466,7 +466,7 @@ impl<'a> Work<'a> {
             messages: state.messages,
             body,
         };
-        self.entries.push(NewEntry::new(entry, digest, push, None));
+        self.entries.push(NewEntry::new(entry, digest, push, ask.issued_ms));
         self.entries.len() - 1
     }
 
