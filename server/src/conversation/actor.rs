@@ -1,6 +1,7 @@
 //! The task of one active conversation: takes what waits, decides, appends, and only then tells.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tern_protocol::{ConversationId, EntryId, PAGE_BYTES_MAX, SENDS_IN_FLIGHT_MAX, UserId};
@@ -15,7 +16,9 @@ use crate::clock::unix_ms;
 use crate::cluster::SessionRef;
 use crate::delivery::Fresh;
 use crate::ops::metrics::record;
-use crate::store::{Appended, Conversation, GROUP_ENTRIES_MAX, Marker, Order, PageLimit, StoreError};
+use crate::store::{
+    AppendGroup, Appended, Conversation, GROUP_ENTRIES_MAX, Marker, Order, PageLimit, StoreError,
+};
 
 /// Markers of recent commits kept to recognise predecessors without asking the store.
 const RECENT_MAX: usize = 1024;
@@ -58,7 +61,7 @@ pub(super) async fn run(
 }
 
 /// The cached state of a log: `Some(None)` is a conversation known not to exist.
-type Cached = Option<Option<Conversation>>;
+type Cached = Option<Option<Arc<Conversation>>>;
 
 struct Actor {
     id: ConversationId,
@@ -95,6 +98,8 @@ enum Unsettled {
     Store(StoreError),
     Contended,
     TimedOut,
+    /// Something in it is of a user who was erased.
+    Barred,
 }
 
 impl From<StoreError> for Unsettled {
@@ -146,7 +151,7 @@ impl Actor {
             }
             let batch = self.waiting.as_slices().0;
             let mut fresh_id = || EntryId::from_uuid(uuid::Uuid::now_v7());
-            let state = self.state.as_ref().and_then(Option::as_ref);
+            let state = self.state.as_ref().and_then(Option::as_deref);
             let plan = match decide(state, batch, &facts, unix_ms(), &mut fresh_id) {
                 Decision::Lookup(keys) => {
                     self.look_up(keys, &mut facts).await?;
@@ -177,6 +182,7 @@ impl Actor {
                         return Err(Unsettled::Contended);
                     }
                 }
+                Appended::Barred(_) => return Err(Unsettled::Barred),
                 Appended::Unknown => return Err(Unsettled::TimedOut),
             }
         }
@@ -185,11 +191,11 @@ impl Actor {
     /// An append without an answer is submitted again as it is: its markers make the second answer final.
     async fn append_until_known(
         &self,
-        group: &crate::store::AppendGroup,
+        group: &Arc<AppendGroup>,
         deadline: Instant,
     ) -> Result<Appended, Unsettled> {
         loop {
-            let error = match self.context.store.append(group.clone()).await {
+            let error = match self.context.store.append(group).await {
                 Ok(Appended::Unknown) => Unsettled::TimedOut,
                 Ok(appended) => return Ok(appended),
                 Err(error) => Unsettled::Store(error),
@@ -293,7 +299,7 @@ impl Actor {
                 let place = recipients.from + offset;
                 let origin = origins.iter().find(|origin| origin.0 == place);
                 Fresh {
-                    entry: new.entry.clone(),
+                    entry: (*new.entry).clone(),
                     origin: origin.and_then(|origin| origin.1.clone()),
                     arrived: origin.map(|origin| origin.2),
                 }
@@ -316,7 +322,6 @@ impl Actor {
     async fn again(&self, seq: u64, origin: Option<SessionRef>) -> Outcome {
         self.context.metrics.messages.dedupe_hits.increment(1);
         let unavailable = |_| Refusal::Unavailable("the store does not answer");
-        self.context.store.redo(self.id, &[seq]).await.map_err(unavailable)?;
         let limit = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
         let found = self
             .context
@@ -326,6 +331,10 @@ impl Actor {
             .map_err(unavailable)?;
         let entry =
             found.into_iter().next().ok_or(Refusal::Unavailable("the committed entry cannot be read"))?;
+        if let Some(Some(state)) = &self.state {
+            let redone = self.context.store.redo(self.id, state, std::slice::from_ref(&entry)).await;
+            redone.map_err(unavailable)?;
+        }
         let committed = Committed {
             seq,
             id: entry.id,
@@ -355,6 +364,7 @@ impl Actor {
                 "the message store does not answer"
             }
             Unsettled::TimedOut => "the message store did not answer in time",
+            Unsettled::Barred => "a user is being erased",
             Unsettled::Contended => "the conversation is being written by others",
         };
         for submission in std::mem::take(&mut self.waiting) {

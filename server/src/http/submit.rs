@@ -43,7 +43,8 @@ pub(super) async fn somebody(api: &Api, user: UserId, claims: &Claims) -> Result
         Some(known) => known.name,
         None => {
             // Who writes is no longer a recipient whom nobody knows.
-            store.change_user(&user, UserChange::Name(None)).await.map_err(unavailable)?;
+            let issued_ms = Some(claims.issued_ms.unwrap_or(0));
+            store.change_user(&user, UserChange::Name(None), issued_ms).await.map_err(unavailable)?;
             None
         }
     };

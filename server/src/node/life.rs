@@ -14,6 +14,7 @@ use crate::conversation::{ConversationConfig, Conversations};
 use crate::delivery::Delivery;
 use crate::hub::Hub;
 use crate::ops::metrics::Metrics;
+use crate::store::Store;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, OpenError};
 use crate::upkeep::{self, Control, ControlError, ExportError, Lines, OnDisk, Parts, Request};
 

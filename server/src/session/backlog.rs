@@ -17,7 +17,7 @@ use super::refused::Refused;
 use crate::conversation::history::{Ahead, Anchor, ListCursor, Missing};
 use crate::hub::{Outgoing, Session};
 use crate::presence::{Notice, WatchError};
-use crate::store::InboxRow;
+use crate::store::{InboxRow, ReadPosition};
 
 /// Reads waiting in one session; more are refused as temporary.
 const JOBS_MAX: usize = 32;
@@ -185,7 +185,8 @@ impl Worker {
             }
             Job::Read { read, .. } => {
                 let parts = &self.gateway.parts;
-                if parts.store.set_read(&user, read.conversation, read.seq).await? {
+                let position = ReadPosition { seq: read.seq, messages: 0 };
+                if parts.store.set_read(&user, read.conversation, position).await? {
                     parts.delivery.read(&self.session.at, &user, read);
                 }
                 Ok(None)

@@ -18,7 +18,6 @@ use crate::hub::{Outbox, Outgoing, Session};
 use crate::registry::SessionAddress;
 use crate::store::{Store, StoreError, UserChange};
 use crate::transport::{Inbound, LinkInfo, LinkReader};
-use crate::upkeep::is_refused;
 
 /// What whoever comes with the token of an erased user is told.
 pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
@@ -134,7 +133,7 @@ async fn not_erased(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
 /// Whether `user` was erased after this token was issued: such a token opens nothing in their name.
 pub async fn is_erased(store: &dyn Store, user: &UserId, claims: &Claims) -> Result<bool, StoreError> {
     let erasure = store.erasure(user).await?;
-    Ok(is_refused(erasure.as_ref(), claims.issued_ms))
+    Ok(erasure.is_some_and(|erasure| erasure.bars(claims.issued_ms.unwrap_or(0))))
 }
 
 fn unavailable(error: StoreError) -> Close {
@@ -148,5 +147,7 @@ pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreErr
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }
-    store.change_user(&claims.user, UserChange::Name(claims.name.clone())).await
+    // Refused to who was erased meanwhile: whatever they do next is refused as well.
+    let name = UserChange::Name(claims.name.clone());
+    store.change_user(&claims.user, name, Some(claims.issued_ms.unwrap_or(0))).await.map(drop)
 }

@@ -49,7 +49,7 @@ impl Active {
         let conversation = typing.to.conversation(user);
         let parts = &self.gateway.parts;
         if let Ok(Some(state)) = parts.history.fellow_members(user, conversation).await {
-            let members: Vec<_> = state.members.into_iter().map(|member| member.user).collect();
+            let members: Vec<_> = state.members.iter().map(|member| member.user.clone()).collect();
             parts.delivery.typing(conversation, user, &members);
         }
         Ok(Handled::Later)

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::Parts;
 use crate::clock::unix_ms;
 use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
-use crate::store::{Erasure, GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
+use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
@@ -60,13 +60,6 @@ pub enum EraseError {
     Already(UserId),
 }
 
-/// The token was issued before its user was erased.
-pub fn is_refused(erasure: Option<&Erasure>, issued_ms: Option<u64>) -> bool {
-    erasure.is_some_and(|erasure| {
-        erasure.open.is_some() || issued_ms.is_none_or(|issued| issued <= erasure.at_ms)
-    })
-}
-
 /// Erases a user. A user who is not known is erased too: others may have written to them.
 pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     if user.is_erased() {
@@ -80,7 +73,7 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     let mut erased = Erased { became, conversations: 0, entries: 0 };
     for _ in 0..ROUNDS_MAX {
         let mut ends = Vec::new();
-        for row in parts.store.inbox(user).await? {
+        for row in parts.store.inbox(user, None, usize::MAX).await? {
             ends.push((row.conversation, erase_in(parts, user, &mut erased, row.conversation).await?));
         }
         erased.conversations = erased.conversations.max(ends.len());
@@ -240,7 +233,7 @@ async fn submit(
 /// Tells the members who are connected that entries have changed.
 async fn tell(parts: &Parts, id: ConversationId, seq: u64) -> Result<(), StoreError> {
     let Some(state) = parts.store.conversation(id).await? else { return Ok(()) };
-    let users: Vec<UserId> = state.members.into_iter().map(|member| member.user).collect();
+    let users: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
     parts.delivery.erased(id, seq, &users);
     Ok(())
 }
@@ -298,14 +291,5 @@ mod tests {
         }
         let other = entry("alice", EntryBody::Message { text: "bob said so".into() });
         assert_eq!(without(other, &bob, &became), None, "what others wrote stays as it is");
-    }
-
-    #[test]
-    fn only_tokens_issued_after_the_erasure_count() {
-        let done = Erasure { at_ms: 1_000, open: None };
-        assert!(!is_refused(None, None));
-        assert!(is_refused(Some(&done), None));
-        assert!(is_refused(Some(&done), Some(1_000)));
-        assert!(!is_refused(Some(&done), Some(2_000)));
     }
 }
