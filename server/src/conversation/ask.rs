@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_protocol::{
-    AddMembers, ConversationId, CreateGroup, DEDUPE_WINDOW_S, Frame, GROUP_MEMBERS_MAX, LeaveGroup,
+    AddMembers, ConversationId, CreateGroup, DEDUPE_WINDOW_S, Data, Frame, GROUP_MEMBERS_MAX, LeaveGroup,
     NAME_BYTES_MAX, RemoveMembers, RenameGroup, Role, SetRole, TEXT_BYTES_MAX, Target, TempId, UserId,
 };
 
@@ -23,8 +23,12 @@ const ENTRY_BYTES_BESIDES: usize = 1024;
 pub enum Change {
     /// Write a message.
     Message {
-        /// The text.
+        /// The text; empty only beside data.
         text: String,
+        /// What the application put beside it.
+        data: Option<Data>,
+        /// The earlier entry that it answers.
+        reply_to: Option<u64>,
     },
     /// Make the group.
     Create {
@@ -74,22 +78,25 @@ impl Change {
     /// Finds what is wrong with the change whatever the conversation: sizes, and texts that show nothing.
     pub fn check(&self) -> Result<(), Refusal> {
         match self {
-            Self::Message { text } if text.is_empty() => Err(Refusal::TextEmpty),
-            Self::Message { text } if text.len() > TEXT_BYTES_MAX => Err(Refusal::TextTooLong(text.len())),
+            Self::Message { text, data: None, .. } if text.is_empty() => Err(Refusal::TextEmpty),
+            Self::Message { text, data, .. } => match content_bytes(text, data.as_ref()) {
+                bytes if bytes > TEXT_BYTES_MAX => Err(Refusal::TextTooLong(bytes)),
+                _ => Ok(()),
+            },
             Self::Create { name, members } => {
                 check_name(name)?;
                 check_group_size(members)
             }
             Self::Rename { name } => check_name(name),
             Self::Add { users } | Self::Remove { users } => check_group_size(users),
-            Self::Message { .. } | Self::Leave | Self::SetRole { .. } | Self::Erase { .. } => Ok(()),
+            Self::Leave | Self::SetRole { .. } | Self::Erase { .. } => Ok(()),
         }
     }
 
     /// At least as many bytes as its entries take in the store.
     pub fn weight(&self) -> usize {
         let content = match self {
-            Self::Message { text } => text.len(),
+            Self::Message { text, data, .. } => content_bytes(text, data.as_ref()),
             Self::Rename { name } => name.len(),
             Self::Create { name, members } => {
                 name.len() + members.iter().map(|u| u.as_str().len()).sum::<usize>()
@@ -122,6 +129,11 @@ impl postcard::ser_flavors::Flavor for Hashing {
         digest.copy_from_slice(&self.0.finalize()[..16]);
         Ok(digest)
     }
+}
+
+/// What the limit of a text counts.
+fn content_bytes(text: &str, data: Option<&Data>) -> usize {
+    text.len() + data.map_or(0, |data| data.as_str().len())
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
@@ -180,7 +192,7 @@ pub fn change_of(frame: Frame, me: &UserId) -> Result<Wanted, Frame> {
                 Target::User(user) => Some(user),
                 Target::Conversation(_) => None,
             };
-            let change = Change::Message { text: send.text };
+            let change = Change::Message { text: send.text, data: send.data, reply_to: send.reply_to };
             Wanted { conversation, peer, temp_id: send.temp_id, age_ms: send.age_ms, change }
         }
         Frame::CreateGroup(CreateGroup { name, members, temp_id }) => {

@@ -34,6 +34,7 @@ struct Draft {
     /// The change of the batch that it comes of.
     by: usize,
     seq: u64,
+    messages: u64,
     id: EntryId,
     temp_id: Option<TempId>,
     /// `None`: the message of the change.
@@ -107,7 +108,7 @@ impl<'a> Work<'a> {
             check_reachable(std::slice::from_ref(&ask.sender))?;
         }
         match &ask.change {
-            Change::Message { .. } => self.message(ask),
+            Change::Message { reply_to, .. } => self.message(ask, *reply_to),
             Change::Create { name, members } => self.create(ask, name, members),
             Change::Add { users } => self.add(ask, users),
             Change::Remove { users } => self.remove(ask, users),
@@ -122,7 +123,10 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn message(&mut self, ask: &Ask) -> Result<usize, Refusal> {
+    fn message(&mut self, ask: &Ask, reply_to: Option<u64>) -> Result<usize, Refusal> {
+        if let Some(seq) = reply_to {
+            self.check_reply(ask, seq)?;
+        }
         if self.state.is_none() {
             let peer = ask.peer.clone().ok_or(Refusal::NotFound)?;
             check_reachable(std::slice::from_ref(&peer))?;
@@ -142,6 +146,19 @@ impl<'a> Work<'a> {
             return Err(Refusal::Forbidden("the other user was erased: to begin again, write to a user"));
         }
         Ok(self.push(ask, None))
+    }
+
+    /// A message answers an entry that its sender may see.
+    fn check_reply(&self, ask: &Ask, seq: u64) -> Result<(), Refusal> {
+        let state = self.state.as_ref();
+        let seen = state.and_then(|state| Some(state.member(&ask.sender)?.first_seq..=state.head));
+        match seen {
+            Some(seen) if seen.contains(&seq) => Ok(()),
+            None if ask.peer.is_none() => Err(Refusal::NotFound),
+            _ => Err(Refusal::Invalid(format!(
+                "reply_to names no entry of this log that the sender sees: {seq}"
+            ))),
+        }
     }
 
     /// Somebody of a pair was erased and is written to, or writes, under the same id again.
@@ -200,6 +217,7 @@ impl<'a> Work<'a> {
             kind: ConversationKind::Group,
             name: Some(name.to_owned()),
             head: 0,
+            messages: 0,
             last_time_ms: 0,
             members,
         }));
@@ -354,8 +372,10 @@ impl<'a> Work<'a> {
         let state = self.state_mut();
         state.head += 1;
         state.last_time_ms = time_ms;
-        let (seq, push) = (state.head, body.is_none() && state.members.len() > 1);
-        self.drafts.push(Draft { by, seq, id, temp_id, body, push });
+        state.messages += u64::from(body.is_none());
+        let (seq, messages) = (state.head, state.messages);
+        let push = body.is_none() && state.members.len() > 1;
+        self.drafts.push(Draft { by, seq, messages, id, temp_id, body, push });
         self.drafts.len() - 1
     }
 
@@ -370,8 +390,9 @@ impl Draft {
         let ask = &mut batch[self.by];
         let digest = if self.temp_id.is_some() { ask.change.digest() } else { [0; 16] };
         let (body, sender_name) = match (self.body, &mut ask.change) {
-            (None, Change::Message { text }) => {
-                (EntryBody::Message { text: std::mem::take(text) }, ask.sender_name.take())
+            (None, Change::Message { text, data, reply_to }) => {
+                let (text, data, reply_to) = (std::mem::take(text), data.take(), *reply_to);
+                (EntryBody::Message { text, data, reply_to }, ask.sender_name.take())
             }
             (body, _) => (body.expect("only messages come without"), ask.sender_name.clone()),
         };
@@ -382,6 +403,7 @@ impl Draft {
             sender: ask.sender.clone(),
             sender_name,
             temp_id: self.temp_id,
+            messages: self.messages,
             body,
         };
         NewEntry::new(entry, digest, self.push, ask.issued_ms)
@@ -410,5 +432,5 @@ fn new_pair(sender: &UserId, peer: UserId) -> Conversation {
         users.push(peer);
     }
     let members = users.into_iter().map(|user| Member { user, role: Role::Owner, first_seq: 1 }).collect();
-    Conversation { kind: ConversationKind::Pair, name: None, head: 0, last_time_ms: 0, members }
+    Conversation { kind: ConversationKind::Pair, name: None, head: 0, messages: 0, last_time_ms: 0, members }
 }

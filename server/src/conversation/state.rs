@@ -129,11 +129,11 @@ impl Plan {
         let entries =
             Arc::try_unwrap(group).map_or_else(|shared| shared.entries.clone(), |group| group.entries);
         for (new, by) in entries.into_iter().zip(self.made_by) {
-            let Change::Message { text } = &mut batch[by].change else { continue };
+            let Change::Message { text, data, .. } = &mut batch[by].change else { continue };
             // Shared only if a store has kept it: then this copies.
             let entry = Arc::unwrap_or_clone(new.entry);
-            if let EntryBody::Message { text: moved } = entry.body {
-                *text = moved;
+            if let EntryBody::Message { text: moved_text, data: moved_data, .. } = entry.body {
+                (*text, *data) = (moved_text, moved_data);
                 batch[by].sender_name = entry.sender_name;
             }
         }

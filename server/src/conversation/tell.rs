@@ -1,17 +1,19 @@
 //! Tells what was decided: durable entries to the members, then each caller the outcome of their change.
 
-use std::time::Instant;
+use std::sync::Arc;
 
-use tern_protocol::{ConversationId, Entry, EntryBody, UserId};
+use tern_protocol::{ConversationId, Entry, EntryBody, UserId, encode_deliver};
 
 use super::answer::{Committed, Outcome, Refusal};
+use super::ask::Ask;
 use super::owned::Caller;
 use super::reads::Retold;
 use super::settle::Settled;
 use super::state::{Snapshot, Verdict};
 use crate::cluster::SessionRef;
-use crate::delivery::{Delivery, Fresh};
+use crate::delivery::{Class, Delivery, Except, Parcel};
 use crate::ops::metrics::{Metrics, record};
+use crate::roster::Outgoing;
 
 /// Tells a plan that stands. Nobody hears of an entry before it is durable, and who asked for it hears last.
 pub(super) fn tell(
@@ -85,6 +87,7 @@ fn committed(entry: &Entry) -> Committed {
         seq: entry.seq,
         id: entry.id,
         time_ms: entry.time_ms,
+        messages: entry.messages,
         duplicate: false,
         recipient_unknown: false,
     }
@@ -94,16 +97,15 @@ fn committed(entry: &Entry) -> Committed {
 fn again(delivery: &Delivery, id: ConversationId, settled: &Settled, retold: &Retold) {
     let Some(after) = &settled.plan.after else { return };
     for entry in &retold.entries {
-        let is_asked =
-            |ask: &&super::ask::Ask| Some(ask.temp_id) == entry.temp_id && ask.sender == entry.sender;
-        let asker = settled.asks.iter().find(is_asked).and_then(|ask| ask.asker.clone());
-        let fresh = Fresh { entry: entry.clone(), origin: asker, arrived: None };
-        delivery.fan_out(id, std::iter::once(fresh), &who_saw(after, entry));
+        let is_its = |ask: &&Ask| Some(ask.temp_id) == entry.temp_id && ask.sender == entry.sender;
+        let asker = settled.asks.iter().find(is_its).and_then(|ask| ask.asker.as_ref());
+        let encoded = postcard::to_stdvec(entry).expect("entries have no unsized sequences");
+        delivery.hand_out(parcel(id, who_saw(after, entry), (entry, &encoded), asker));
     }
 }
 
 /// Members whose log has the entry, and those of whom it says that they are gone.
-fn who_saw(after: &Snapshot, entry: &Entry) -> Vec<UserId> {
+fn who_saw(after: &Snapshot, entry: &Entry) -> Arc<[UserId]> {
     let members = after.state.members.iter().filter(|member| member.first_seq <= entry.seq);
     let mut users: Vec<UserId> = members.map(|member| member.user.clone()).collect();
     let gone: &[UserId] = match &entry.body {
@@ -112,20 +114,36 @@ fn who_saw(after: &Snapshot, entry: &Entry) -> Vec<UserId> {
         _ => &[],
     };
     users.extend(gone.iter().filter(|user| after.state.member(user).is_none()).cloned());
-    users
+    users.into()
 }
 
+/// New entries, each to those who are members at it.
 fn fan_out(delivery: &Delivery, id: ConversationId, settled: &Settled, callers: &[Caller]) {
     let plan = &settled.plan;
     let Some(group) = &plan.group else { return };
-    for (index, recipients) in plan.recipients.iter().enumerate() {
-        let end = plan.recipients.get(index + 1).map_or(group.entries.len(), |next| next.from);
-        let entries = (recipients.from..end).map(|place| {
-            let by = plan.made_by[place];
-            let (origin, arrived): (Option<SessionRef>, Option<Instant>) =
-                (settled.asks[by].asker.clone(), Some(callers[by].arrived));
-            Fresh { entry: Entry::clone(&group.entries[place].entry), origin, arrived }
-        });
-        delivery.fan_out(id, entries, &recipients.users);
+    let mut sets = plan.recipients.iter().peekable();
+    let mut to = Arc::from([]);
+    for (place, (new, &by)) in group.entries.iter().zip(&plan.made_by).enumerate() {
+        while let Some(set) = sets.next_if(|set| set.from <= place) {
+            to = Arc::clone(&set.users);
+        }
+        let asker = settled.asks[by].asker.as_ref();
+        let parcel = parcel(id, Arc::clone(&to), (&new.entry, &new.encoded()), asker);
+        delivery.hand_out(Parcel { arrived: Some(callers[by].arrived), ..parcel });
     }
+}
+
+/// The session that asked gets its ack in place of a message.
+fn parcel(
+    conversation: ConversationId,
+    to: Arc<[UserId]>,
+    (entry, encoded): (&Entry, &[u8]),
+    asker: Option<&SessionRef>,
+) -> Parcel {
+    let except = match asker {
+        Some(session) if entry.body.is_message() => Except::Session(session.clone()),
+        _ => Except::Nobody,
+    };
+    let body = Outgoing::from_binary(encode_deliver(conversation, encoded).into());
+    Parcel { to, class: Class::Entry { conversation, seq: entry.seq }, body, except, arrived: None }
 }

@@ -14,8 +14,8 @@ use super::run::close_for;
 use crate::auth::Claims;
 use crate::clock::unix_ms;
 use crate::cluster::SessionRef;
-use crate::hub::{Outbox, Outgoing, Session};
 use crate::registry::SessionAddress;
+use crate::roster::{Outbox, Outgoing, Seat};
 use crate::store::{Store, StoreError, UserChange};
 use crate::transport::{Inbound, LinkInfo, LinkReader};
 
@@ -84,9 +84,9 @@ async fn open(
     not_erased(gateway, &claims).await?;
     remember(&*parts.store, &claims).await.map_err(unavailable)?;
     let at = SessionRef { node: parts.identity.name.clone(), boot: parts.identity.boot, session: number };
-    let session = Session::new(at, claims.user.clone(), device.clone(), Arc::clone(outbox));
+    let seat = Seat::new(at, claims.user.clone(), device.clone(), Arc::clone(outbox));
     // Live entries are queued from here on; whatever was committed before, sync finds in the store.
-    let (guard, replaced) = parts.hub.register(session, parts.config.sessions_per_user as usize);
+    let (guard, replaced) = parts.roster.register(seat, parts.config.sessions_per_user as usize);
     if let Some(oldest) = replaced {
         let reason = format!("more than {} sessions of this user", parts.config.sessions_per_user);
         oldest.outbox.close(close_for(Code::SESSION_REPLACED, reason));

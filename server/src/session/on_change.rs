@@ -11,11 +11,11 @@ use super::quota::Verdict;
 use super::refused::Refused;
 use super::run::close_for;
 use crate::conversation::{Ask, Reply, Submission, Wanted};
-use crate::hub::Outgoing;
+use crate::roster::Outgoing;
 
 impl Active {
     pub(super) fn on_abandon(&mut self, abandon: Abandon) -> Result<Handled, Refused> {
-        let conversation = abandon.to.conversation(&self.session.user);
+        let conversation = abandon.to.conversation(&self.seat.user);
         self.lanes.lock().abandon(conversation, abandon.temp_id);
         Ok(Handled::Later)
     }
@@ -37,48 +37,50 @@ impl Active {
     ) -> Result<Handled, Refused> {
         let checked = wanted.check();
         let Wanted { conversation, peer, temp_id, change, .. } = wanted;
-        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(temp_id))?;
+        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(conversation, temp_id))?;
         let admission = self.lanes.lock().admit(conversation, temp_id);
         let (attempt, after) = match admission {
             Admission::Submit { attempt, after } => (attempt, after),
             Admission::OutOfOrder => {
-                return Err(Refused::from(crate::conversation::Refusal::OutOfOrder).about(temp_id));
+                return Err(
+                    Refused::from(crate::conversation::Refusal::OutOfOrder).about(conversation, temp_id)
+                );
             }
             Admission::TooMany => {
                 let reason = "more than sends_in_flight unresolved sends in this session";
                 return Ok(Handled::Fatal(close_for(Code::LIMIT_EXCEEDED, reason)));
             }
         };
-        tracing::debug!(session = self.session.id, request, %conversation, %temp_id, "change asked for");
+        tracing::debug!(session = self.seat.id, request, %conversation, %temp_id, "change asked for");
         let parts = &self.gateway.parts;
-        if let Verdict::Refused { retry_after } = parts.quota.send(&self.session.user, now) {
+        if let Verdict::Refused { retry_after } = parts.quota.send(&self.seat.user, now) {
             self.lanes.lock().answered(conversation, temp_id, attempt, true);
-            return Err(Refused::rate_limited(retry_after, "sends of this user").about(temp_id));
+            return Err(Refused::rate_limited(retry_after, "sends of this user").about(conversation, temp_id));
         }
         let lanes = Arc::clone(&self.lanes);
-        let session = Arc::clone(&self.session);
+        let seat = Arc::clone(&self.seat);
         let gateway = Arc::clone(&self.gateway);
         let reply = Reply::new(move |outcome| {
             let temporary = outcome.as_ref().is_err_and(|refusal| refusal.code().temporary());
             lanes.lock().answered(conversation, temp_id, attempt, temporary);
             let seq = outcome.as_ref().ok().map(|committed| committed.seq);
             let code = outcome.as_ref().err().map(|refusal| refusal.code().0);
-            tracing::debug!(session = session.id, request, %conversation, %temp_id, seq, code, "change answered");
+            tracing::debug!(session = seat.id, request, %conversation, %temp_id, seq, code, "change answered");
             let frame = match outcome {
                 Ok(committed) => committed.ack(conversation, temp_id).into(),
                 Err(refusal) => {
                     gateway.refused(refusal.code());
-                    Refused::from(refusal).about(temp_id).into_frame().into()
+                    Refused::from(refusal).about(conversation, temp_id).into_frame().into()
                 }
             };
-            let _ = session.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
+            let _ = seat.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
         });
         let ask = Ask {
             conversation,
             peer,
-            sender: self.session.user.clone(),
+            sender: self.seat.user.clone(),
             sender_name: self.claims.name.clone(),
-            asker: Some(self.session.at.clone()),
+            asker: Some(self.seat.at.clone()),
             temp_id,
             after,
             age_ms,

@@ -13,11 +13,13 @@ use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, Temp
 
 mod answers;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod embedded;
 mod inbox;
 mod intents;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod shaky;
 mod upkeep;
 mod users;
 
@@ -81,6 +83,8 @@ pub struct Conversation {
     pub name: Option<String>,
     /// Newest entry; the log is 1..=head without holes.
     pub head: u64,
+    /// Messages in the log, also those that have aged out or were erased.
+    pub messages: u64,
     /// Time of the newest entry in Unix milliseconds.
     pub last_time_ms: u64,
     /// At most 100, in the order they joined.

@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use super::Parts;
 use crate::clock::unix_ms;
 use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
+use crate::delivery::{Class, Except, Parcel};
+use crate::roster::Outgoing;
 use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
 /// Entries read at a time; their tombstones fit in one write.
@@ -89,21 +91,26 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
 
 async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> {
     let started = Instant::now();
+    let close = Outgoing::new(Close {
+        code: Code::TOKEN_INVALID,
+        reason: "the user was erased".into(),
+        retry_after_ms: None,
+        target: None,
+    });
     loop {
-        let sessions = parts.delivery.sessions(std::slice::from_ref(user));
-        if sessions.is_empty() {
+        // Again each time: somebody who was just being greeted may have got in.
+        parts.delivery.hand_out(Parcel {
+            to: [user.clone()].into(),
+            class: Class::Close,
+            body: close.clone(),
+            except: Except::Nobody,
+            arrived: None,
+        });
+        if !parts.delivery.is_here(user) {
             return Ok(());
         }
         if started.elapsed() > SESSIONS_WAIT {
             return Err(EraseError::Sessions);
-        }
-        for session in sessions {
-            session.outbox.close(Close {
-                code: Code::TOKEN_INVALID,
-                reason: "the user was erased".into(),
-                retry_after_ms: None,
-                target: None,
-            });
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -157,8 +164,8 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
     if entry.sender == *user {
         entry.sender_name = None;
         entry.temp_id = None;
-        if let EntryBody::Message { text } = &mut entry.body {
-            text.clear();
+        if entry.body.is_message() {
+            entry.body = EntryBody::Erased;
         }
     }
     swap(&mut entry.sender);
@@ -169,7 +176,10 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
             users.iter_mut().for_each(swap);
         }
         EntryBody::Left { user } | EntryBody::RoleChanged { user, .. } => swap(user),
-        EntryBody::Message { .. } | EntryBody::Renamed { .. } => {}
+        EntryBody::Message { .. }
+        | EntryBody::Renamed { .. }
+        | EntryBody::Erased
+        | EntryBody::Opaque { .. } => {}
     }
     (entry != before).then_some(entry)
 }
@@ -233,14 +243,15 @@ async fn submit(
 /// Tells the members who are connected that entries have changed.
 async fn tell(parts: &Parts, id: ConversationId, seq: u64) -> Result<(), StoreError> {
     let Some(state) = parts.store.conversation(id).await? else { return Ok(()) };
-    let users: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
-    parts.delivery.erased(id, seq, &users);
+    let to: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
+    let body = Outgoing::new(tern_protocol::Erased { conversation: id, seq });
+    parts.delivery.hand_out(Parcel::control(to, body));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use tern_protocol::{EntryId, Role};
+    use tern_protocol::{Data, EntryId, Role};
 
     use super::*;
 
@@ -256,6 +267,7 @@ mod tests {
             sender: user(sender),
             sender_name: Some("A Name".into()),
             temp_id: Some(TempId::from_bytes([2; 16])),
+            messages: 4,
             body,
         }
     }
@@ -265,7 +277,11 @@ mod tests {
         let (bob, became) = (user("bob"), UserId::erased([7; 16]));
         let both = || vec![user("alice"), user("bob")];
         let bodies = [
-            EntryBody::Message { text: "secret".into() },
+            EntryBody::Message {
+                text: "secret".into(),
+                data: Some(Data::new("\"secret\"").unwrap()),
+                reply_to: Some(1),
+            },
             EntryBody::Created { name: "Team".into(), members: both() },
             EntryBody::Added { users: both() },
             EntryBody::Removed { users: both() },
@@ -289,7 +305,7 @@ mod tests {
                 assert_eq!(without(after, &bob, &became), None, "once is enough");
             }
         }
-        let other = entry("alice", EntryBody::Message { text: "bob said so".into() });
+        let other = entry("alice", EntryBody::text("bob said so"));
         assert_eq!(without(other, &bob, &became), None, "what others wrote stays as it is");
     }
 }

@@ -62,8 +62,9 @@ impl Append {
         let AppendGroup { conversation, entries, state, departures, .. } = &*group;
         let departures = departures.iter().map(|gone| {
             let at = entries.iter().find(|new| new.entry.seq == gone.until_seq);
-            let time_ms = at.map_or(state.last_time_ms, |new| new.entry.time_ms);
-            let until = Some(Head { seq: gone.until_seq, time_ms });
+            let (messages, time_ms) = at
+                .map_or((state.messages, state.last_time_ms), |new| (new.entry.messages, new.entry.time_ms));
+            let until = Some(Head { seq: gone.until_seq, messages, time_ms });
             (keys::row(&gone.user, *conversation), Row { first_seq: gone.first_seq, until })
         });
         let departures = departures.collect();
@@ -229,7 +230,7 @@ impl<'a> Batch<'a> {
             let shape = Shape { kind: *kind, name: name.clone(), members: members.clone() };
             self.writes.insert(keys::shape(conversation), Some(values::encode(&shape)));
         }
-        let head = Head { seq: state.head, time_ms: state.last_time_ms };
+        let head = Head { seq: state.head, messages: state.messages, time_ms: state.last_time_ms };
         self.writes.insert(keys::head(conversation), Some(values::encode(&head)));
         self.states.insert(conversation, state.clone());
     }

@@ -100,14 +100,15 @@ fn message(sender: u8, seq: u64, temp_id: Option<u8>, push: bool) -> NewEntry {
         sender: user(sender),
         sender_name: None,
         temp_id: temp_id.map(|byte| TempId::from_bytes([byte; 16])),
-        body: EntryBody::Message { text: "x".repeat(seq as usize * 7 % 50) },
+        messages: seq,
+        body: EntryBody::text("x".repeat(seq as usize * 7 % 50)),
     };
     NewEntry::new(entry, [temp_id.unwrap_or(0); 16], push, None)
 }
 
 fn empty() -> Conversation {
     let (kind, name) = (ConversationKind::Group, None);
-    Conversation { kind, name, head: 0, last_time_ms: 0, members: Vec::new() }
+    Conversation { kind, name, head: 0, messages: 0, last_time_ms: 0, members: Vec::new() }
 }
 
 async fn group(model: &MemoryStore, talk: u8, off: u64, entries: Vec<(u8, Option<u8>, bool)>) -> AppendGroup {
@@ -119,6 +120,7 @@ async fn group(model: &MemoryStore, talk: u8, off: u64, entries: Vec<(u8, Option
         .map(|(seq, (sender, temp_id, push))| message(sender, seq, temp_id, push))
         .collect();
     state.head = expected_head + entries.len() as u64;
+    state.messages = state.head;
     state.last_time_ms = state.head / 2;
     let (conversation, state) = (talk_id(talk), Arc::new(state));
     AppendGroup { conversation, expected_head, entries, state, departures: Vec::new() }
