@@ -22,7 +22,8 @@ const LAYERS: &[&[&str]] = &[
     &["conversation", "presence", "push"],
     &["delivery"],
     &["transport", "auth"],
-    &["hub", "registry", "store", "events"],
+    &["registry", "store", "events"],
+    &["roster"],
     &["cluster"],
     &["config", "drain", "clock", "ops"],
 ];

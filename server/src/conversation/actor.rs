@@ -1,9 +1,10 @@
 //! The task of one active conversation: takes what waits, decides, appends, and only then tells.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tern_protocol::{ConversationId, EntryId, PAGE_BYTES_MAX, SENDS_IN_FLIGHT_MAX, UserId};
+use tern_protocol::{ConversationId, Deliver, Entry, EntryId, PAGE_BYTES_MAX, SENDS_IN_FLIGHT_MAX, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -13,9 +14,12 @@ use super::ask::Submission;
 use super::state::{ChangeKey, Decision, Facts, Plan, Verdict, decide};
 use crate::clock::unix_ms;
 use crate::cluster::SessionRef;
-use crate::delivery::Fresh;
+use crate::delivery::{Class, Except, Parcel};
 use crate::ops::metrics::record;
-use crate::store::{Appended, Conversation, GROUP_ENTRIES_MAX, Marker, Order, PageLimit, StoreError};
+use crate::roster::Outgoing;
+use crate::store::{
+    AppendGroup, Appended, Conversation, GROUP_ENTRIES_MAX, Marker, Order, PageLimit, StoreError,
+};
 
 /// Markers of recent commits kept to recognise predecessors without asking the store.
 const RECENT_MAX: usize = 1024;
@@ -58,7 +62,7 @@ pub(super) async fn run(
 }
 
 /// The cached state of a log: `Some(None)` is a conversation known not to exist.
-type Cached = Option<Option<Conversation>>;
+type Cached = Option<Option<Arc<Conversation>>>;
 
 struct Actor {
     id: ConversationId,
@@ -95,6 +99,8 @@ enum Unsettled {
     Store(StoreError),
     Contended,
     TimedOut,
+    /// Something in it is of a user who was erased.
+    Barred,
 }
 
 impl From<StoreError> for Unsettled {
@@ -146,7 +152,7 @@ impl Actor {
             }
             let batch = self.waiting.as_slices().0;
             let mut fresh_id = || EntryId::from_uuid(uuid::Uuid::now_v7());
-            let state = self.state.as_ref().and_then(Option::as_ref);
+            let state = self.state.as_ref().and_then(Option::as_deref);
             let plan = match decide(state, batch, &facts, unix_ms(), &mut fresh_id) {
                 Decision::Lookup(keys) => {
                     self.look_up(keys, &mut facts).await?;
@@ -177,6 +183,7 @@ impl Actor {
                         return Err(Unsettled::Contended);
                     }
                 }
+                Appended::Barred(_) => return Err(Unsettled::Barred),
                 Appended::Unknown => return Err(Unsettled::TimedOut),
             }
         }
@@ -185,11 +192,11 @@ impl Actor {
     /// An append without an answer is submitted again as it is: its markers make the second answer final.
     async fn append_until_known(
         &self,
-        group: &crate::store::AppendGroup,
+        group: &Arc<AppendGroup>,
         deadline: Instant,
     ) -> Result<Appended, Unsettled> {
         loop {
-            let error = match self.context.store.append(group.clone()).await {
+            let error = match self.context.store.append(group).await {
                 Ok(Appended::Unknown) => Unsettled::TimedOut,
                 Ok(appended) => return Ok(appended),
                 Err(error) => Unsettled::Store(error),
@@ -290,17 +297,31 @@ impl Actor {
         let Some(group) = &plan.group else { return };
         for (index, recipients) in plan.recipients.iter().enumerate() {
             let end = plan.recipients.get(index + 1).map_or(group.entries.len(), |next| next.from);
-            let entries = group.entries[recipients.from..end].iter().enumerate().map(|(offset, new)| {
-                let place = recipients.from + offset;
-                let origin = origins.iter().find(|origin| origin.0 == place);
-                Fresh {
-                    entry: new.entry.clone(),
-                    origin: origin.and_then(|origin| origin.1.clone()),
-                    arrived: origin.map(|origin| origin.2),
-                }
-            });
-            self.context.delivery.fan_out(self.id, entries, &recipients.users);
+            let to: Arc<[UserId]> = recipients.users.clone().into();
+            for (offset, new) in group.entries[recipients.from..end].iter().enumerate() {
+                let origin = origins.iter().find(|origin| origin.0 == recipients.from + offset);
+                let asker = origin.and_then(|origin| origin.1.clone());
+                let arrived = origin.map(|origin| origin.2);
+                self.hand_out(to.clone(), (*new.entry).clone(), asker, arrived);
+            }
         }
+    }
+
+    /// The session that asked gets its ack in place of a message.
+    fn hand_out(
+        &self,
+        to: Arc<[UserId]>,
+        entry: Entry,
+        asker: Option<SessionRef>,
+        arrived: Option<std::time::Instant>,
+    ) {
+        let class = Class::Entry { conversation: self.id, seq: entry.seq };
+        let except = match asker.filter(|_| entry.body.is_message()) {
+            Some(session) => Except::Session(session),
+            None => Except::Nobody,
+        };
+        let body = Outgoing::new(Deliver { conversation: self.id, entries: vec![entry] });
+        self.context.delivery.hand_out(Parcel { to, class, body, except, arrived });
     }
 
     /// A pair that was just made: has the other user ever been here?
@@ -317,7 +338,6 @@ impl Actor {
     async fn again(&self, seq: u64, origin: Option<SessionRef>) -> Outcome {
         self.context.metrics.messages.dedupe_hits.increment(1);
         let unavailable = |_| Refusal::Unavailable("the store does not answer");
-        self.context.store.redo(self.id, &[seq]).await.map_err(unavailable)?;
         let limit = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
         let found = self
             .context
@@ -327,6 +347,10 @@ impl Actor {
             .map_err(unavailable)?;
         let entry =
             found.into_iter().next().ok_or(Refusal::Unavailable("the committed entry cannot be read"))?;
+        if let Some(Some(state)) = &self.state {
+            let redone = self.context.store.redo(self.id, state, std::slice::from_ref(&entry)).await;
+            redone.map_err(unavailable)?;
+        }
         let committed = Committed {
             seq,
             id: entry.id,
@@ -336,14 +360,13 @@ impl Actor {
             recipient_unknown: false,
         };
         if let Some(Some(state)) = &self.state {
-            let users: Vec<UserId> = state
+            let to = state
                 .members
                 .iter()
                 .filter(|member| member.first_seq <= seq)
                 .map(|member| member.user.clone())
                 .collect();
-            let fresh = Fresh { entry, origin, arrived: None };
-            self.context.delivery.fan_out(self.id, std::iter::once(fresh), &users);
+            self.hand_out(to, entry, origin, None);
         }
         Ok(committed)
     }
@@ -357,6 +380,7 @@ impl Actor {
                 "the message store does not answer"
             }
             Unsettled::TimedOut => "the message store did not answer in time",
+            Unsettled::Barred => "a user is being erased",
             Unsettled::Contended => "the conversation is being written by others",
         };
         for submission in std::mem::take(&mut self.waiting) {

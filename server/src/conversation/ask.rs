@@ -214,8 +214,8 @@ pub struct Ask {
     pub after: Option<TempId>,
     /// Milliseconds since the first attempt.
     pub age_ms: u64,
-    /// When the right to ask was given (`iat` of the token) in Unix milliseconds; `None` if the token
-    /// does not say, or if the server itself asks.
+    /// When the right to ask was given (`iat` of the token) in Unix milliseconds, 0 if the token does not say;
+    /// `None` if the server itself asks.
     pub issued_ms: Option<u64>,
     /// What is asked.
     pub change: Change,

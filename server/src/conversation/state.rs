@@ -2,6 +2,7 @@
 //! which seq. Pure: state and facts in, one append group and a verdict for each submission out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tern_protocol::{
     ConversationId, ConversationKind, Entry, EntryBody, EntryId, GROUP_MEMBERS_MAX, Role, TempId, UserId,
@@ -53,7 +54,7 @@ pub enum Decision {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     /// What to append; `None` if nothing is new.
-    pub group: Option<AppendGroup>,
+    pub group: Option<Arc<AppendGroup>>,
     /// One for each submission that was decided, in order: a prefix of the batch.
     pub verdicts: Vec<Verdict>,
     /// Who receives which entries: each set holds until the next one's `from`.
@@ -465,7 +466,7 @@ impl<'a> Work<'a> {
             messages: state.messages,
             body,
         };
-        self.entries.push(NewEntry { entry, digest, push });
+        self.entries.push(NewEntry::new(entry, digest, push, ask.issued_ms));
         self.entries.len() - 1
     }
 
@@ -480,13 +481,13 @@ impl<'a> Work<'a> {
         verdicts: Vec<Verdict>,
     ) -> Plan {
         let group = match (self.entries.is_empty(), self.state) {
-            (false, Some(state)) => Some(AppendGroup {
+            (false, Some(state)) => Some(Arc::new(AppendGroup {
                 conversation,
                 expected_head: before.map_or(0, |before| before.head),
                 entries: self.entries,
-                state,
+                state: Arc::new(state),
                 departures: self.departures,
-            }),
+            })),
             _ => None,
         };
         Plan { group, verdicts, recipients: self.recipients }

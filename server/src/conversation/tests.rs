@@ -75,7 +75,7 @@ fn plan(state: Option<&Conversation>, batch: &[Ask]) -> Plan {
 fn after(state: Option<&Conversation>, batch: &[Ask]) -> Conversation {
     let plan = plan(state, batch);
     assert!(plan.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Append(_))), "{:?}", plan.verdicts);
-    plan.group.unwrap().state
+    (*plan.group.unwrap().state).clone()
 }
 
 /// alice owns it, bob is an admin, carol and dave are members.

@@ -28,7 +28,7 @@ pub(super) struct Sender {
 /// The owner of the token; it is kept that they have been here, and their name.
 pub(super) async fn oneself(api: &Api, claims: Claims) -> Result<Sender, Problem> {
     remember(&*api.store, &claims).await.map_err(unavailable)?;
-    Ok(Sender { user: claims.user, name: claims.name, issued_ms: claims.issued_ms })
+    Ok(Sender { user: claims.user, name: claims.name, issued_ms: Some(claims.issued_ms.unwrap_or(0)) })
 }
 
 /// Somebody for whom a back end speaks by this token, with the name of their own last token.
@@ -43,11 +43,12 @@ pub(super) async fn somebody(api: &Api, user: UserId, claims: &Claims) -> Result
         Some(known) => known.name,
         None => {
             // Who writes is no longer a recipient whom nobody knows.
-            store.change_user(&user, UserChange::Name(None)).await.map_err(unavailable)?;
+            let issued_ms = Some(claims.issued_ms.unwrap_or(0));
+            store.change_user(&user, UserChange::Name(None), issued_ms).await.map_err(unavailable)?;
             None
         }
     };
-    Ok(Sender { user, name, issued_ms: claims.issued_ms })
+    Ok(Sender { user, name, issued_ms: Some(claims.issued_ms.unwrap_or(0)) })
 }
 
 pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {

@@ -12,8 +12,9 @@ use super::StartError;
 use crate::config::Config;
 use crate::conversation::{ConversationConfig, Conversations};
 use crate::delivery::Delivery;
-use crate::hub::Hub;
 use crate::ops::metrics::Metrics;
+use crate::roster::Roster;
+use crate::store::Store;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, OpenError};
 use crate::upkeep::{self, Control, ControlError, ExportError, Lines, OnDisk, Parts, Request};
 
@@ -100,7 +101,7 @@ pub async fn command(
         Err(error) => return Err(error.into()),
     };
     // Nobody is connected here, so nobody is told.
-    let delivery = Delivery::new(Hub::default(), Metrics::none());
+    let delivery = Delivery::new(Roster::default(), Metrics::none());
     let conversations =
         Conversations::new(&ConversationConfig::default(), store.clone(), delivery.clone(), Metrics::none());
     let parts = Parts { store: store.clone(), conversations: conversations.clone(), delivery };

@@ -17,8 +17,8 @@ use super::run::close_for;
 use crate::auth::Claims;
 use crate::clock::unix_ms;
 use crate::conversation::{Wanted, change_of};
-use crate::hub::{HubGuard, Outgoing, Session};
 use crate::registry::SessionAddress;
+use crate::roster::{Outgoing, Seat, SeatGuard};
 use crate::transport::Inbound;
 
 /// A token counts this long after its expiry, like everywhere tokens are checked.
@@ -47,7 +47,7 @@ pub(super) enum Handled {
 /// An open session. Dropping it unregisters it here; [`Active::finish`] also tells the fleet.
 pub(super) struct Active {
     pub(super) gateway: Arc<Inner>,
-    pub(super) session: Arc<Session>,
+    pub(super) seat: Arc<Seat>,
     pub(super) claims: Claims,
     pub(super) lanes: Arc<Mutex<Lanes>>,
     pub(super) quota: ConnectionQuota,
@@ -59,33 +59,38 @@ pub(super) struct Active {
     expires: Instant,
     notice_due: Option<Instant>,
     bad_frames: u32,
-    _guard: HubGuard,
+    _guard: SeatGuard,
     _presence: PresenceGuard,
 }
 
 /// Ends the session's presence and watches, however the session ends.
 struct PresenceGuard {
     gateway: Arc<Inner>,
-    session: Arc<Session>,
+    seat: Arc<Seat>,
 }
 
 impl Drop for PresenceGuard {
     fn drop(&mut self) {
         let presence = &self.gateway.parts.presence;
-        presence.session_ended(&self.session.user, self.session.id, unix_ms());
+        presence.session_ended(&self.seat.user, self.seat.id, unix_ms());
     }
 }
 
 impl Active {
-    pub(super) fn new(gateway: Arc<Inner>, guard: HubGuard, address: SessionAddress, claims: Claims) -> Self {
-        let session = Arc::clone(guard.session());
+    pub(super) fn new(
+        gateway: Arc<Inner>,
+        guard: SeatGuard,
+        address: SessionAddress,
+        claims: Claims,
+    ) -> Self {
+        let seat = Arc::clone(guard.seat());
         let now = Instant::now();
         let mut active = Self {
             quota: ConnectionQuota::new(&gateway.parts.rates, now),
-            backlog: Backlog::new(Arc::clone(&gateway), Arc::clone(&session)),
-            _presence: PresenceGuard { gateway: Arc::clone(&gateway), session: Arc::clone(&session) },
+            backlog: Backlog::new(Arc::clone(&gateway), Arc::clone(&seat)),
+            _presence: PresenceGuard { gateway: Arc::clone(&gateway), seat: Arc::clone(&seat) },
             gateway,
-            session,
+            seat,
             claims,
             lanes: Arc::default(),
             cursors: Vec::new(),
@@ -124,7 +129,7 @@ impl Active {
             return Step::Close(close_for(Code::HEARTBEAT_TIMEOUT, "nothing was heard for dead_after_s"));
         }
         let stalled = Duration::from_secs(self.gateway.parts.config.stalled_s);
-        if self.session.outbox.stalled_for(now.into()).is_some_and(|since| since >= stalled) {
+        if self.seat.outbox.stalled_for(now.into()).is_some_and(|since| since >= stalled) {
             return Step::Close(close_for(Code::SLOW_CONSUMER, "the client does not read what it is sent"));
         }
         if now >= self.expires {
@@ -148,7 +153,7 @@ impl Active {
             Inbound::Bad(error) => return self.on_bad_frame(&error),
         };
         let request = envelope.request;
-        let change = change_of(envelope.frame, &self.session.user);
+        let change = change_of(envelope.frame, &self.seat.user);
         if let Verdict::Refused { retry_after } = self.quota.frame(now) {
             return self.on_flood(request, change.as_ref().ok(), retry_after);
         }
@@ -228,8 +233,8 @@ impl Active {
     /// Tells the fleet that the session is gone.
     pub(super) async fn finish(self) {
         let parts = &self.gateway.parts;
-        if let Err(error) = parts.registry.unregister(&self.session.user, &self.address).await {
-            tracing::debug!(session = self.session.id, %error, "left to expire in the registry");
+        if let Err(error) = parts.registry.unregister(&self.seat.user, &self.address).await {
+            tracing::debug!(session = self.seat.id, %error, "left to expire in the registry");
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::auth::Authenticator;
 use crate::cluster::NodeId;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
-use crate::hub::{Hub, OutboxConfig};
 use crate::ops::metrics::Metrics;
 use crate::presence::Presence;
 use crate::registry::Registry;
+use crate::roster::{OutboxConfig, Roster};
 use crate::router::Router;
 use crate::store::Store;
 use crate::transport::{Link, TransportConfig};
@@ -82,7 +82,7 @@ pub struct Parts {
     /// Rates of users and addresses, over sessions and HTTP.
     pub quota: Quota,
     /// The sessions of this process.
-    pub hub: Hub,
+    pub roster: Roster,
     /// The sessions of the fleet.
     pub registry: Arc<dyn Registry>,
     /// Takes changes.

@@ -11,11 +11,11 @@ use super::quota::Verdict;
 use super::refused::Refused;
 use super::run::close_for;
 use crate::conversation::{Ask, Reply, Submission, Wanted};
-use crate::hub::Outgoing;
+use crate::roster::Outgoing;
 
 impl Active {
     pub(super) fn on_abandon(&mut self, abandon: Abandon) -> Result<Handled, Refused> {
-        let conversation = abandon.to.conversation(&self.session.user);
+        let conversation = abandon.to.conversation(&self.seat.user);
         self.lanes.lock().abandon(conversation, abandon.temp_id);
         Ok(Handled::Later)
     }
@@ -51,21 +51,21 @@ impl Active {
                 return Ok(Handled::Fatal(close_for(Code::LIMIT_EXCEEDED, reason)));
             }
         };
-        tracing::debug!(session = self.session.id, request, %conversation, %temp_id, "change asked for");
+        tracing::debug!(session = self.seat.id, request, %conversation, %temp_id, "change asked for");
         let parts = &self.gateway.parts;
-        if let Verdict::Refused { retry_after } = parts.quota.send(&self.session.user, now) {
+        if let Verdict::Refused { retry_after } = parts.quota.send(&self.seat.user, now) {
             self.lanes.lock().answered(conversation, temp_id, attempt, true);
             return Err(Refused::rate_limited(retry_after, "sends of this user").about(conversation, temp_id));
         }
         let lanes = Arc::clone(&self.lanes);
-        let session = Arc::clone(&self.session);
+        let seat = Arc::clone(&self.seat);
         let gateway = Arc::clone(&self.gateway);
         let reply = Reply::new(move |outcome| {
             let temporary = outcome.as_ref().is_err_and(|refusal| refusal.code().temporary());
             lanes.lock().answered(conversation, temp_id, attempt, temporary);
             let seq = outcome.as_ref().ok().map(|committed| committed.seq);
             let code = outcome.as_ref().err().map(|refusal| refusal.code().0);
-            tracing::debug!(session = session.id, request, %conversation, %temp_id, seq, code, "change answered");
+            tracing::debug!(session = seat.id, request, %conversation, %temp_id, seq, code, "change answered");
             let frame = match outcome {
                 Ok(committed) => committed.ack(conversation, temp_id).into(),
                 Err(refusal) => {
@@ -73,18 +73,18 @@ impl Active {
                     Refused::from(refusal).about(conversation, temp_id).into_frame().into()
                 }
             };
-            let _ = session.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
+            let _ = seat.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
         });
         let ask = Ask {
             conversation,
             peer,
-            sender: self.session.user.clone(),
+            sender: self.seat.user.clone(),
             sender_name: self.claims.name.clone(),
-            asker: Some(self.session.at.clone()),
+            asker: Some(self.seat.at.clone()),
             temp_id,
             after,
             age_ms,
-            issued_ms: self.claims.issued_ms,
+            issued_ms: Some(self.claims.issued_ms.unwrap_or(0)),
             change,
         };
         parts.router.submit(Submission { ask, arrived: now, reply });

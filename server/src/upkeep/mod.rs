@@ -11,7 +11,7 @@ mod export;
 mod retention;
 
 pub use control::{CONTROL_SOCKET, Control, ControlError, OnDisk, Request, ask, run};
-pub use erase::{EraseError, Erased, erase, is_refused};
+pub use erase::{EraseError, Erased, erase};
 pub use export::{ExportError, Lines, export};
 pub use retention::{RetentionConfig, RetentionError, Swept, sweep};
 

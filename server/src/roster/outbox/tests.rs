@@ -29,7 +29,7 @@ fn sized(bytes: usize) -> Outgoing {
             conversation: None,
         })
     };
-    let detail = (0..=bytes).rev().find(|detail| with(*detail).bytes(Format::Binary).len() == bytes);
+    let detail = (0..=bytes).rev().find(|detail| with(*detail).bytes(Format::Binary).unwrap().len() == bytes);
     with(detail.unwrap_or_else(|| panic!("no frame has {bytes} bytes")))
 }
 
@@ -86,10 +86,10 @@ fn only_lagged(frames: &[Frame]) -> Vec<Lagged> {
 #[test]
 fn a_frame_is_encoded_once_per_format_and_shared() {
     let frame = ping(7);
-    let (first, second) = (frame.bytes(Format::Binary), frame.clone().bytes(Format::Binary));
-    assert_eq!(first.as_ptr(), second.as_ptr());
-    assert_eq!(frame.bytes(Format::Json), tern_protocol::to_json(frame.envelope()));
-    assert_eq!(frame.bytes(Format::Json).as_ptr(), frame.bytes(Format::Json).as_ptr());
+    let at = |frame: &Outgoing, format| frame.bytes(format).unwrap().as_ptr();
+    assert_eq!(at(&frame, Format::Binary), at(&frame.clone(), Format::Binary));
+    assert_eq!(frame.bytes(Format::Json).unwrap(), tern_protocol::to_json(frame.envelope().unwrap()));
+    assert_eq!(at(&frame, Format::Json), at(&frame, Format::Json));
 }
 
 #[tokio::test]
@@ -106,23 +106,23 @@ async fn replies_go_before_datagrams_entries_and_backlog() {
 }
 
 #[tokio::test]
-async fn lanes_are_taken_by_priority_leaving_out_the_ones_that_are_not_free() {
+async fn queues_are_taken_by_priority_leaving_out_the_ones_that_are_not_free() {
     let outbox = outbox(OutboxConfig::default());
     outbox.push_backlog(&ping(4)).await.unwrap();
     let _ = outbox.push_entry(conversation(1), 1, &ping(1));
     let _ = outbox.push_entry(conversation(2), 1, &ping(2));
     let _ = outbox.push_control(&ping(0));
-    let blocked = [Lane::Control, Lane::Conversation(conversation(1))];
+    let blocked = [Queue::Control, Queue::Conversation(conversation(1))];
     let mut order = Vec::new();
-    while let Some(batch) = outbox.take_lane(ALL, &mut |lane| !blocked.contains(&lane)) {
-        order.push(batch.lane);
+    while let Some(batch) = outbox.take_from(ALL, &mut |queue| !blocked.contains(&queue)) {
+        order.push(batch.queue);
         outbox.sent(batch);
     }
-    assert_eq!(order, [Lane::Conversation(conversation(2)), Lane::Backlog]);
-    let control = outbox.take_lane(ALL, &mut |_| true).unwrap();
-    assert_eq!(control.lane, Lane::Control);
-    let rest = outbox.take_lane(ALL, &mut |_| true).unwrap();
-    assert_eq!(rest.lane, Lane::Conversation(conversation(1)));
+    assert_eq!(order, [Queue::Conversation(conversation(2)), Queue::Backlog]);
+    let control = outbox.take_from(ALL, &mut |_| true).unwrap();
+    assert_eq!(control.queue, Queue::Control);
+    let rest = outbox.take_from(ALL, &mut |_| true).unwrap();
+    assert_eq!(rest.queue, Queue::Conversation(conversation(1)));
     assert_eq!(nonces(&frames(&rest)), [1]);
 }
 
@@ -148,9 +148,9 @@ fn a_take_ends_at_its_frames_and_bytes_but_never_before_the_first_frame() {
     assert_eq!(by_bytes.frames.len(), 10);
     let by_frames = outbox.take_any(TakeLimit { frames: 4, bytes: 1000 }).unwrap();
     assert_eq!(by_frames.frames.len(), 4);
-    let one = outbox.take_lane(TakeLimit { frames: 16, bytes: 10 }, &mut |_| true).unwrap();
+    let one = outbox.take_from(TakeLimit { frames: 16, bytes: 10 }, &mut |_| true).unwrap();
     assert_eq!(one.frames.len(), 1, "a larger frame is taken alone");
-    assert_eq!(outbox.take_lane(limit, &mut |_| true).unwrap().frames.len(), 5);
+    assert_eq!(outbox.take_from(limit, &mut |_| true).unwrap().frames.len(), 5);
     assert!(outbox.take_any(limit).is_none());
 }
 
@@ -216,7 +216,7 @@ fn what_the_link_holds_still_counts_until_it_is_sent() {
 fn a_batch_whose_stream_was_stopped_is_told_as_lagged() {
     let outbox = outbox(small());
     let _ = outbox.push_entry(conversation(1), 1, &ping(1));
-    let held = outbox.take_lane(ALL, &mut |_| true).unwrap();
+    let held = outbox.take_from(ALL, &mut |_| true).unwrap();
     let _ = outbox.push_entry(conversation(1), 2, &ping(2));
     outbox.lost(held);
     assert_eq!(drain(&outbox), [Lagged { conversation: conversation(1), head: 2 }.into()]);
@@ -472,14 +472,14 @@ proptest! {
                     }
                 }
                 Step::Take(true) => held.extend(outbox.take_any(SOME)),
-                Step::Take(false) => held.extend(outbox.take_lane(SOME, &mut |_| true)),
+                Step::Take(false) => held.extend(outbox.take_from(SOME, &mut |_| true)),
                 Step::Send => held.drain(..).for_each(|batch| told.send(&outbox, batch)),
                 Step::Lose => {
                     for batch in held.drain(..) {
                         told.send(&outbox, batch);
                     }
-                    let entries = |lane| matches!(lane, Lane::Conversation(_));
-                    if let Some(batch) = outbox.take_lane(SOME, &mut |lane| entries(lane)) {
+                    let entries = |queue| matches!(queue, Queue::Conversation(_));
+                    if let Some(batch) = outbox.take_from(SOME, &mut |queue| entries(queue)) {
                         outbox.lost(batch);
                     }
                 }
@@ -494,4 +494,25 @@ proptest! {
         prop_assert_eq!(outbox.unsent_bytes(), 0);
         prop_assert_eq!(told.head, pushed);
     }
+}
+
+#[test]
+fn a_frame_that_was_encoded_elsewhere_reaches_sessions_of_either_format() {
+    let here = Outgoing::new(Lagged { conversation: conversation(1), head: 9 });
+    let bytes = here.bytes(Format::Binary).unwrap();
+    let copy = Outgoing::from_binary(bytes.clone());
+    assert_eq!(copy.bytes(Format::Binary), Some(bytes));
+    assert_eq!(copy.bytes(Format::Json), here.bytes(Format::Json));
+    assert!(copy.bytes(Format::Json).unwrap().starts_with(b"{"));
+}
+
+#[test]
+fn an_entry_that_a_link_cannot_be_told_is_named_in_lagged() {
+    let outbox = Outbox::new(Format::Json, OutboxConfig::default());
+    let strange = Outgoing::from_binary(Bytes::from_static(&[2, 0xff, 0x7f]));
+    assert_eq!(outbox.push_control(&strange), Pushed::Skipped);
+    assert_eq!(outbox.push_entry(conversation(1), 7, &strange), Pushed::Lagged);
+    let batch = outbox.take_any(ALL).unwrap();
+    let lagged = Format::Json.encode(&Lagged { conversation: conversation(1), head: 7 }.into());
+    assert_eq!(batch.frames[..], [lagged]);
 }

@@ -1,4 +1,4 @@
-//! The rules of the outbox as plain data: lanes, turns, limits and what is dropped at them.
+//! The rules of the outbox as plain data: queues, turns, limits and what is dropped at them.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::{AddAssign, SubAssign};
@@ -17,7 +17,7 @@ const KEPT_FRAMES: usize = 8;
 
 /// Where a frame waits. The order is the priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
+pub enum Queue {
     /// Replies and notices.
     Control,
     /// What may be lost.
@@ -53,11 +53,11 @@ impl SubAssign<Amount> for Amount {
 #[derive(Debug)]
 #[must_use = "room is freed by handing the batch back"]
 pub struct Batch {
-    /// The lane of the first frame; of all of them, if one lane was taken.
-    pub lane: Lane,
+    /// The queue of the first frame; of all of them, if one queue was taken.
+    pub queue: Queue,
     /// The encoded frames, in order.
     pub frames: SmallVec<[Bytes; 4]>,
-    /// The newest seq that was queued when a conversation lane was taken.
+    /// The newest seq that was queued when a conversation queue was taken.
     seq_last: u64,
     control: Amount,
     entries: Amount,
@@ -65,17 +65,17 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn new(lane: Lane) -> Self {
+    fn new(queue: Queue) -> Self {
         let (control, entries, backlog) = Default::default();
-        Self { lane, frames: SmallVec::new(), seq_last: 0, control, entries, backlog }
+        Self { queue, frames: SmallVec::new(), seq_last: 0, control, entries, backlog }
     }
 
-    fn add(&mut self, lane: Lane, frame: Bytes) {
-        match lane {
-            Lane::Control => self.control += frame.len(),
-            Lane::Conversation(_) => self.entries += frame.len(),
-            Lane::Backlog => self.backlog += frame.len(),
-            Lane::Datagram => {}
+    fn add(&mut self, queue: Queue, frame: Bytes) {
+        match queue {
+            Queue::Control => self.control += frame.len(),
+            Queue::Conversation(_) => self.entries += frame.len(),
+            Queue::Backlog => self.backlog += frame.len(),
+            Queue::Datagram => {}
         }
         self.frames.push(frame);
     }
@@ -89,7 +89,7 @@ impl Batch {
 
 /// Live entries of one conversation.
 #[derive(Debug, Default)]
-struct Queue {
+struct Entries {
     frames: VecDeque<Bytes>,
     bytes: usize,
     seq_last: u64,
@@ -109,7 +109,7 @@ pub(super) struct Queues {
     config: OutboxConfig,
     control: VecDeque<Bytes>,
     datagrams: VecDeque<Bytes>,
-    conversations: HashMap<ConversationId, Queue, RandomState>,
+    conversations: HashMap<ConversationId, Entries, RandomState>,
     /// Every conversation with a queue, the next to be served first.
     turns: VecDeque<ConversationId>,
     /// Conversations whose queue was dropped, with their newest seq, until the client is told.
@@ -199,6 +199,11 @@ impl Queues {
         Pushed::Queued
     }
 
+    /// An entry that cannot be queued: the client is told that there is one.
+    pub(super) fn leave_out(&mut self, id: ConversationId, seq_last: u64) -> Pushed {
+        if self.closing.is_some() || !self.lag(id, seq_last) { Pushed::Closed } else { Pushed::Lagged }
+    }
+
     pub(super) fn push_datagram(&mut self, frame: Bytes, now: Instant) -> Pushed {
         if self.closing.is_some() {
             return Pushed::Closed;
@@ -274,36 +279,36 @@ impl Queues {
         self.control_unsent.bytes + self.entries_unsent.bytes + self.backlog_unsent.bytes
     }
 
-    pub(super) fn take_lane(
+    pub(super) fn take_from(
         &mut self,
         limit: TakeLimit,
-        free: &mut dyn FnMut(Lane) -> bool,
+        free: &mut dyn FnMut(Queue) -> bool,
         now: Instant,
     ) -> Option<Batch> {
-        let lane = self.pick(free)?;
-        let mut batch = Batch::new(lane);
-        if let Lane::Conversation(id) = lane {
+        let queue = self.pick(free)?;
+        let mut batch = Batch::new(queue);
+        if let Queue::Conversation(id) = queue {
             batch.seq_last = self.conversations.get(&id).map_or(0, |queue| queue.seq_last);
         }
-        while self.front_len(lane).is_some_and(|len| batch.fits(len, limit)) {
-            self.pop_into(&mut batch, lane);
+        while self.front_len(queue).is_some_and(|len| batch.fits(len, limit)) {
+            self.pop_into(&mut batch, queue);
         }
-        self.end_turn(lane);
+        self.end_turn(queue);
         self.progress = now;
         Some(batch)
     }
 
     pub(super) fn take_any(&mut self, limit: TakeLimit, now: Instant) -> Option<Batch> {
         let mut batch: Option<Batch> = None;
-        while let Some(lane) = self.pick(&mut |_| true) {
-            let started = batch.get_or_insert_with(|| Batch::new(lane));
-            let later = lane == Lane::Backlog && started.lane != Lane::Backlog;
-            let len = self.front_len(lane).unwrap_or(0);
+        while let Some(queue) = self.pick(&mut |_| true) {
+            let started = batch.get_or_insert_with(|| Batch::new(queue));
+            let later = queue == Queue::Backlog && started.queue != Queue::Backlog;
+            let len = self.front_len(queue).unwrap_or(0);
             if later || !started.fits(len, limit) {
                 break;
             }
-            self.pop_into(started, lane);
-            self.end_turn(lane);
+            self.pop_into(started, queue);
+            self.end_turn(queue);
         }
         if batch.is_some() {
             self.progress = now;
@@ -320,7 +325,7 @@ impl Queues {
 
     pub(super) fn lose(&mut self, batch: &Batch, now: Instant) {
         self.settle(batch, now);
-        if let (Lane::Conversation(id), None) = (batch.lane, &self.closing) {
+        if let (Queue::Conversation(id), None) = (batch.queue, &self.closing) {
             self.lag(id, batch.seq_last);
         }
     }
@@ -370,35 +375,35 @@ impl Queues {
         true
     }
 
-    /// The first lane in order of priority that has frames and is free. A conversation that is
+    /// The first queue in order of priority that has frames and is free. A conversation that is
     /// picked stands first in `turns` afterwards.
-    fn pick(&mut self, free: &mut dyn FnMut(Lane) -> bool) -> Option<Lane> {
+    fn pick(&mut self, free: &mut dyn FnMut(Queue) -> bool) -> Option<Queue> {
         let control = !self.control.is_empty() || !self.lagged.is_empty();
-        if control && free(Lane::Control) {
-            return Some(Lane::Control);
+        if control && free(Queue::Control) {
+            return Some(Queue::Control);
         }
-        if !self.datagrams.is_empty() && free(Lane::Datagram) {
-            return Some(Lane::Datagram);
+        if !self.datagrams.is_empty() && free(Queue::Datagram) {
+            return Some(Queue::Datagram);
         }
         for _ in 0..self.turns.len() {
             let id = self.turns[0];
-            if free(Lane::Conversation(id)) {
-                return Some(Lane::Conversation(id));
+            if free(Queue::Conversation(id)) {
+                return Some(Queue::Conversation(id));
             }
             self.turns.rotate_left(1);
         }
-        (!self.backlog.is_empty() && free(Lane::Backlog)).then_some(Lane::Backlog)
+        (!self.backlog.is_empty() && free(Queue::Backlog)).then_some(Queue::Backlog)
     }
 
-    fn front_len(&mut self, lane: Lane) -> Option<usize> {
-        if lane == Lane::Control && self.control.is_empty() {
+    fn front_len(&mut self, queue: Queue) -> Option<usize> {
+        if queue == Queue::Control && self.control.is_empty() {
             self.queue_lagged();
         }
-        match lane {
-            Lane::Control => self.control.front(),
-            Lane::Datagram => self.datagrams.front(),
-            Lane::Conversation(id) => self.conversations.get(&id)?.frames.front(),
-            Lane::Backlog => self.backlog.front(),
+        match queue {
+            Queue::Control => self.control.front(),
+            Queue::Datagram => self.datagrams.front(),
+            Queue::Conversation(id) => self.conversations.get(&id)?.frames.front(),
+            Queue::Backlog => self.backlog.front(),
         }
         .map(Bytes::len)
     }
@@ -412,25 +417,25 @@ impl Queues {
         self.control.push_back(frame);
     }
 
-    fn pop_into(&mut self, batch: &mut Batch, lane: Lane) {
-        let frame = match lane {
-            Lane::Control => pop(&mut self.control),
-            Lane::Datagram => pop(&mut self.datagrams),
-            Lane::Backlog => pop(&mut self.backlog),
-            Lane::Conversation(id) => self.conversations.get_mut(&id).and_then(|queue| {
+    fn pop_into(&mut self, batch: &mut Batch, queue: Queue) {
+        let frame = match queue {
+            Queue::Control => pop(&mut self.control),
+            Queue::Datagram => pop(&mut self.datagrams),
+            Queue::Backlog => pop(&mut self.backlog),
+            Queue::Conversation(id) => self.conversations.get_mut(&id).and_then(|queue| {
                 let frame = queue.frames.pop_front()?;
                 queue.bytes -= frame.len();
                 Some(frame)
             }),
         };
         if let Some(frame) = frame {
-            batch.add(lane, frame);
+            batch.add(queue, frame);
         }
     }
 
     /// A conversation that was served goes to the end of the line, or leaves it.
-    fn end_turn(&mut self, lane: Lane) {
-        let Lane::Conversation(id) = lane else { return };
+    fn end_turn(&mut self, queue: Queue) {
+        let Queue::Conversation(id) = queue else { return };
         self.turns.pop_front();
         if self.conversations.get(&id).is_some_and(|queue| queue.frames.is_empty()) {
             self.conversations.remove(&id);

@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tern_protocol::{Close, ConversationId, Envelope};
+use tern_protocol::{Close, ConversationId, Decoder, Envelope, Incoming};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use queues::{Batch, Lane};
+pub use queues::{Batch, Queue};
 use queues::{Queues, Room};
 
 /// How frames are written on a link.
@@ -31,7 +31,8 @@ pub enum Format {
 }
 
 impl Format {
-    fn encode(self, envelope: &Envelope) -> Bytes {
+    /// A frame in this format.
+    pub fn encode(self, envelope: &Envelope) -> Bytes {
         match self {
             Self::Binary => tern_protocol::encode(envelope).into(),
             Self::Json => tern_protocol::to_json(envelope).into(),
@@ -44,32 +45,59 @@ impl Format {
 #[derive(Clone, Debug)]
 pub struct Outgoing(Arc<Encodings>);
 
-#[derive(Debug)]
+/// Made of a frame or of its binary form; whatever else is asked for is made of that.
+#[derive(Debug, Default)]
 struct Encodings {
-    envelope: Envelope,
+    /// `None` inside: the binary form is no frame of this version.
+    envelope: OnceLock<Option<Envelope>>,
     binary: OnceLock<Bytes>,
-    json: OnceLock<Bytes>,
+    json: OnceLock<Option<Bytes>>,
 }
 
 impl Outgoing {
     /// Wraps a frame.
     pub fn new(frame: impl Into<Envelope>) -> Self {
-        let envelope = frame.into();
-        Self(Arc::new(Encodings { envelope, binary: OnceLock::new(), json: OnceLock::new() }))
+        let envelope = OnceLock::from(Some(frame.into()));
+        Self(Arc::new(Encodings { envelope, ..Encodings::default() }))
     }
 
-    /// The frame.
-    pub fn envelope(&self) -> &Envelope {
-        &self.0.envelope
+    /// A frame that was encoded elsewhere, as one binary frame with its length. It is decoded only if a
+    /// JSON session is to have it.
+    pub fn from_binary(frame: Bytes) -> Self {
+        Self(Arc::new(Encodings { binary: frame.into(), ..Encodings::default() }))
     }
 
-    /// Its bytes in a format; the first call for a format encodes, later ones share.
-    pub fn bytes(&self, format: Format) -> Bytes {
-        let cell = match format {
-            Format::Binary => &self.0.binary,
-            Format::Json => &self.0.json,
+    /// The frame; `None` if its bytes are none that this version knows.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        let decode = || {
+            let mut decoder = Decoder::default();
+            decoder.extend(self.0.binary.get()?);
+            match decoder.next() {
+                Ok(Some(Incoming::Frame(envelope))) => Some(envelope),
+                other => {
+                    tracing::error!(?other, "a frame from elsewhere cannot be read");
+                    None
+                }
+            }
         };
-        cell.get_or_init(|| format.encode(&self.0.envelope)).clone()
+        self.0.envelope.get_or_init(decode).as_ref()
+    }
+
+    /// Its bytes in a format; the first call for a format encodes, later ones share. `None` if it was
+    /// encoded elsewhere and cannot be told in this format.
+    pub fn bytes(&self, format: Format) -> Option<Bytes> {
+        match format {
+            Format::Json => {
+                self.0.json.get_or_init(|| self.envelope().map(|frame| format.encode(frame))).clone()
+            }
+            Format::Binary => match self.0.binary.get() {
+                Some(bytes) => Some(bytes.clone()),
+                None => {
+                    let bytes = format.encode(self.envelope()?);
+                    Some(self.0.binary.get_or_init(|| bytes).clone())
+                }
+            },
+        }
     }
 }
 
@@ -115,6 +143,8 @@ pub enum Pushed {
     /// It was dropped, and so was everything of its conversation that waited; the client will be
     /// told by one `Lagged` frame.
     Lagged,
+    /// It cannot be told in the format of this link.
+    Skipped,
     /// The outbox is closed.
     Closed,
 }
@@ -140,7 +170,7 @@ pub struct Outbox {
     queues: Mutex<Queues>,
     /// Wakes the one writer.
     work: Notify,
-    /// Wakes those who wait for room in the backlog lane.
+    /// Wakes those who wait for room in the backlog.
     room: Notify,
 }
 
@@ -160,7 +190,7 @@ impl Outbox {
     /// goes to replies: waiting entries are dropped (and named in `Lagged`); without any, the
     /// outbox closes itself with SLOW_CONSUMER.
     pub fn push_control(&self, frame: &Outgoing) -> Pushed {
-        let bytes = frame.bytes(self.format);
+        let Some(bytes) = frame.bytes(self.format) else { return Pushed::Skipped };
         self.push(|queues, now| queues.push_control(bytes, now))
     }
 
@@ -168,21 +198,24 @@ impl Outbox {
     /// room, the conversation with most bytes waiting (perhaps this one) loses its queue and is
     /// named in one `Lagged` frame with its newest seq.
     pub fn push_entry(&self, conversation: ConversationId, seq_last: u64, frame: &Outgoing) -> Pushed {
-        let bytes = frame.bytes(self.format);
-        self.push(|queues, now| queues.push_entry(conversation, seq_last, bytes, now))
+        match frame.bytes(self.format) {
+            Some(bytes) => self.push(|queues, now| queues.push_entry(conversation, seq_last, bytes, now)),
+            // The log has it, and the client asks for it.
+            None => self.push(|queues, _| queues.leave_out(conversation, seq_last)),
+        }
     }
 
     /// Queues what may be lost; the newest are kept. A datagram on links that have datagrams,
     /// else a frame.
     pub fn push_datagram(&self, frame: &Outgoing) -> Pushed {
-        let bytes = frame.bytes(self.format);
+        let Some(bytes) = frame.bytes(self.format) else { return Pushed::Skipped };
         self.push(|queues, now| queues.push_datagram(bytes, now))
     }
 
     /// Queues catch-up or history behind everything else, waiting for room. Cancel-safe: a
     /// cancelled push was not queued.
     pub async fn push_backlog(&self, frame: &Outgoing) -> Result<(), Closed> {
-        let bytes = frame.bytes(self.format);
+        let Some(bytes) = frame.bytes(self.format) else { return Ok(()) };
         loop {
             // Made before looking: it hears of room made in between.
             let room = self.room.notified();
@@ -245,12 +278,12 @@ impl Outbox {
         self.work.notified().await;
     }
 
-    /// Takes frames of one lane: the first in order of priority that has any and is `free`.
-    pub fn take_lane(&self, limit: TakeLimit, free: &mut dyn FnMut(Lane) -> bool) -> Option<Batch> {
-        self.queues.lock().take_lane(limit, free, Instant::now())
+    /// Takes frames of one queue: the first in order of priority that has any and is `free`.
+    pub fn take_from(&self, limit: TakeLimit, free: &mut dyn FnMut(Queue) -> bool) -> Option<Batch> {
+        self.queues.lock().take_from(limit, free, Instant::now())
     }
 
-    /// Takes frames of all lanes in the order of priority, one of each conversation in turn.
+    /// Takes frames of all queues in the order of priority, one of each conversation in turn.
     /// Backlog is taken only when nothing else waits.
     pub fn take_any(&self, limit: TakeLimit) -> Option<Batch> {
         self.queues.lock().take_any(limit, Instant::now())
@@ -262,7 +295,7 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
-    /// The frames of one lane will not arrive (the client stopped their stream): their room is
+    /// The frames of one queue will not arrive (the client stopped their stream): their room is
     /// free again and their conversation is named in `Lagged`.
     pub fn lost(&self, batch: Batch) {
         self.queues.lock().lose(&batch, Instant::now());

@@ -1,4 +1,4 @@
-//! The sessions of this process: who is connected here, and the outbox of each.
+//! Who is connected here: a seat for each session of this process, with its outbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -21,7 +21,7 @@ const SHARDS: usize = 32;
 const TIMED_MAX: usize = 64;
 
 /// One live session, as the rest of the server sees it.
-pub struct Session {
+pub struct Seat {
     /// Its number on this node.
     pub id: u64,
     /// The same for the whole fleet.
@@ -35,7 +35,7 @@ pub struct Session {
     timed: Mutex<VecDeque<(ConversationId, u64, Instant)>>,
 }
 
-impl Session {
+impl Seat {
     /// A session with nothing to measure yet.
     pub fn new(at: SessionRef, user: UserId, device: DeviceId, outbox: Arc<Outbox>) -> Self {
         Self { id: at.session, at, user, device, outbox, timed: Mutex::default() }
@@ -62,77 +62,82 @@ impl Session {
     }
 }
 
-type Sessions = SmallVec<[Arc<Session>; 2]>;
+type Seats = SmallVec<[Arc<Seat>; 2]>;
 
 /// The sessions of this process by user. Cheap to clone.
 #[derive(Clone)]
-pub struct Hub {
+pub struct Roster {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    shards: Vec<RwLock<HashMap<UserId, Sessions>>>,
+    shards: Vec<RwLock<HashMap<UserId, Seats>>>,
     hasher: foldhash::fast::RandomState,
 }
 
-impl Default for Hub {
+impl Default for Roster {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         Self { inner: Arc::new(Inner { shards, hasher: foldhash::fast::RandomState::default() }) }
     }
 }
 
-/// A registered session; dropping it is the only way to unregister.
-pub struct HubGuard {
-    hub: Hub,
-    session: Arc<Session>,
+/// A taken seat; dropping it is the only way to leave it.
+pub struct SeatGuard {
+    roster: Roster,
+    seat: Arc<Seat>,
 }
 
-impl HubGuard {
-    /// The session.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
+impl SeatGuard {
+    /// The seat.
+    pub fn seat(&self) -> &Arc<Seat> {
+        &self.seat
     }
 }
 
-impl Drop for HubGuard {
+impl Drop for SeatGuard {
     fn drop(&mut self) {
-        let mut shard = self.hub.shard(&self.session.user).write();
-        if let Some(sessions) = shard.get_mut(&self.session.user) {
-            sessions.retain(|session| session.id != self.session.id);
-            if sessions.is_empty() {
-                shard.remove(&self.session.user);
+        let mut shard = self.roster.shard(&self.seat.user).write();
+        if let Some(seats) = shard.get_mut(&self.seat.user) {
+            seats.retain(|seat| seat.id != self.seat.id);
+            if seats.is_empty() {
+                shard.remove(&self.seat.user);
             }
         }
     }
 }
 
-impl Hub {
-    /// Adds a session. Says which is the user's oldest if there are now more than `sessions_max`.
-    pub fn register(&self, session: Session, sessions_max: usize) -> (HubGuard, Option<Arc<Session>>) {
-        let session = Arc::new(session);
-        let mut shard = self.shard(&session.user).write();
-        let sessions = shard.entry(session.user.clone()).or_default();
-        sessions.push(Arc::clone(&session));
-        let replaced = (sessions.len() > sessions_max).then(|| Arc::clone(&sessions[0]));
+impl Roster {
+    /// Gives a session its seat. Says which is the user's oldest if there are now more than `seats_max`.
+    pub fn register(&self, seat: Seat, seats_max: usize) -> (SeatGuard, Option<Arc<Seat>>) {
+        let seat = Arc::new(seat);
+        let mut shard = self.shard(&seat.user).write();
+        let seats = shard.entry(seat.user.clone()).or_default();
+        seats.push(Arc::clone(&seat));
+        let replaced = (seats.len() > seats_max).then(|| Arc::clone(&seats[0]));
         drop(shard);
-        (HubGuard { hub: self.clone(), session }, replaced)
+        (SeatGuard { roster: self.clone(), seat }, replaced)
     }
 
-    /// Adds the sessions of a user to `into`.
-    pub fn sessions_of(&self, user: &UserId, into: &mut Vec<Arc<Session>>) {
-        if let Some(sessions) = self.shard(user).read().get(user) {
-            into.extend(sessions.iter().cloned());
+    /// Adds the seats of a user to `into`.
+    pub fn seats_of(&self, user: &UserId, into: &mut Vec<Arc<Seat>>) {
+        if let Some(seats) = self.shard(user).read().get(user) {
+            into.extend(seats.iter().cloned());
         }
     }
 
+    /// Whether the user has a session here.
+    pub fn is_here(&self, user: &UserId) -> bool {
+        self.shard(user).read().contains_key(user)
+    }
+
     /// Every session of this process.
-    pub fn all(&self) -> Vec<Arc<Session>> {
+    pub fn all(&self) -> Vec<Arc<Seat>> {
         let shards = self.inner.shards.iter();
         shards.flat_map(|shard| shard.read().values().flatten().cloned().collect::<Vec<_>>()).collect()
     }
 
-    fn shard(&self, user: &UserId) -> &RwLock<HashMap<UserId, Sessions>> {
+    fn shard(&self, user: &UserId) -> &RwLock<HashMap<UserId, Seats>> {
         &self.inner.shards[self.inner.hasher.hash_one(user) as usize % SHARDS]
     }
 }
@@ -142,51 +147,51 @@ mod tests {
     use super::*;
     use crate::cluster::NodeId;
 
-    fn session(id: u64, user: &str) -> Session {
+    fn seat(id: u64, user: &str) -> Seat {
         let device = DeviceId::new("phone").unwrap();
         let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
         let at = SessionRef { node: NodeId::new("here").unwrap(), boot: 1, session: id };
-        Session::new(at, UserId::new(user).unwrap(), device, outbox)
+        Seat::new(at, UserId::new(user).unwrap(), device, outbox)
     }
 
-    fn ids(hub: &Hub, user: &str) -> Vec<u64> {
-        let mut sessions = Vec::new();
-        hub.sessions_of(&UserId::new(user).unwrap(), &mut sessions);
-        sessions.iter().map(|session| session.id).collect()
+    fn ids(roster: &Roster, user: &str) -> Vec<u64> {
+        let mut seats = Vec::new();
+        roster.seats_of(&UserId::new(user).unwrap(), &mut seats);
+        seats.iter().map(|seat| seat.id).collect()
     }
 
     #[test]
     fn a_dropped_guard_removes_exactly_its_session() {
-        let hub = Hub::default();
-        let (first, _) = hub.register(session(1, "alice"), 20);
-        let (_second, _) = hub.register(session(2, "alice"), 20);
-        assert_eq!(ids(&hub, "alice"), [1, 2]);
+        let roster = Roster::default();
+        let (first, _) = roster.register(seat(1, "alice"), 20);
+        let (_second, _) = roster.register(seat(2, "alice"), 20);
+        assert_eq!(ids(&roster, "alice"), [1, 2]);
         drop(first);
-        assert_eq!(ids(&hub, "alice"), [2]);
+        assert_eq!(ids(&roster, "alice"), [2]);
     }
 
     #[test]
     fn one_session_too_many_names_the_oldest() {
-        let hub = Hub::default();
-        let (_first, none) = hub.register(session(1, "alice"), 2);
-        let (_second, none_again) = hub.register(session(2, "alice"), 2);
+        let roster = Roster::default();
+        let (_first, none) = roster.register(seat(1, "alice"), 2);
+        let (_second, none_again) = roster.register(seat(2, "alice"), 2);
         assert!(none.is_none() && none_again.is_none());
-        let (_third, replaced) = hub.register(session(3, "alice"), 2);
-        assert_eq!(replaced.map(|session| session.id), Some(1));
+        let (_third, replaced) = roster.register(seat(3, "alice"), 2);
+        assert_eq!(replaced.map(|seat| seat.id), Some(1));
     }
 
     #[test]
     fn an_ack_measures_each_entry_once() {
-        let hub_session = session(1, "alice");
+        let seat = seat(1, "alice");
         let conversation = ConversationId::from_bytes([1; 16]);
         for seq in 1..=3 {
-            hub_session.delivered(conversation, seq, Instant::now());
+            seat.delivered(conversation, seq, Instant::now());
         }
         let mut measured = 0;
-        hub_session.acked(conversation, 2, |_| measured += 1);
-        hub_session.acked(conversation, 2, |_| measured += 1);
+        seat.acked(conversation, 2, |_| measured += 1);
+        seat.acked(conversation, 2, |_| measured += 1);
         assert_eq!(measured, 2);
-        hub_session.acked(conversation, 9, |_| measured += 1);
+        seat.acked(conversation, 9, |_| measured += 1);
         assert_eq!(measured, 3);
     }
 }
