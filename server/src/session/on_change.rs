@@ -84,7 +84,7 @@ impl Active {
             temp_id,
             after,
             age_ms,
-            issued_ms: self.claims.issued_ms,
+            issued_ms: Some(self.claims.issued_ms.unwrap_or(0)),
             change,
         };
         parts.router.submit(Submission { ask, arrived: now, reply });

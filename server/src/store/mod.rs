@@ -13,11 +13,13 @@ use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, Temp
 
 mod answers;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod embedded;
 mod inbox;
 mod intents;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod shaky;
 mod upkeep;
 mod users;
 
