@@ -1,5 +1,10 @@
 //! Rules of the code base that would otherwise be said in review, each with its reason.
 
+#[path = "tidy/graph.rs"]
+mod graph;
+#[path = "tidy/scan.rs"]
+mod scan;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -158,6 +163,31 @@ fn modules_depend_downwards_only() {
             (Some(above), Some(below)) if above < below => {}
             (Some(_), Some(_)) => faults.push(format!("{from} uses {to} ({})", path.display())),
             _ => {}
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Where crates have their files.
+const CRATES: &[&str] =
+    &["protocol/src", "certs/src", "client-sdk/rust/src", "server/src", "loadtest/src", "tests/src"];
+
+/// Two files that use each other are one room with two doors: neither can be read, tested or replaced
+/// alone. The same is true of a longer ring.
+#[test]
+fn files_do_not_use_each_other() {
+    let sources = sources();
+    let mut faults = Vec::new();
+    for dir in CRATES {
+        let inside = sources.iter().filter_map(|(path, text)| Some((path.strip_prefix(dir).ok()?, text.as_str())));
+        let graph = graph::Graph::new(inside.filter(|(path, _)| !is_test(path)));
+        let uses = graph.uses();
+        for ring in graph::rings(&uses) {
+            faults.push(format!("in {dir}, {} files use each other:", ring.len()));
+            for file in &ring {
+                let others: Vec<_> = uses[file].intersection(&ring).map(|path| path.display().to_string()).collect();
+                faults.push(format!("    {} uses {}", file.display(), others.join(", ")));
+            }
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
