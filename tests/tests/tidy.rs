@@ -179,13 +179,15 @@ fn files_do_not_use_each_other() {
     let sources = sources();
     let mut faults = Vec::new();
     for dir in CRATES {
-        let inside = sources.iter().filter_map(|(path, text)| Some((path.strip_prefix(dir).ok()?, text.as_str())));
+        let inside =
+            sources.iter().filter_map(|(path, text)| Some((path.strip_prefix(dir).ok()?, text.as_str())));
         let graph = graph::Graph::new(inside.filter(|(path, _)| !is_test(path)));
         let uses = graph.uses();
         for ring in graph::rings(&uses) {
             faults.push(format!("in {dir}, {} files use each other:", ring.len()));
             for file in &ring {
-                let others: Vec<_> = uses[file].intersection(&ring).map(|path| path.display().to_string()).collect();
+                let others: Vec<_> =
+                    uses[file].intersection(&ring).map(|path| path.display().to_string()).collect();
                 faults.push(format!("    {} uses {}", file.display(), others.join(", ")));
             }
         }

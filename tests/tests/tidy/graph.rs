@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::scan::{Scan, Words, scan};
 
 /// The files of one crate by their module paths; the root is the empty path.
-pub struct Graph {
+pub(crate) struct Graph {
     modules: BTreeMap<Words, Module>,
 }
 
@@ -18,13 +18,13 @@ struct Module {
 /// What a path leads to.
 enum Target {
     Module(Words),
-    /// Something that this module defines.
-    Item(Words),
+    /// Something that this module defines, by its name.
+    Item(Words, String),
 }
 
 impl Graph {
     /// Of a crate's files, given relative to its `src`. Files that exist for tests only are left out.
-    pub fn new<'a>(files: impl IntoIterator<Item = (&'a Path, &'a str)>) -> Self {
+    pub(crate) fn new<'a>(files: impl IntoIterator<Item = (&'a Path, &'a str)>) -> Self {
         let mut modules: BTreeMap<Words, Module> = files
             .into_iter()
             .map(|(file, text)| (module_path(file), Module { file: file.to_owned(), scan: scan(text) }))
@@ -37,28 +37,30 @@ impl Graph {
         Self { modules }
     }
 
-    /// Each file with the files it uses. A file that uses what an ancestor of its module defines does
-    /// not count: `mod.rs` holds the words that its parts share and calls the parts.
-    pub fn uses(&self) -> BTreeMap<&Path, BTreeSet<&Path>> {
+    /// Each file with the files it uses. A part may use the types and constants of the modules it is in:
+    /// `mod.rs` holds the words that its parts share. To call its functions is a use: the module calls its
+    /// parts, and so both would call each other.
+    pub(crate) fn uses(&self) -> BTreeMap<&Path, BTreeSet<&Path>> {
         let mut found: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
         for (path, module) in &self.modules {
-            for target in self.targets(path, &module.scan) {
-                let used = &self.modules[&target].file;
-                if *used != module.file && !(path.starts_with(&target)) {
-                    found.entry(&module.file).or_default().insert(used);
+            for (target, name) in self.targets(path, &module.scan) {
+                let used = &self.modules[&target];
+                let word_of_its_module = path.starts_with(&target) && !used.scan.functions.contains(&name);
+                if used.file != module.file && !word_of_its_module {
+                    found.entry(&module.file).or_default().insert(&used.file);
                 }
             }
         }
         found
     }
 
-    /// The modules in which that is defined which a file names.
-    fn targets(&self, from: &Words, scan: &Scan) -> BTreeSet<Words> {
+    /// What a file names: the modules that define it, and its name there.
+    fn targets(&self, from: &Words, scan: &Scan) -> BTreeSet<(Words, String)> {
         let mut found = BTreeSet::new();
         for words in scan.used_imports.iter().chain(&scan.paths) {
             match self.resolve(from, words, &mut BTreeSet::new()) {
-                Some(Target::Item(module)) => {
-                    found.insert(module);
+                Some(Target::Item(module, name)) => {
+                    found.insert((module, name));
                 }
                 // The name of a module alone uses nothing of it.
                 Some(Target::Module(_)) | None => {}
@@ -67,7 +69,12 @@ impl Graph {
         found
     }
 
-    fn resolve(&self, from: &Words, words: &[String], seen: &mut BTreeSet<(Words, String)>) -> Option<Target> {
+    fn resolve(
+        &self,
+        from: &Words,
+        words: &[String],
+        seen: &mut BTreeSet<(Words, String)>,
+    ) -> Option<Target> {
         let mut at = from.clone();
         let mut words = words.iter();
         let mut first = true;
@@ -83,7 +90,7 @@ impl Graph {
                     Some(Target::Module(next)) => at = next,
                     Some(item) => return Some(item),
                     None if first => return None, // another crate, a local name
-                    None => return Some(Target::Item(at)),
+                    None => return Some(Target::Item(at, name.to_owned())),
                 },
             }
             first = false;
@@ -101,7 +108,7 @@ impl Graph {
         }
         let scan = &self.modules.get(module)?.scan;
         if scan.items.contains(name) {
-            return Some(Target::Item(module.clone()));
+            return Some(Target::Item(module.clone(), name.to_owned()));
         }
         if let Some(import) = scan.imports.get(name) {
             return self.resolve(module, import, seen);
@@ -113,7 +120,7 @@ impl Graph {
                 return Some(found);
             }
         }
-        scan.made.contains(name).then(|| Target::Item(module.clone()))
+        scan.made.contains(name).then(|| Target::Item(module.clone(), name.to_owned()))
     }
 }
 
@@ -121,7 +128,9 @@ impl Graph {
 fn module_path(file: &Path) -> Words {
     let mut words: Words =
         file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    if words.len() == 1 && ["lib", "main"].contains(&words[0].as_str()) || words.last().is_some_and(|w| w == "mod") {
+    if words.len() == 1 && ["lib", "main"].contains(&words[0].as_str())
+        || words.last().is_some_and(|w| w == "mod")
+    {
         words.pop();
     }
     words
@@ -132,8 +141,9 @@ fn child(path: &[String], name: &str) -> Words {
 }
 
 /// Sets of files each of which can be reached from each other by uses. A pair is a ring of two.
-pub fn rings<'a>(uses: &BTreeMap<&'a Path, BTreeSet<&'a Path>>) -> Vec<BTreeSet<&'a Path>> {
-    let reached: BTreeMap<&Path, BTreeSet<&Path>> = uses.keys().map(|file| (*file, reach(uses, file))).collect();
+pub(crate) fn rings<'a>(uses: &BTreeMap<&'a Path, BTreeSet<&'a Path>>) -> Vec<BTreeSet<&'a Path>> {
+    let reached: BTreeMap<&Path, BTreeSet<&Path>> =
+        uses.keys().map(|file| (*file, reach(uses, file))).collect();
     let mut found: Vec<BTreeSet<&Path>> = Vec::new();
     for (file, others) in &reached {
         if !others.contains(file) || found.iter().any(|ring| ring.contains(file)) {
@@ -183,7 +193,11 @@ mod tests {
         let store = ("store/mod.rs", "mod model; mod disk; pub use model::{Log, Entry as Line};");
         let model = ("store/model.rs", "pub struct Log; pub struct Entry;");
         let disk = ("store/disk.rs", "use super::{Line, model}; fn f() -> model::Log { crate::store::Log }");
-        for a in ["use crate::Log;", "use crate::store::{self, Line}; fn f(_: store::Log) {}", "fn f() { crate::store::Line::new() }"] {
+        for a in [
+            "use crate::Log;",
+            "use crate::store::{self, Line}; fn f(_: store::Log) {}",
+            "fn f() { crate::store::Line::new() }",
+        ] {
             let found = uses(&[lib, ("a.rs", a), store, model, disk]);
             assert_eq!(found, "a.rs>store/model.rs store/disk.rs>store/model.rs", "{a}");
         }
@@ -202,9 +216,15 @@ mod tests {
     #[test]
     fn names_come_through_stars_and_macros() {
         let lib = ("lib.rs", "mod a; mod b; mod c; pub use b::*;");
-        let b = ("b.rs", "id! { Name, 7 } macro_rules! id { ($n:ident, $m:literal) => { struct $n; enum Kind {} }; }");
+        let b = (
+            "b.rs",
+            "id! { Name, 7 } macro_rules! id { ($n:ident, $m:literal) => { struct $n; enum Kind {} }; }",
+        );
         assert_eq!(uses(&[lib, ("a.rs", "use crate::{Name, Kind};"), b, ("c.rs", "")]), "a.rs>b.rs");
-        assert_eq!(uses(&[lib, ("a.rs", "use super::b::*; fn f() -> Name { g() }"), b, ("c.rs", "")]), "a.rs>b.rs");
+        assert_eq!(
+            uses(&[lib, ("a.rs", "use super::b::*; fn f() -> Name { g() }"), b, ("c.rs", "")]),
+            "a.rs>b.rs"
+        );
         assert_eq!(uses(&[lib, ("a.rs", "use crate::c::*; pub struct Name;"), b, ("c.rs", "")]), "");
     }
 
@@ -225,7 +245,13 @@ mod tests {
         let quic = ("link/quic.rs", "use super::{Link, Tls}; use crate::Word; pub struct Quic;");
         let tls = ("link/tls.rs", "pub struct Tls;");
         assert_eq!(uses(&[lib, link, quic, tls]), "link/mod.rs>link/quic.rs link/quic.rs>link/tls.rs");
-        let tls = ("link/tls.rs", "use super::quic::Quic; pub struct Tls;");
-        assert_eq!(rings_of(&[lib, link, quic, tls]), [2]);
+        let turned = ("link/tls.rs", "use super::quic::Quic; pub struct Tls;");
+        assert_eq!(rings_of(&[lib, link, quic, turned]), [2]);
+        let link = (
+            "link/mod.rs",
+            "mod quic; mod tls; pub use tls::Tls; pub struct Link(quic::Quic); pub(self) fn go() {}",
+        );
+        let caller = ("link/quic.rs", "use super::Link; pub struct Quic; fn f() { super::go() }");
+        assert_eq!(rings_of(&[lib, link, caller, tls]), [2], "to call the module is a way back up");
     }
 }

@@ -3,31 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A path as it is written: `crate::store::Log` is `["crate", "store", "Log"]`.
-pub type Words = Vec<String>;
+pub(crate) type Words = Vec<String>;
 
 /// What one file says about other modules. Code that is compiled for tests only is left out.
 #[derive(Debug, Default)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// Items that it defines at its top.
-    pub items: BTreeSet<String>,
+    pub(crate) items: BTreeSet<String>,
+    /// Those of them that are functions.
+    pub(crate) functions: BTreeSet<String>,
     /// Words given to macros at its top: maybe items that these make.
-    pub made: BTreeSet<String>,
+    pub(crate) made: BTreeSet<String>,
     /// Names that it imports or exports again, with what they stand for.
-    pub imports: BTreeMap<String, Words>,
+    pub(crate) imports: BTreeMap<String, Words>,
     /// What it imports with a star.
-    pub globs: Vec<Words>,
+    pub(crate) globs: Vec<Words>,
     /// Imports that are uses even if no word of the code names them: all that are not exports.
-    pub used_imports: Vec<Words>,
+    pub(crate) used_imports: Vec<Words>,
     /// Paths in the code.
-    pub paths: Vec<Words>,
+    pub(crate) paths: Vec<Words>,
     /// Modules that exist for tests only.
-    pub test_modules: BTreeSet<String>,
+    pub(crate) test_modules: BTreeSet<String>,
 }
 
 const ITEM_WORDS: [&str; 8] = ["struct", "enum", "union", "trait", "type", "fn", "const", "static"];
 
 /// Scans the text of a file.
-pub fn scan(text: &str) -> Scan {
+pub(crate) fn scan(text: &str) -> Scan {
     let mut found = Scan::default();
     let tokens = tokens(text);
     let mut at = 0;
@@ -63,6 +65,9 @@ pub fn scan(text: &str) -> Scan {
                 if ITEM_WORDS.contains(&word) && (depth == 0 || in_rules) && is_word(next) {
                     if depth == 0 || !["fn", "const", "type"].contains(&word) {
                         found.items.insert(next.to_owned());
+                        if word == "fn" {
+                            found.functions.insert(next.to_owned());
+                        }
                     }
                 } else if in_rules && depth > 0 {
                     found.made.insert(word.to_owned());
@@ -86,7 +91,9 @@ pub fn scan(text: &str) -> Scan {
 fn path(tokens: &[String], start: usize) -> Words {
     let mut words = vec![tokens[start].clone()];
     let mut at = start + 1;
-    while tokens.get(at).is_some_and(|sep| sep == "::") && tokens.get(at + 1).is_some_and(|word| is_word(word)) {
+    while tokens.get(at).is_some_and(|sep| sep == "::")
+        && tokens.get(at + 1).is_some_and(|word| is_word(word))
+    {
         words.push(tokens[at + 1].clone());
         at += 2;
     }
