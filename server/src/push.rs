@@ -14,8 +14,18 @@ use crate::clock::unix_ms;
 use crate::delivery::Delivery;
 use crate::events::{Events, EventsError, PushEvent};
 use crate::ops::metrics::Metrics;
-use crate::store::{Conversation, Intent, Order, PageLimit, Store, StoreError};
+use crate::store::{Conversation, INTENT_SHARDS, Intent, Order, PageLimit, Store, StoreError};
 
+/// One node works all shards.
+const ALL_SHARDS: [u8; INTENT_SHARDS] = {
+    let mut shards = [0; INTENT_SHARDS];
+    let mut shard = 0;
+    while shard < INTENT_SHARDS {
+        shards[shard] = shard as u8;
+        shard += 1;
+    }
+    shards
+};
 /// Intents taken at a time.
 const BATCH: usize = 1024;
 /// Characters of the text in an event.
@@ -95,13 +105,14 @@ impl Publisher {
     /// Publishes the oldest due intents; says how many they were.
     async fn publish_due(&self) -> Result<usize, PublishError> {
         let due = unix_ms().saturating_sub(self.delay.as_millis() as u64);
-        let intents = self.store.intents(due, BATCH).await?;
-        self.metrics.messages.push_pending.set(intents.len() as f64);
+        let intents = self.store.intents(&ALL_SHARDS, due, BATCH).await?;
+        let waiting: u64 = self.store.intents_waiting(&ALL_SHARDS).await?.iter().sum();
+        self.metrics.messages.push_pending.set(waiting as f64);
         if intents.is_empty() {
             return Ok(0);
         }
         let mut events = Vec::new();
-        let mut states: HashMap<ConversationId, Option<Conversation>> = HashMap::new();
+        let mut states: HashMap<ConversationId, Option<Arc<Conversation>>> = HashMap::new();
         for intent in &intents {
             let state = match states.get(&intent.conversation) {
                 Some(state) => state,
@@ -128,20 +139,33 @@ impl Publisher {
         state: &Conversation,
         events: &mut Vec<PushEvent>,
     ) -> Result<(), StoreError> {
+        for seq in intent.from_seq..=intent.to_seq {
+            self.events_of_entry(intent.conversation, seq, state, events).await?;
+        }
+        Ok(())
+    }
+
+    async fn events_of_entry(
+        &self,
+        conversation: ConversationId,
+        seq: u64,
+        state: &Conversation,
+        events: &mut Vec<PushEvent>,
+    ) -> Result<(), StoreError> {
         let waiting: Vec<_> = state
             .members
             .iter()
-            .filter(|member| member.first_seq <= intent.seq)
-            .filter(|member| self.delivery.confirmed(intent.conversation, &member.user) < intent.seq)
+            .filter(|member| member.first_seq <= seq)
+            .filter(|member| self.delivery.confirmed(conversation, &member.user) < seq)
             .collect();
         // The sender never acks an own message from the sending session: one silent member is them.
         if waiting.is_empty() {
             return Ok(());
         }
         let one = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
-        let range = intent.seq..=intent.seq;
-        let found = self.store.entries(intent.conversation, range, Order::Ascending, one).await?;
-        let Some(Entry { id, sender, sender_name, body: EntryBody::Message { text }, time_ms, .. }) =
+        let range = seq..=seq;
+        let found = self.store.entries(conversation, range, Order::Ascending, one).await?;
+        let Some(Entry { id, sender, sender_name, body: EntryBody::Message { text, .. }, time_ms, .. }) =
             found.into_iter().next()
         else {
             return Ok(());
@@ -150,8 +174,8 @@ impl Publisher {
             events.push(PushEvent {
                 event_id: format!("{id}:{}", member.user),
                 recipient_id: member.user.clone(),
-                conversation: intent.conversation,
-                seq: intent.seq,
+                conversation,
+                seq,
                 entry_id: id,
                 sender_id: sender.clone(),
                 sender_name: sender_name.clone(),

@@ -22,13 +22,15 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["node"],
     &["http", "session"],
-    &["router"],
     &["upkeep"],
+    &["router"],
     &["conversation", "presence", "push"],
     &["delivery"],
     &["transport", "auth"],
-    &["hub", "registry", "store", "events"],
-    &["config", "drain", "clock", "ops"],
+    &["registry", "store", "events"],
+    &["roster"],
+    &["cluster"],
+    &["config", "drain", "clock", "ops", "budget"],
 ];
 
 /// Uses inside a layer or against the order that have a reason.
@@ -195,6 +197,66 @@ fn files_do_not_use_each_other() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// The names of concrete backends. Whoever opens one decides what a node runs on: that is assembly.
+const BACKENDS: &[&str] = &["EmbeddedStore", "MemoryStore", "FileEvents", "MemoryRegistry"];
+
+/// Where they may be named: in their own modules, and in the one file that opens them.
+const BACKEND_PLACES: &[&str] =
+    &["store/embedded", "store/memory.rs", "events/file.rs", "registry/memory.rs", "node/backends.rs"];
+
+#[test]
+fn one_file_names_concrete_backends() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let Ok(inside) = path.strip_prefix("server/src") else { continue };
+        if is_test(&path) || BACKEND_PLACES.iter().any(|place| inside.starts_with(place)) {
+            continue;
+        }
+        let found = scan::scan(&text);
+        for name in BACKENDS {
+            let mut words = found.paths.iter().chain(found.imports.values()).flatten();
+            if words.any(|word| word == name) {
+                faults.push(format!("{} names {name}; node/backends.rs opens it", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Words that once were the names of several things. Each names at most one type.
+const ONE_MEANING: &[&str] = &[
+    "Session",
+    "Seat",
+    "Lane",
+    "Verdict",
+    "Asked",
+    "Answer",
+    "Parts",
+    "Page",
+    "Entry",
+    "Origin",
+    "Hub",
+    "Conversation",
+    "Life",
+    "Refused",
+];
+
+#[test]
+fn a_word_names_one_thing() {
+    let mut named: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (path, text) in sources() {
+        if !CRATES.iter().any(|dir| path.strip_prefix(dir).is_ok_and(|inside| !is_test(inside))) {
+            continue;
+        }
+        let found = scan::scan(&text);
+        for word in ONE_MEANING.iter().filter(|word| found.items.contains(**word)) {
+            named.entry(word).or_default().push(path.display().to_string());
+        }
+    }
+    named.retain(|_, files| files.len() > 1);
+    assert!(named.is_empty(), "types of one name: {named:#?}");
+}
+
 /// The modules named after `crate::`.
 fn crate_uses(code: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -218,6 +280,9 @@ fn crate_uses(code: &str) -> Vec<String> {
 fn pure_modules_stay_pure() {
     let pure = [
         "server/src/conversation/state.rs",
+        "server/src/conversation/rules.rs",
+        "server/src/conversation/settle.rs",
+        "server/src/conversation/recent.rs",
         "server/src/presence/state.rs",
         "server/src/session/lane.rs",
         "server/src/session/quota.rs",

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use tern_protocol::resume::{CatchUp, catch_up};
 use tern_protocol::{
-    ConversationId, ConversationKind, ConversationSummary, Entry, MemberInfo, PAGE_BYTES_MAX, Role,
-    UNREAD_MAX, UserId,
+    ConversationId, ConversationKind, ConversationSummary, Entry, MemberInfo, PAGE_BYTES_MAX, Role, UserId,
 };
 
-use crate::store::{Conversation, InboxRow, Order, PageLimit, Store, StoreError};
+use crate::store::{Conversation, Glance, InboxRow, Kept, Member, Order, PageLimit, Store, StoreError};
 
 /// The part of a log that a user may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +81,7 @@ impl History {
 
     /// What `user` may see of a conversation; `None` whether it is absent or forbidden.
     pub async fn access(&self, user: &UserId, id: ConversationId) -> Result<Option<Access>, StoreError> {
-        let Some(state) = self.store.conversation(id).await? else { return Ok(None) };
+        let Some(Glance { state, kept }) = self.glance(id).await? else { return Ok(None) };
         let access = match state.member(user) {
             Some(member) => {
                 Some(Access { first_seq: member.first_seq, last_seq: state.head, role: Some(member.role) })
@@ -91,8 +90,12 @@ impl History {
         };
         let Some(access) = access else { return Ok(None) };
         // Ageing removes from the start, so this is still true of whatever is read afterwards.
-        let kept = self.store.kept(id).await?.first_seq.min(access.last_seq + 1);
+        let kept = kept.first_seq.min(access.last_seq + 1);
         Ok(Some(Access { first_seq: access.first_seq.max(kept), ..access }))
+    }
+
+    async fn glance(&self, id: ConversationId) -> Result<Option<Glance>, StoreError> {
+        Ok(self.store.glance(&[id]).await?.pop().flatten())
     }
 
     /// The members' ids, if `user` is one of them.
@@ -100,8 +103,8 @@ impl History {
         &self,
         user: &UserId,
         id: ConversationId,
-    ) -> Result<Option<Conversation>, StoreError> {
-        let state = self.store.conversation(id).await?;
+    ) -> Result<Option<Arc<Conversation>>, StoreError> {
+        let state = self.glance(id).await?.map(|glance| glance.state);
         Ok(state.filter(|state| state.member(user).is_some()))
     }
 
@@ -138,18 +141,7 @@ impl History {
 
     /// The newest entry at or before a time, as a seq; 0 if all are later. Entry times never decrease.
     pub async fn seq_at(&self, id: ConversationId, access: Access, time_ms: u64) -> Result<u64, StoreError> {
-        let (mut low, mut high) = (access.first_seq.saturating_sub(1), access.last_seq);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            let one = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
-            let found = self.read(id, middle..=middle, Order::Ascending, one).await?;
-            if found.first().is_some_and(|entry| entry.time_ms <= time_ms) {
-                low = middle;
-            } else {
-                high = middle - 1;
-            }
-        }
-        Ok(low)
+        self.store.seq_at(id, access.first_seq..=access.last_seq, time_ms).await
     }
 
     /// Consecutive entries from `from` up to `to`, ascending, at most one frame of them.
@@ -166,7 +158,7 @@ impl History {
         cursors: &HashMap<ConversationId, u64>,
     ) -> Result<(Vec<(InboxRow, Missing)>, Vec<Ahead>), StoreError> {
         let (mut changed, mut ahead) = (Vec::new(), Vec::new());
-        for row in self.store.inbox(user).await? {
+        for row in self.store.inbox(user, None, usize::MAX).await? {
             let known = cursors.get(&row.conversation).copied();
             let last = row.until_seq.unwrap_or(row.last_seq);
             if known == Some(last) || (known.is_none() && row.until_seq.is_some()) {
@@ -186,7 +178,8 @@ impl History {
             if catch_up == CatchUp::UpToDate && hidden.is_none() && known == Some(from) {
                 continue;
             }
-            let erased_seq = self.store.kept(row.conversation).await?.erased_seq;
+            let kept = self.glance(row.conversation).await?.map_or_else(Kept::default, |glance| glance.kept);
+            let erased_seq = kept.erased_seq;
             let erased_seq = known.and(Some(erased_seq).filter(|seq| *seq > from));
             let conversation = row.conversation;
             changed.push((row, Missing { conversation, hidden, catch_up, erased_seq }));
@@ -201,7 +194,7 @@ impl History {
         cursor: Option<&ListCursor>,
         limit: usize,
     ) -> Result<SummaryPage, StoreError> {
-        let mut rows = self.store.inbox(user).await?;
+        let mut rows = self.store.inbox(user, None, usize::MAX).await?;
         rows.retain(|row| row.until_seq.is_none() && cursor.is_none_or(|cursor| cursor.precedes(row)));
         let more = rows.len() > limit;
         rows.truncate(limit);
@@ -232,7 +225,7 @@ impl History {
         user: &UserId,
         row: &InboxRow,
     ) -> Result<Option<ConversationSummary>, StoreError> {
-        let Some(state) = self.store.conversation(row.conversation).await? else { return Ok(None) };
+        let Some(Glance { state, .. }) = self.glance(row.conversation).await? else { return Ok(None) };
         let Some(access) = self.access(user, row.conversation).await? else { return Ok(None) };
         let peer = match state.members.iter().find(|member| member.user != *user) {
             _ if state.kind == ConversationKind::Group => None,
@@ -244,15 +237,22 @@ impl History {
             Some(peer) => self.names(std::slice::from_ref(peer)).await?.pop().flatten(),
             None => state.name.clone(),
         };
+        let head_messages = match access.role {
+            Some(_) => state.messages,
+            None => self.messages_at(row.conversation, access.last_seq).await?,
+        };
+        let unread = self.unread(user, row, access).await?;
         Ok(Some(ConversationSummary {
             conversation: row.conversation,
             kind: state.kind,
             name,
             peer,
             head: access.last_seq,
+            head_messages,
             first_seq: access.first_seq,
-            read_seq: row.read_seq,
-            unread: self.unread(user, row, access).await?,
+            read_seq: row.read.seq,
+            read_messages: head_messages - unread,
+            unread,
             last_time_ms: row.last_time_ms,
             role: access.role,
         }))
@@ -267,10 +267,10 @@ impl History {
         let Some(state) = self.fellow_members(user, id).await? else { return Ok(None) };
         let users: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
         let names = self.names(&users).await?;
-        let members = state.members.into_iter().zip(names);
-        Ok(Some(
-            members.map(|(member, name)| MemberInfo { user: member.user, name, role: member.role }).collect(),
-        ))
+        let members = state.members.iter().zip(names);
+        let info =
+            |(member, name): (&Member, _)| MemberInfo { user: member.user.clone(), name, role: member.role };
+        Ok(Some(members.map(info).collect()))
     }
 
     async fn names(&self, users: &[UserId]) -> Result<Vec<Option<String>>, StoreError> {
@@ -278,18 +278,23 @@ impl History {
         Ok(known.into_iter().map(|user| user.and_then(|user| user.name)).collect())
     }
 
-    /// Messages of others after the read position, up to [`UNREAD_MAX`].
-    async fn unread(&self, user: &UserId, row: &InboxRow, access: Access) -> Result<u32, StoreError> {
+    /// Messages in the log up to an entry; 0 if it has aged out.
+    pub async fn messages_at(&self, id: ConversationId, seq: u64) -> Result<u64, StoreError> {
+        Ok(self.chunk(id, seq, seq).await?.first().map_or(0, |entry| entry.messages))
+    }
+
+    /// Messages of others after the read position.
+    async fn unread(&self, user: &UserId, row: &InboxRow, access: Access) -> Result<u64, StoreError> {
         let mut unread = 0;
-        let mut from = row.read_seq.saturating_add(1).max(access.first_seq);
-        while from <= access.last_seq && unread < UNREAD_MAX {
+        let mut from = row.read.seq.saturating_add(1).max(access.first_seq);
+        while from <= access.last_seq {
             let entries = self.chunk(row.conversation, from, access.last_seq).await?;
             let Some(last) = entries.last() else { break };
             from = last.seq + 1;
             unread += entries.iter().filter(|entry| entry.body.is_message() && entry.sender != *user).count()
-                as u32;
+                as u64;
         }
-        Ok(unread.min(UNREAD_MAX))
+        Ok(unread)
     }
 
     async fn down(

@@ -1,11 +1,16 @@
 //! The rules of a conversation, without a store.
 
-use std::time::Instant;
+use std::sync::Arc;
 
-use tern_protocol::{ConversationId, ConversationKind, EntryBody, EntryId, Role, TempId, UserId};
+use tern_protocol::{
+    Abandon, AddMembers, ConversationId, ConversationKind, CreateGroup, EntryBody, EntryId, Frame,
+    LeaveGroup, RemoveMembers, RenameGroup, Role, Send, SetRole, Target, TempId, UserId,
+};
 
-use super::change::{Change, Refusal, Reply, Submission};
-use super::state::{Decision, Facts, Plan, Verdict, decide};
+use super::answer::Refusal;
+use super::ask::{Ask, Change, change_of};
+use super::state::{Decision, Facts, Plan, Snapshot, Verdict, decide};
+use crate::cluster::{NodeId, SessionRef};
 use crate::store::{Conversation, Marker};
 
 const GROUP: ConversationId = ConversationId::from_bytes([7; 16]);
@@ -18,53 +23,61 @@ fn temp(n: u8) -> TempId {
     TempId::from_bytes([n; 16])
 }
 
-fn ask(sender: &str, n: u8, change: Change) -> Submission {
-    Submission {
+fn ask(sender: &str, n: u8, change: Change) -> Ask {
+    Ask {
         conversation: GROUP,
         peer: None,
         sender: user(sender),
         sender_name: None,
-        origin: 1,
+        asker: None,
         temp_id: temp(n),
         after: None,
         age_ms: 0,
+        issued_ms: None,
         change,
-        arrived: Instant::now(),
-        reply: Reply::new(|_| {}),
     }
 }
 
-fn say(sender: &str, n: u8, text: &str) -> Submission {
-    ask(sender, n, Change::Message { text: text.into() })
+fn say(sender: &str, n: u8, text: &str) -> Ask {
+    ask(sender, n, Change::Message { text: text.into(), data: None, reply_to: None })
 }
 
 /// A world without markers, except those a test adds: every look-up finds nothing.
-fn plan_with(state: Option<&Conversation>, batch: &[Submission], mut facts: Facts) -> Plan {
+fn plan_with(state: Option<&Conversation>, batch: &[Ask], mut facts: Facts) -> Plan {
     let mut next = 0;
     let mut fresh_id = || {
         next += 1;
         EntryId::from_bytes([next; 16])
     };
+    let before = state.map(|state| Snapshot::new(Arc::new(state.clone())));
+    let mut batch = batch.to_vec();
     loop {
-        match decide(state, batch, &facts, 1_000, &mut fresh_id) {
+        match decide(before.as_ref(), &mut batch, &facts, 1_000, &mut fresh_id) {
             Decision::Ready(plan) => return plan,
             Decision::Lookup(keys) => {
                 assert!(!keys.is_empty());
-                facts.extend(keys.into_iter().map(|key| (key, None)));
+                keys.into_iter().for_each(|key| facts.learn(key, None));
             }
         }
     }
 }
 
-fn plan(state: Option<&Conversation>, batch: &[Submission]) -> Plan {
-    plan_with(state, batch, Facts::new())
+/// What is known of one change.
+fn fact(name: &str, n: u8, marker: Marker) -> Facts {
+    let mut facts = Facts::default();
+    facts.learn((user(name), temp(n)), Some(marker));
+    facts
+}
+
+fn plan(state: Option<&Conversation>, batch: &[Ask]) -> Plan {
+    plan_with(state, batch, Facts::default())
 }
 
 /// The state after a batch of which nothing is refused.
-fn after(state: Option<&Conversation>, batch: &[Submission]) -> Conversation {
+fn after(state: Option<&Conversation>, batch: &[Ask]) -> Conversation {
     let plan = plan(state, batch);
     assert!(plan.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Append(_))), "{:?}", plan.verdicts);
-    plan.group.unwrap().state
+    (*plan.group.unwrap().state).clone()
 }
 
 /// alice owns it, bob is an admin, carol and dave are members.
@@ -75,8 +88,8 @@ fn group() -> Conversation {
     after(None, &[ask("alice", 1, create), ask("alice", 2, promote)])
 }
 
-fn refusal(state: &Conversation, submission: Submission) -> Refusal {
-    match plan(Some(state), &[submission]).verdicts.remove(0) {
+fn refusal(state: &Conversation, ask: Ask) -> Refusal {
+    match plan(Some(state), &[ask]).verdicts.remove(0) {
         Verdict::Refuse(refusal) => refusal,
         other => panic!("{other:?}"),
     }
@@ -105,8 +118,8 @@ fn notes_to_oneself_have_one_member_and_no_push() {
     assert!(!group.entries[0].push);
 }
 
-fn erase(name: &str, n: u8) -> Submission {
-    Submission { sender: UserId::erased([5; 16]), ..ask("x", n, Change::Erase { user: user(name) }) }
+fn erase(name: &str, n: u8) -> Ask {
+    Ask { sender: UserId::erased([5; 16]), ..ask("x", n, Change::Erase { user: user(name) }) }
 }
 
 #[test]
@@ -126,7 +139,7 @@ fn an_erased_user_leaves_by_an_entry_in_the_name_that_stands_for_them() {
 
 #[test]
 fn a_pair_goes_on_without_an_erased_user_and_takes_them_back_when_they_are_written_to() {
-    let to_bob = |n| Submission { peer: Some(user("bob")), ..say("alice", n, "hi") };
+    let to_bob = |n| Ask { peer: Some(user("bob")), ..say("alice", n, "hi") };
     let pair = after(None, &[to_bob(1)]);
     let alone = after(Some(&pair), &[erase("bob", 2)]);
     assert_eq!(roles(&alone), [("alice".into(), Role::Owner)]);
@@ -134,7 +147,7 @@ fn a_pair_goes_on_without_an_erased_user_and_takes_them_back_when_they_are_writt
     let group = plan(Some(&alone), &[to_bob(4)]).group.unwrap();
     assert_eq!(group.entries[0].entry.body, EntryBody::Added { users: vec![user("bob")] });
     assert_eq!(group.state.member(&user("bob")).unwrap().first_seq, 3, "what was before stays out of sight");
-    let back = Submission { peer: Some(user("alice")), ..say("bob", 5, "it is me") };
+    let back = Ask { peer: Some(user("alice")), ..say("bob", 5, "it is me") };
     let group = plan(Some(&alone), &[back]).group.unwrap();
     assert_eq!(group.entries[0].entry.body, EntryBody::Added { users: vec![user("bob")] });
     assert_eq!(group.entries.len(), 2);
@@ -143,9 +156,9 @@ fn a_pair_goes_on_without_an_erased_user_and_takes_them_back_when_they_are_writt
 #[test]
 fn nobody_reaches_or_adds_who_stands_for_an_erased_user() {
     let gone = UserId::erased([5; 16]);
-    let message = Submission { peer: Some(gone.clone()), ..say("alice", 1, "hi") };
+    let message = Ask { peer: Some(gone.clone()), ..say("alice", 1, "hi") };
     let create = Change::Create { name: "crew".into(), members: vec![gone.clone()] };
-    let in_their_name = Submission { sender: gone.clone(), peer: Some(user("bob")), ..say("x", 1, "hi") };
+    let in_their_name = Ask { sender: gone.clone(), peer: Some(user("bob")), ..say("x", 1, "hi") };
     for refused in [message, in_their_name, ask("alice", 1, create)] {
         let verdict = plan(None, &[refused]).verdicts.remove(0);
         assert!(matches!(verdict, Verdict::Refuse(Refusal::Invalid(_))), "{verdict:?}");
@@ -179,7 +192,7 @@ fn a_committed_send_retried_after_removal_still_gets_its_ack() {
     let state = group();
     let retry = say("mallory", 9, "hi");
     let marker = Marker { seq: 2, digest: retry.change.digest() };
-    let facts = Facts::from([((user("mallory"), temp(9)), Some(marker))]);
+    let facts = fact("mallory", 9, marker);
     let plan = plan_with(Some(&state), &[retry], facts);
     assert_eq!(plan.verdicts, [Verdict::Duplicate(marker)]);
     assert!(plan.group.is_none());
@@ -188,15 +201,16 @@ fn a_committed_send_retried_after_removal_still_gets_its_ack() {
 #[test]
 fn nothing_is_refused_before_its_marker_was_looked_up() {
     let mut fresh_id = || EntryId::from_bytes([0; 16]);
-    let batch = [say("mallory", 9, "hi")];
-    let decision = decide(Some(&group()), &batch, &Facts::new(), 0, &mut fresh_id);
+    let before = Snapshot::new(Arc::new(group()));
+    let mut batch = [say("mallory", 9, "hi")];
+    let decision = decide(Some(&before), &mut batch, &Facts::default(), 0, &mut fresh_id);
     assert_eq!(decision, Decision::Lookup(vec![(user("mallory"), temp(9))]));
 }
 
 #[test]
 fn the_same_temp_id_for_another_content_is_a_conflict_that_names_the_original() {
-    let marker = Marker { seq: 3, digest: Change::Message { text: "first".into() }.digest() };
-    let facts = Facts::from([((user("carol"), temp(9)), Some(marker))]);
+    let first = Change::Message { text: "first".into(), data: None, reply_to: None };
+    let facts = fact("carol", 9, Marker { seq: 3, digest: first.digest() });
     let plan = plan_with(Some(&group()), &[say("carol", 9, "second")], facts);
     assert_eq!(plan.verdicts, [Verdict::Refuse(Refusal::Conflict { seq: 3 })]);
 }
@@ -211,12 +225,12 @@ fn a_double_inside_one_batch_is_stored_once() {
 #[test]
 fn a_send_waits_for_its_predecessor() {
     let state = group();
-    let chained = |n: u8, before: u8| Submission { after: Some(temp(before)), ..say("carol", n, "x") };
+    let chained = |n: u8, before: u8| Ask { after: Some(temp(before)), ..say("carol", n, "x") };
     let alone = plan(Some(&state), &[chained(9, 8)]);
     assert_eq!(alone.verdicts, [Verdict::Refuse(Refusal::OutOfOrder)]);
     let together = plan(Some(&state), &[say("carol", 8, "x"), chained(9, 8)]);
     assert_eq!(together.verdicts, [Verdict::Append(0), Verdict::Append(1)]);
-    let facts = Facts::from([((user("carol"), temp(8)), Some(Marker { seq: 1, digest: [0; 16] }))]);
+    let facts = fact("carol", 8, Marker { seq: 1, digest: [0; 16] });
     let later = plan_with(Some(&state), &[chained(9, 8)], facts);
     assert_eq!(later.verdicts, [Verdict::Append(0)]);
     // What follows a refused one is refused as well.
@@ -228,10 +242,10 @@ fn a_send_waits_for_its_predecessor() {
 fn a_send_does_not_wait_for_one_that_was_refused_for_good() {
     let state = group();
     let rename = ask("carol", 8, Change::Rename { name: "mine".into() });
-    let behind = Submission { after: Some(temp(8)), ..say("carol", 9, "x") };
+    let behind = Ask { after: Some(temp(8)), ..say("carol", 9, "x") };
     let row = plan(Some(&state), &[rename, behind]);
     assert!(matches!(row.verdicts[..], [Verdict::Refuse(Refusal::Forbidden(_)), Verdict::Append(0)]));
-    let chained = |n: u8| Submission { after: Some(temp(n - 1)), ..say("eve", n, "x") };
+    let chained = |n: u8| Ask { after: Some(temp(n - 1)), ..say("eve", n, "x") };
     let row = plan(Some(&state), &[say("eve", 8, "x"), chained(9), chained(10)]);
     assert_eq!(row.verdicts, vec![Verdict::Refuse(Refusal::NotFound); 3]);
 }
@@ -338,4 +352,56 @@ fn a_group_of_appends_is_bounded_by_bytes_and_count() {
     let plan = plan(Some(&state), &batch);
     assert!(plan.verdicts.len() < 64, "1 MiB holds fewer than 64 texts of 16 KiB");
     assert_eq!(plan.group.unwrap().entries.len(), plan.verdicts.len());
+}
+
+#[test]
+fn every_frame_that_changes_a_log_names_its_place() {
+    let me = user("alice");
+    let (conversation, temp_id) = (GROUP, temp(7));
+    let users = vec![user("bob")];
+    let frames: [Frame; 8] = [
+        Send {
+            to: user("bob").into(),
+            text: "hi".into(),
+            temp_id,
+            age_ms: Some(5),
+            data: None,
+            reply_to: None,
+        }
+        .into(),
+        Send {
+            to: Target::Conversation(GROUP),
+            text: "hi".into(),
+            temp_id,
+            age_ms: None,
+            data: None,
+            reply_to: None,
+        }
+        .into(),
+        CreateGroup { name: "crew".into(), members: users.clone(), temp_id }.into(),
+        AddMembers { conversation, users: users.clone(), temp_id }.into(),
+        RemoveMembers { conversation, users, temp_id }.into(),
+        LeaveGroup { conversation, temp_id }.into(),
+        RenameGroup { conversation, name: "x".into(), temp_id }.into(),
+        SetRole { conversation, user: user("bob"), role: Role::Admin, temp_id }.into(),
+    ];
+    let places = [ConversationId::pair(&me, &user("bob")), GROUP, ConversationId::group(&me, &temp_id)];
+    for (index, frame) in frames.into_iter().enumerate() {
+        let wanted = change_of(frame, &me).unwrap();
+        assert_eq!(wanted.temp_id, temp_id);
+        assert_eq!(wanted.conversation, places.get(index).copied().unwrap_or(GROUP));
+        assert_eq!(wanted.peer.is_some(), index == 0, "only a message to a user makes a pair");
+    }
+    let other = Frame::from(Abandon { to: Target::Conversation(GROUP), temp_id });
+    assert_eq!(change_of(other.clone(), &me), Err(other));
+}
+
+#[test]
+fn an_ask_crosses_a_wire_as_it_is() {
+    let session = SessionRef { node: NodeId::new("a").unwrap(), boot: 2, session: 3 };
+    let mut asked = say("alice", 1, "hi");
+    asked.asker = Some(session);
+    (asked.after, asked.issued_ms) = (Some(temp(9)), Some(4));
+    let bytes = postcard::to_stdvec(&asked).unwrap();
+    assert_eq!(postcard::from_bytes::<Ask>(&bytes).unwrap(), asked);
 }

@@ -15,10 +15,10 @@ use super::body::JsonBody;
 use super::cache::{self, Keep};
 use super::door::{Caller, Named, Reader};
 use super::query::{limit, once, parameters};
-use super::submit::{Asked, admit, oneself, submit, unavailable};
+use super::submit::{admit, named, oneself, submit, unavailable};
 use super::{Api, Problem};
-use crate::conversation::Change;
 use crate::conversation::history::{Anchor, ListCursor};
+use crate::conversation::{Change, Wanted};
 
 /// About how many bytes a conversation takes in a page besides its names and its last entry.
 const CONVERSATION_BYTES: usize = 512;
@@ -147,12 +147,12 @@ pub(super) async fn create(
     JsonBody(group): JsonBody<NewGroup>,
 ) -> Result<Response, Problem> {
     let NewGroup { name, members, temp_id } = group;
-    let temp_id = temp_id.unwrap_or_else(|| TempId::from_uuid(uuid::Uuid::new_v4()));
+    let temp_id = named(temp_id);
     let id = ConversationId::group(&claims.user, &temp_id);
-    let asked = Asked::group(id, Some(temp_id), Change::Create { name, members });
-    admit(&api, &claims.user, &asked)?;
+    let wanted = Wanted::group(id, temp_id, Change::Create { name, members });
+    admit(&api, &claims.user, &wanted)?;
     let sender = oneself(&api, claims).await?;
-    let ack = submit(&api, sender, asked).await?;
+    let ack = submit(&api, sender, wanted).await?;
     if ack.duplicate {
         return Ok(Json(ack).into_response());
     }
@@ -184,7 +184,9 @@ impl Conversation {
         let names = members
             .map(|member| 64 + member.user.as_str().len() + member.name.as_ref().map_or(0, String::len));
         let text = match self.last_entry.as_ref().map(|entry| &entry.body) {
-            Some(tern_protocol::EntryBody::Message { text }) => text.len(),
+            Some(tern_protocol::EntryBody::Message { text, data, .. }) => {
+                text.len() + data.as_ref().map_or(0, |data| data.as_str().len())
+            }
             _ => 0,
         };
         CONVERSATION_BYTES + text + names.sum::<usize>()

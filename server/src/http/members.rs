@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 use super::body::JsonBody;
 use super::door::{Caller, Named, NamedMember, Reader};
 use super::query::{once, parameters};
-use super::submit::{Asked, admit, oneself, submit, unavailable};
+use super::submit::{admit, named, oneself, submit, unavailable};
 use super::{Api, Problem};
 use crate::auth::Claims;
-use crate::conversation::Change;
+use crate::conversation::{Change, Wanted};
 
 /// Users to add.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -98,7 +98,7 @@ pub(super) async fn add(
     Named(id): Named,
     JsonBody(Users { users, temp_id }): JsonBody<Users>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::Add { users })).await
+    ask(&api, claims, Wanted::group(id, named(temp_id), Change::Add { users })).await
 }
 
 /// Removes a member.
@@ -126,7 +126,7 @@ pub(super) async fn remove(
     let pairs = parameters(&uri, &["temp_id"])?;
     let temp_id = once(&pairs, "temp_id")?.map(str::parse::<TempId>).transpose();
     let temp_id = temp_id.map_err(|error| Problem::parameter(error.to_string()))?;
-    ask(&api, claims, Asked::group(id, temp_id, Change::Remove { users: vec![user] })).await
+    ask(&api, claims, Wanted::group(id, named(temp_id), Change::Remove { users: vec![user] })).await
 }
 
 /// Gives a member a role.
@@ -151,7 +151,7 @@ pub(super) async fn set_role(
     NamedMember(id, user): NamedMember,
     JsonBody(NewRole { role, temp_id }): JsonBody<NewRole>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::SetRole { user, role })).await
+    ask(&api, claims, Wanted::group(id, named(temp_id), Change::SetRole { user, role })).await
 }
 
 /// Renames a group.
@@ -173,7 +173,7 @@ pub(super) async fn rename(
     Named(id): Named,
     JsonBody(NewName { name, temp_id }): JsonBody<NewName>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::Rename { name })).await
+    ask(&api, claims, Wanted::group(id, named(temp_id), Change::Rename { name })).await
 }
 
 /// Leaves a group.
@@ -194,11 +194,11 @@ pub(super) async fn leave(
     Named(id): Named,
     JsonBody(Attempt { temp_id }): JsonBody<Attempt>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::Leave)).await
+    ask(&api, claims, Wanted::group(id, named(temp_id), Change::Leave)).await
 }
 
-async fn ask(api: &Api, claims: Claims, asked: Asked) -> Result<Json<SendAck>, Problem> {
-    admit(api, &claims.user, &asked)?;
+async fn ask(api: &Api, claims: Claims, wanted: Wanted) -> Result<Json<SendAck>, Problem> {
+    admit(api, &claims.user, &wanted)?;
     let sender = oneself(api, claims).await?;
-    submit(api, sender, asked).await.map(Json)
+    submit(api, sender, wanted).await.map(Json)
 }

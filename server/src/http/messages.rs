@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 
 use super::body::JsonBody;
 use super::door::Caller;
-use super::submit::{Asked, admit, oneself, somebody, submit};
+use super::submit::{admit, named, oneself, somebody, submit};
 use super::{Api, Problem};
-use crate::conversation::Change;
+use crate::conversation::{Change, Wanted};
 
 /// A message.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -66,11 +66,12 @@ pub(super) async fn send(
         Target::User(peer) => Some(peer),
         Target::Conversation(_) => None,
     };
-    let asked = Asked { conversation, peer, temp_id, age_ms, change: Change::Message { text } };
-    admit(&api, user, &asked)?;
+    let change = Change::Message { text, data: None, reply_to: None };
+    let wanted = Wanted { conversation, peer, temp_id: named(temp_id), age_ms, change };
+    admit(&api, user, &wanted)?;
     let sender = match from {
         Some(from) => somebody(&api, from, &claims).await?,
         None => oneself(&api, claims).await?,
     };
-    submit(&api, sender, asked).await.map(Json)
+    submit(&api, sender, wanted).await.map(Json)
 }

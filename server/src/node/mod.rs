@@ -27,13 +27,13 @@ use crate::delivery::Delivery;
 use crate::drain::Shutdown;
 use crate::events::file::{FileEvents, FileEventsError};
 use crate::http::{self, Bootstrap, DevTokens};
-use crate::hub::{Hub, Outgoing};
 use crate::ops::logs;
 use crate::ops::metrics::{Exporter, Metrics};
 use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
 use crate::registry::memory::MemoryRegistry;
+use crate::roster::{Outgoing, Roster};
 use crate::router::Router;
 use crate::session::quota::Quota;
 use crate::session::{Gateway, NodeIdentity, Parts};
@@ -115,7 +115,7 @@ pub struct Node {
     _accepting: Check,
     config: Config,
     shutdown: Shutdown,
-    hub: Hub,
+    roster: Roster,
     readiness: Readiness,
     conversations: Conversations,
     presence: PresenceTasks,
@@ -145,11 +145,10 @@ impl Node {
         // The store locks the data directory: before any port is taken, a second node on it fails here.
         let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
         let events = FileEvents::open(config.events_config())?;
-        let hub = Hub::default();
+        let roster = Roster::default();
         let shared: Arc<dyn Store> = store.clone();
-        let delivery = Delivery::new(hub.clone(), metrics.clone());
-        let conversations =
-            Conversations::new(&config.conversation, shared.clone(), delivery.clone(), metrics.clone());
+        let delivery = Delivery::new(roster.clone(), metrics.clone());
+        let (conversations, router) = start_owners(&config, &store, &delivery, &metrics);
         let (presence, presence_tasks) = Presence::start(&config.presence, shared.clone());
         let gateway = Gateway::new(Parts {
             config: config.session.clone(),
@@ -159,9 +158,9 @@ impl Node {
             identity: NodeIdentity { name: config.node.name.clone(), boot: rand::random() },
             auth: auth.clone(),
             quota: Quota::new(&config.quota, Instant::now()),
-            hub: hub.clone(),
+            roster: roster.clone(),
             registry: Arc::new(MemoryRegistry::default()),
-            router: Router::new(conversations.clone()),
+            router: router.clone(),
             delivery: delivery.clone(),
             history: History::new(shared.clone()),
             store: shared.clone(),
@@ -170,7 +169,7 @@ impl Node {
         });
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher = start_publisher(&config, shared, events, delivery.clone(), metrics.clone());
-        let life = Life::start(&config, store.clone(), conversations.clone(), delivery, metrics.clone())?;
+        let life = Life::start(&config, store.clone(), router, delivery, metrics.clone())?;
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -189,7 +188,7 @@ impl Node {
             _accepting: accepting,
             config,
             shutdown,
-            hub,
+            roster,
             readiness,
             conversations,
             presence: presence_tasks,
@@ -273,7 +272,7 @@ impl Node {
         let drain = &self.config.drain;
         let (deadline_ms, spread_ms) = (drain.deadline_ms, drain.spread_ms.min(drain.deadline_ms));
         let outgoing = Outgoing::new(GoAway { deadline_ms, spread_ms, target: None });
-        for sessions in self.hub.all().chunks(GO_AWAY_BURST) {
+        for sessions in self.roster.all().chunks(GO_AWAY_BURST) {
             for session in sessions {
                 let _ = session.outbox.push_control(&outgoing);
             }
@@ -293,7 +292,7 @@ impl Node {
         let deadline = self.shutdown.draining().await;
         let margin = (self.config.drain.deadline() / 4).min(Duration::from_secs(2));
         tokio::time::sleep_until(deadline - margin).await;
-        for session in self.hub.all() {
+        for session in self.roster.all() {
             session.outbox.close(tern_protocol::Close {
                 code: Code::SHUTDOWN,
                 reason: "this node stops".into(),
@@ -323,6 +322,18 @@ fn open(
         page: ready.page_url.is_some(),
     };
     listeners.serve(gateway, http::router(parts), shutdown)
+}
+
+fn start_owners(
+    config: &Config,
+    store: &Arc<EmbeddedStore>,
+    delivery: &Delivery,
+    metrics: &Metrics,
+) -> (Conversations, Router) {
+    let (log, users) = (store.clone(), store.clone());
+    let (delivery, metrics) = (delivery.clone(), metrics.clone());
+    let conversations = Conversations::new(&config.conversation, log, users, delivery, metrics);
+    (conversations.clone(), Router::new(conversations))
 }
 
 fn start_publisher(

@@ -78,7 +78,7 @@ impl LastSeen {
     }
 
     async fn store_one(&self, store: &dyn Store, user: UserId, seen_ms: u64) -> Result<(), StoreError> {
-        store.change_user(&user, UserChange::LastSeen(seen_ms)).await?;
+        store.change_user(&user, UserChange::LastSeen(seen_ms), None).await?;
         let mut unstored = self.unstored.lock();
         if unstored.get(&user) == Some(&seen_ms) {
             unstored.remove(&user);

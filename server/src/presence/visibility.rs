@@ -2,15 +2,12 @@
 
 use std::collections::HashSet;
 
-use futures_util::future::try_join_all;
 use tern_protocol::{ConversationId, UserId};
 
 use crate::store::{Store, StoreError};
 
 /// Most conversations of a user that are read to find shared groups: the most recently active ones.
 pub const CONVERSATIONS_READ_MAX: usize = 256;
-/// Reads at a time.
-const READS_AT_ONCE: usize = 16;
 
 /// Whether `me` may see each of `users`: oneself, the other side of an existing 1-on-1 conversation,
 /// and those in a group that `me` is in. One answer per user, in order.
@@ -31,12 +28,10 @@ async fn without_pair<'a>(
 ) -> Result<HashSet<&'a UserId>, StoreError> {
     let asked: Vec<&UserId> = users.iter().copied().collect();
     let mut without = users;
-    for some in asked.chunks(READS_AT_ONCE) {
-        let reads = some.iter().map(|user| store.conversation(ConversationId::pair(me, user)));
-        for (user, pair) in some.iter().zip(try_join_all(reads).await?) {
-            if pair.is_some_and(|pair| pair.member(me).is_some() && pair.member(user).is_some()) {
-                without.remove(user);
-            }
+    let pairs: Vec<_> = asked.iter().map(|user| ConversationId::pair(me, user)).collect();
+    for (user, pair) in asked.into_iter().zip(store.glance(&pairs).await?) {
+        if pair.is_some_and(|pair| pair.state.member(me).is_some() && pair.state.member(user).is_some()) {
+            without.remove(user);
         }
     }
     Ok(without)
@@ -48,20 +43,12 @@ async fn remove_group_members(
     me: &UserId,
     hidden: &mut HashSet<&UserId>,
 ) -> Result<(), StoreError> {
-    let rows = store.inbox(me).await?;
-    let current: Vec<ConversationId> = rows
-        .iter()
-        .filter(|row| row.until_seq.is_none())
-        .take(CONVERSATIONS_READ_MAX)
-        .map(|row| row.conversation)
-        .collect();
-    for some in current.chunks(READS_AT_ONCE) {
-        if hidden.is_empty() {
-            break;
-        }
-        let groups = try_join_all(some.iter().map(|id| store.conversation(*id))).await?;
-        for group in groups.into_iter().flatten().filter(|group| group.member(me).is_some()) {
-            for member in &group.members {
+    let rows = store.inbox(me, None, CONVERSATIONS_READ_MAX).await?;
+    let current: Vec<ConversationId> =
+        rows.iter().filter(|row| row.until_seq.is_none()).map(|row| row.conversation).collect();
+    for group in store.glance(&current).await?.into_iter().flatten() {
+        if group.state.member(me).is_some() {
+            for member in &group.state.members {
                 hidden.remove(&member.user);
             }
         }

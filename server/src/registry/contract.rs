@@ -9,6 +9,7 @@ use tern_protocol::{DeviceId, UserId};
 use uuid::Uuid;
 
 use super::{Registry, SessionAddress};
+use crate::cluster::NodeId;
 
 macro_rules! suite {
     ($registry:expr) => {
@@ -32,7 +33,7 @@ macro_rules! suite {
 pub(crate) use suite;
 
 pub(crate) fn address(node: &str, boot: u64, session: u64, device: &str) -> SessionAddress {
-    SessionAddress { node: node.into(), boot, session, device: DeviceId::new(device).unwrap() }
+    SessionAddress { node: NodeId::new(node).unwrap(), boot, session, device: DeviceId::new(device).unwrap() }
 }
 
 fn fresh_user(name: &str) -> UserId {

@@ -4,6 +4,8 @@
 use async_trait::async_trait;
 use tern_protocol::{DeviceId, UserId};
 
+use crate::cluster::NodeId;
+
 #[cfg(test)]
 mod contract;
 pub mod memory;
@@ -12,7 +14,7 @@ pub mod memory;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionAddress {
     /// Name of the node.
-    pub node: String,
+    pub node: NodeId,
     /// Which start of that node: an address of an earlier start is stale.
     pub boot: u64,
     /// Number of the session on that node.

@@ -16,8 +16,9 @@ use super::refused::Refused;
 use super::run::close_for;
 use crate::auth::Claims;
 use crate::clock::unix_ms;
-use crate::hub::{HubGuard, Outgoing, Session};
+use crate::conversation::{Wanted, change_of};
 use crate::registry::SessionAddress;
+use crate::roster::{Outgoing, Seat, SeatGuard};
 use crate::transport::Inbound;
 
 /// A token counts this long after its expiry, like everywhere tokens are checked.
@@ -46,7 +47,7 @@ pub(super) enum Handled {
 /// An open session. Dropping it unregisters it here; [`Active::finish`] also tells the fleet.
 pub(super) struct Active {
     pub(super) gateway: Arc<Inner>,
-    pub(super) session: Arc<Session>,
+    pub(super) seat: Arc<Seat>,
     pub(super) claims: Claims,
     pub(super) lanes: Arc<Mutex<Lanes>>,
     pub(super) quota: ConnectionQuota,
@@ -58,33 +59,38 @@ pub(super) struct Active {
     expires: Instant,
     notice_due: Option<Instant>,
     bad_frames: u32,
-    _guard: HubGuard,
+    _guard: SeatGuard,
     _presence: PresenceGuard,
 }
 
 /// Ends the session's presence and watches, however the session ends.
 struct PresenceGuard {
     gateway: Arc<Inner>,
-    session: Arc<Session>,
+    seat: Arc<Seat>,
 }
 
 impl Drop for PresenceGuard {
     fn drop(&mut self) {
         let presence = &self.gateway.parts.presence;
-        presence.session_ended(&self.session.user, self.session.id, unix_ms());
+        presence.session_ended(&self.seat.user, self.seat.id, unix_ms());
     }
 }
 
 impl Active {
-    pub(super) fn new(gateway: Arc<Inner>, guard: HubGuard, address: SessionAddress, claims: Claims) -> Self {
-        let session = Arc::clone(guard.session());
+    pub(super) fn new(
+        gateway: Arc<Inner>,
+        guard: SeatGuard,
+        address: SessionAddress,
+        claims: Claims,
+    ) -> Self {
+        let seat = Arc::clone(guard.seat());
         let now = Instant::now();
         let mut active = Self {
             quota: ConnectionQuota::new(&gateway.parts.rates, now),
-            backlog: Backlog::new(Arc::clone(&gateway), Arc::clone(&session)),
-            _presence: PresenceGuard { gateway: Arc::clone(&gateway), session: Arc::clone(&session) },
+            backlog: Backlog::new(Arc::clone(&gateway), Arc::clone(&seat)),
+            _presence: PresenceGuard { gateway: Arc::clone(&gateway), seat: Arc::clone(&seat) },
             gateway,
-            session,
+            seat,
             claims,
             lanes: Arc::default(),
             cursors: Vec::new(),
@@ -123,7 +129,7 @@ impl Active {
             return Step::Close(close_for(Code::HEARTBEAT_TIMEOUT, "nothing was heard for dead_after_s"));
         }
         let stalled = Duration::from_secs(self.gateway.parts.config.stalled_s);
-        if self.session.outbox.stalled_for(now.into()).is_some_and(|since| since >= stalled) {
+        if self.seat.outbox.stalled_for(now.into()).is_some_and(|since| since >= stalled) {
             return Step::Close(close_for(Code::SLOW_CONSUMER, "the client does not read what it is sent"));
         }
         if now >= self.expires {
@@ -147,10 +153,15 @@ impl Active {
             Inbound::Bad(error) => return self.on_bad_frame(&error),
         };
         let request = envelope.request;
+        let change = change_of(envelope.frame, &self.seat.user);
         if let Verdict::Refused { retry_after } = self.quota.frame(now) {
-            return self.on_flood(envelope, retry_after);
+            return self.on_flood(request, change.as_ref().ok(), retry_after);
         }
-        match self.on_frame(envelope, now).await {
+        let handled = match change {
+            Ok(wanted) => self.on_change(request, wanted, now),
+            Err(frame) => self.on_frame(request, frame, now).await,
+        };
+        match handled {
             Ok(Handled::Reply(frame)) => Step::Send(Outgoing::new(Envelope { request, frame })),
             Ok(Handled::Later) => Step::Nothing,
             Ok(Handled::Fatal(close)) => Step::Close(close),
@@ -162,17 +173,14 @@ impl Active {
         }
     }
 
-    async fn on_frame(&mut self, envelope: Envelope, now: Instant) -> Result<Handled, Refused> {
-        let request = envelope.request;
-        match envelope.frame {
-            Frame::Send(body) => self.on_send(request, body, now),
+    async fn on_frame(
+        &mut self,
+        request: Option<u64>,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        match frame {
             Frame::Abandon(body) => self.on_abandon(body),
-            Frame::CreateGroup(body) => self.on_create_group(request, body, now),
-            Frame::AddMembers(body) => self.on_add_members(request, body, now),
-            Frame::RemoveMembers(body) => self.on_remove_members(request, body, now),
-            Frame::LeaveGroup(body) => self.on_leave_group(request, body, now),
-            Frame::RenameGroup(body) => self.on_rename_group(request, body, now),
-            Frame::SetRole(body) => self.on_set_role(request, body, now),
             Frame::Ack(body) => self.on_ack(body).await,
             Frame::Read(body) => self.on_read(request, body).await,
             Frame::Sync(body) => self.on_sync(request, body, now),
@@ -206,16 +214,15 @@ impl Active {
         Step::Send(Outgoing::new(Envelope { request: error.request(), frame }))
     }
 
-    /// More frames than allowed: each is refused, and a send stays first in its lane.
-    fn on_flood(&mut self, envelope: Envelope, retry_after: Duration) -> Step {
+    /// More frames than allowed: each is refused, and a change stays first in its lane.
+    fn on_flood(&mut self, request: Option<u64>, change: Option<&Wanted>, retry_after: Duration) -> Step {
         let mut refused = Refused::rate_limited(retry_after, "frames on this connection");
-        if let Frame::Send(send) = &envelope.frame {
-            let conversation = send.to.conversation(&self.session.user);
-            self.put_off(conversation, send.temp_id);
-            refused = refused.about(send.temp_id);
+        if let Some(wanted) = change {
+            self.put_off(wanted.conversation, wanted.temp_id);
+            refused = refused.about(wanted.conversation, wanted.temp_id);
         }
         self.gateway.refused(refused.code);
-        Step::Send(Outgoing::new(Envelope { request: envelope.request, frame: refused.into_frame().into() }))
+        Step::Send(Outgoing::new(Envelope { request, frame: refused.into_frame().into() }))
     }
 
     /// The session closes for this reason.
@@ -226,8 +233,8 @@ impl Active {
     /// Tells the fleet that the session is gone.
     pub(super) async fn finish(self) {
         let parts = &self.gateway.parts;
-        if let Err(error) = parts.registry.unregister(&self.session.user, &self.address).await {
-            tracing::debug!(session = self.session.id, %error, "left to expire in the registry");
+        if let Err(error) = parts.registry.unregister(&self.seat.user, &self.address).await {
+            tracing::debug!(session = self.seat.id, %error, "left to expire in the registry");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tern_protocol::resume::CatchUp;
 use tern_protocol::{
-    Code, ConversationId, ConversationPage, Deliver, Envelope, Erased, Frame, Gap, MemberList,
+    Code, ConversationId, ConversationPage, Deliver, Envelope, Erased, Frame, Gap, HaveRead, MemberList,
     PAGE_BYTES_MAX, Page, Position, Presence, Read, SyncEnd, SyncPage, UserId,
 };
 use tokio::sync::mpsc;
@@ -15,9 +15,10 @@ use super::Inner;
 use super::active::Handled;
 use super::refused::Refused;
 use crate::conversation::history::{Ahead, Anchor, ListCursor, Missing};
-use crate::hub::{Outgoing, Session};
+use crate::delivery::{Except, Parcel};
 use crate::presence::{Notice, WatchError};
-use crate::store::InboxRow;
+use crate::roster::{Outgoing, Seat};
+use crate::store::{InboxRow, ReadPosition};
 
 /// Reads waiting in one session; more are refused as temporary.
 const JOBS_MAX: usize = 32;
@@ -53,12 +54,21 @@ impl Job {
             | Self::Watch { request, .. } => *request,
         }
     }
+
+    /// The conversation it is about, where it is about one.
+    fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::Fetch { conversation, .. } | Self::Members { conversation, .. } => Some(*conversation),
+            Self::Read { read, .. } => Some(read.conversation),
+            Self::Sync { .. } | Self::List { .. } | Self::Watch { .. } => None,
+        }
+    }
 }
 
 /// Handle to the worker, which runs only while there is work. Dropping it ends the worker.
 pub(super) struct Backlog {
     gateway: Arc<Inner>,
-    session: Arc<Session>,
+    seat: Arc<Seat>,
     worker: Option<(mpsc::Sender<Job>, tokio::task::AbortHandle)>,
 }
 
@@ -71,8 +81,8 @@ impl Drop for Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(gateway: Arc<Inner>, session: Arc<Session>) -> Self {
-        Self { gateway, session, worker: None }
+    pub(super) fn new(gateway: Arc<Inner>, seat: Arc<Seat>) -> Self {
+        Self { gateway, seat, worker: None }
     }
 
     /// Queues a read; its answer comes on the backlog lane.
@@ -94,7 +104,7 @@ impl Backlog {
         sender.try_send(job).map_err(|_| Refused::new(Code::UNAVAILABLE, "the session is ending"))?;
         let worker = Worker {
             gateway: Arc::clone(&self.gateway),
-            session: Arc::clone(&self.session),
+            seat: Arc::clone(&self.seat),
             catching_up: VecDeque::new(),
         };
         let task = tokio::spawn(worker.run(jobs));
@@ -108,7 +118,7 @@ struct Gone;
 
 struct Worker {
     gateway: Arc<Inner>,
-    session: Arc<Session>,
+    seat: Arc<Seat>,
     /// Parts of syncs still to be sent; other reads go between them.
     catching_up: VecDeque<Part>,
 }
@@ -153,19 +163,20 @@ impl Worker {
     }
 
     async fn work(&mut self, job: Job) -> Result<(), Gone> {
-        let request = job.request();
+        let (request, conversation) = (job.request(), job.conversation());
         match self.answer(job).await {
             Ok(Some(frame)) => self.send(request, frame).await,
             Ok(None) => Ok(()),
             Err(refused) => {
                 self.gateway.refused(refused.code);
+                let refused = Refused { conversation: refused.conversation.or(conversation), ..refused };
                 self.send(request, refused.into_frame().into()).await
             }
         }
     }
 
     async fn answer(&mut self, job: Job) -> Result<Option<Frame>, Refused> {
-        let user = self.session.user.clone();
+        let user = self.seat.user.clone();
         let history = self.gateway.parts.history.clone();
         match job {
             Job::Sync { request, cursors } => self.sync(request, cursors).await.map(|()| None),
@@ -185,8 +196,12 @@ impl Worker {
             }
             Job::Read { read, .. } => {
                 let parts = &self.gateway.parts;
-                if parts.store.set_read(&user, read.conversation, read.seq).await? {
-                    parts.delivery.read(self.session.id, &user, read);
+                let Read { conversation, seq } = read;
+                let messages = history.messages_at(conversation, seq).await?;
+                if parts.store.set_read(&user, conversation, ReadPosition { seq, messages }).await? {
+                    let have_read = Outgoing::new(HaveRead { conversation, seq, messages });
+                    let except = Except::Session(self.seat.at.clone());
+                    parts.delivery.hand_out(Parcel::control([user], have_read).except(except));
                 }
                 Ok(None)
             }
@@ -196,7 +211,7 @@ impl Worker {
 
     /// Sends the summaries, and lines up the entries behind them.
     async fn sync(&mut self, request: Option<u64>, cursors: Vec<Position>) -> Result<(), Refused> {
-        let user = self.session.user.clone();
+        let user = self.seat.user.clone();
         let history = self.gateway.parts.history.clone();
         let cursors: HashMap<ConversationId, u64> =
             cursors.into_iter().map(|position| (position.conversation, position.seq)).collect();
@@ -205,7 +220,8 @@ impl Worker {
         for ahead in ahead {
             let detail =
                 format!("cursor {} of {} is above its head {}", ahead.cursor, ahead.conversation, ahead.head);
-            let frame = Refused::new(Code::CURSOR_AHEAD, detail).into_frame().into();
+            let frame =
+                Refused::new(Code::CURSOR_AHEAD, detail).within(ahead.conversation).into_frame().into();
             if self.send(request, frame).await.is_err() {
                 return Ok(());
             }
@@ -283,7 +299,8 @@ impl Worker {
                     Err(error) => {
                         // Without this piece the sync is not complete: no SyncEnd, the client asks again.
                         self.catching_up.clear();
-                        self.send(request, Refused::from(error).into_frame().into()).await
+                        let refused = Refused::from(error).within(conversation);
+                        self.send(request, refused.into_frame().into()).await
                     }
                 }
             }
@@ -292,17 +309,17 @@ impl Worker {
 
     /// The answer and later changes come through the notice.
     async fn watch(&self, request: Option<u64>, users: Vec<UserId>) -> Result<(), Refused> {
-        let session = Arc::clone(&self.session);
+        let seat = Arc::clone(&self.seat);
         let notify = Arc::new(move |notice| {
             let (request, users) = match notice {
                 Notice::Answer(users) => (request, users),
                 Notice::Change(users) => (None, users),
             };
             let frame = Presence { users }.into();
-            let _ = session.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
+            let _ = seat.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
         });
-        let user = &self.session.user;
-        let watched = self.gateway.parts.presence.watch(self.session.id, user, users, notify).await;
+        let user = &self.seat.user;
+        let watched = self.gateway.parts.presence.watch(self.seat.id, user, users, notify).await;
         watched.map_err(|error| match error {
             WatchError::Store(error) => error.into(),
             WatchError::TooMany(_) => Refused::new(Code::LIMIT_EXCEEDED, error.to_string()),
@@ -312,6 +329,6 @@ impl Worker {
 
     async fn send(&self, request: Option<u64>, frame: Frame) -> Result<(), Gone> {
         let outgoing = Outgoing::new(Envelope { request, frame });
-        self.session.outbox.push_backlog(&outgoing).await.map_err(|_| Gone)
+        self.seat.outbox.push_backlog(&outgoing).await.map_err(|_| Gone)
     }
 }

@@ -13,11 +13,11 @@ use super::refused::whole_ms;
 use super::run::close_for;
 use crate::auth::Claims;
 use crate::clock::unix_ms;
-use crate::hub::{Outbox, Outgoing, Session};
+use crate::cluster::SessionRef;
 use crate::registry::SessionAddress;
+use crate::roster::{Outbox, Outgoing, Seat};
 use crate::store::{Store, StoreError, UserChange};
 use crate::transport::{Inbound, LinkInfo, LinkReader};
-use crate::upkeep::is_refused;
 
 /// What whoever comes with the token of an erased user is told.
 pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
@@ -83,9 +83,10 @@ async fn open(
     });
     not_erased(gateway, &claims).await?;
     remember(&*parts.store, &claims).await.map_err(unavailable)?;
-    let session = Session::new(number, claims.user.clone(), device.clone(), Arc::clone(outbox));
+    let at = SessionRef { node: parts.identity.name.clone(), boot: parts.identity.boot, session: number };
+    let seat = Seat::new(at, claims.user.clone(), device.clone(), Arc::clone(outbox));
     // Live entries are queued from here on; whatever was committed before, sync finds in the store.
-    let (guard, replaced) = parts.hub.register(session, parts.config.sessions_per_user as usize);
+    let (guard, replaced) = parts.roster.register(seat, parts.config.sessions_per_user as usize);
     if let Some(oldest) = replaced {
         let reason = format!("more than {} sessions of this user", parts.config.sessions_per_user);
         oldest.outbox.close(close_for(Code::SESSION_REPLACED, reason));
@@ -132,7 +133,7 @@ async fn not_erased(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
 /// Whether `user` was erased after this token was issued: such a token opens nothing in their name.
 pub async fn is_erased(store: &dyn Store, user: &UserId, claims: &Claims) -> Result<bool, StoreError> {
     let erasure = store.erasure(user).await?;
-    Ok(is_refused(erasure.as_ref(), claims.issued_ms))
+    Ok(erasure.is_some_and(|erasure| erasure.bars(claims.issued_ms.unwrap_or(0))))
 }
 
 fn unavailable(error: StoreError) -> Close {
@@ -146,5 +147,7 @@ pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreErr
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }
-    store.change_user(&claims.user, UserChange::Name(claims.name.clone())).await
+    // Refused to who was erased meanwhile: whatever they do next is refused as well.
+    let name = UserChange::Name(claims.name.clone());
+    store.change_user(&claims.user, name, Some(claims.issued_ms.unwrap_or(0))).await.map(drop)
 }

@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tern_protocol::{
     ACK_POSITIONS_MAX, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, GAP_TAIL, GAP_WHOLE_MAX, GROUP_MEMBERS_MAX,
     Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX, TEXT_BYTES_MAX,
-    UNREAD_MAX, WATCH_USERS_MAX,
+    WATCH_USERS_MAX,
 };
 
 use crate::auth::Authenticator;
+use crate::cluster::NodeId;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
-use crate::hub::{Hub, OutboxConfig};
 use crate::ops::metrics::Metrics;
 use crate::presence::Presence;
 use crate::registry::Registry;
+use crate::roster::{OutboxConfig, Roster};
 use crate::router::Router;
 use crate::store::Store;
 use crate::transport::{Link, TransportConfig};
@@ -59,7 +60,7 @@ impl Default for SessionConfig {
 #[derive(Clone, Debug)]
 pub struct NodeIdentity {
     /// Name of the node.
-    pub name: String,
+    pub name: NodeId,
     /// Number of this start.
     pub boot: u64,
 }
@@ -81,7 +82,7 @@ pub struct Parts {
     /// Rates of users and addresses, over sessions and HTTP.
     pub quota: Quota,
     /// The sessions of this process.
-    pub hub: Hub,
+    pub roster: Roster,
     /// The sessions of the fleet.
     pub registry: Arc<dyn Registry>,
     /// Takes changes.
@@ -147,7 +148,6 @@ impl Inner {
             ack_positions: ACK_POSITIONS_MAX as u32,
             gap_whole: GAP_WHOLE_MAX as u32,
             gap_tail: GAP_TAIL as u32,
-            unread: UNREAD_MAX,
             dedupe_window_s: DEDUPE_WINDOW_S,
             sessions_per_user: config.sessions_per_user,
             keepalive_s: self.parts.transport.keepalive_s as u32,

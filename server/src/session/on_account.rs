@@ -2,12 +2,14 @@
 
 use std::time::{Instant, SystemTime};
 
-use tern_protocol::{Code, Reauth, Reauthed, Typing, WATCH_USERS_MAX, Watch};
+use tern_protocol::{Code, Reauth, Reauthed, Typing, UserTyping, WATCH_USERS_MAX, Watch};
 
 use super::active::{Active, Handled};
 use super::backlog::Job;
 use super::quota::Verdict;
 use super::refused::Refused;
+use crate::delivery::{Class, Except, Parcel};
+use crate::roster::Outgoing;
 
 impl Active {
     pub(super) async fn on_reauth(&mut self, reauth: Reauth, now: Instant) -> Result<Handled, Refused> {
@@ -16,7 +18,7 @@ impl Active {
             retry_after: error.retry_after(),
             ..Refused::new(error.code(), error.to_string())
         })?;
-        if claims.user != self.session.user {
+        if claims.user != self.seat.user {
             return Err(Refused::new(Code::TOKEN_SUBJECT, "the new token is for another user"));
         }
         self.claims = claims;
@@ -45,12 +47,14 @@ impl Active {
         if let Verdict::Refused { .. } = self.quota.typing(now) {
             return Ok(Handled::Later);
         }
-        let user = &self.session.user;
+        let user = &self.seat.user;
         let conversation = typing.to.conversation(user);
         let parts = &self.gateway.parts;
         if let Ok(Some(state)) = parts.history.fellow_members(user, conversation).await {
-            let members: Vec<_> = state.members.into_iter().map(|member| member.user).collect();
-            parts.delivery.typing(conversation, user, &members);
+            let to = state.members.iter().map(|member| member.user.clone()).collect();
+            let body = Outgoing::new(UserTyping { conversation, user: user.clone() });
+            let (class, except) = (Class::Datagram, Except::User(user.clone()));
+            parts.delivery.hand_out(Parcel { to, class, body, except, arrived: None });
         }
         Ok(Handled::Later)
     }

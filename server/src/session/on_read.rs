@@ -87,7 +87,7 @@ impl Active {
     }
 
     fn allow_fetch(&self, now: Instant) -> Result<(), Refused> {
-        match self.gateway.parts.quota.fetch(&self.session.user, now) {
+        match self.gateway.parts.quota.fetch(&self.seat.user, now) {
             Verdict::Allowed => Ok(()),
             Verdict::Refused { retry_after } => Err(Refused::rate_limited(retry_after, "reads of this user")),
         }

@@ -10,8 +10,8 @@ use tokio::time::{sleep_until, timeout};
 use super::Inner;
 use super::active::{Active, Step};
 use super::hello;
-use crate::hub::Outbox;
 use crate::ops::metrics::{OpenConnection, TransportLabel};
+use crate::roster::Outbox;
 use crate::transport::{Link, LinkReader, LinkWriter, Transport};
 
 /// Time for the last frames to leave once a session is closed.

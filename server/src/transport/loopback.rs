@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::tls::{Certificate, Identity, quic_server_config, tcp_server_config};
 use super::{Inbound, Link, LinkError, LinkInfo, LinkReader};
-use crate::hub::outbox::{Outbox, OutboxConfig, Outgoing};
+use crate::roster::outbox::{Outbox, OutboxConfig, Outgoing};
 use tern_protocol::ConversationId;
 
 /// Any free port of 127.0.0.1.
@@ -124,7 +124,8 @@ pub(super) fn deliver(number: u8, seq: u64, text_bytes: usize) -> Outgoing {
             sender: UserId::new("alice").unwrap(),
             sender_name: None,
             temp_id: None,
-            body: EntryBody::Message { text: "x".repeat(text_bytes) },
+            messages: seq,
+            body: EntryBody::text("x".repeat(text_bytes)),
         }],
     })
 }

@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 
 use super::Parts;
 use crate::clock::unix_ms;
-use crate::conversation::{Change, Committed, NO_SESSION, Refusal, Reply, Submission};
-use crate::store::{Erasure, GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
+use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
+use crate::delivery::{Class, Except, Parcel};
+use crate::roster::Outgoing;
+use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
@@ -60,13 +62,6 @@ pub enum EraseError {
     Already(UserId),
 }
 
-/// The token was issued before its user was erased.
-pub fn is_refused(erasure: Option<&Erasure>, issued_ms: Option<u64>) -> bool {
-    erasure.is_some_and(|erasure| {
-        erasure.open.is_some() || issued_ms.is_none_or(|issued| issued <= erasure.at_ms)
-    })
-}
-
 /// Erases a user. A user who is not known is erased too: others may have written to them.
 pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     if user.is_erased() {
@@ -80,7 +75,7 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     let mut erased = Erased { became, conversations: 0, entries: 0 };
     for _ in 0..ROUNDS_MAX {
         let mut ends = Vec::new();
-        for row in parts.store.inbox(user).await? {
+        for row in parts.store.inbox(user, None, usize::MAX).await? {
             ends.push((row.conversation, erase_in(parts, user, &mut erased, row.conversation).await?));
         }
         erased.conversations = erased.conversations.max(ends.len());
@@ -96,21 +91,26 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
 
 async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> {
     let started = Instant::now();
+    let close = Outgoing::new(Close {
+        code: Code::TOKEN_INVALID,
+        reason: "the user was erased".into(),
+        retry_after_ms: None,
+        target: None,
+    });
     loop {
-        let sessions = parts.delivery.sessions(std::slice::from_ref(user));
-        if sessions.is_empty() {
+        // Again each time: somebody who was just being greeted may have got in.
+        parts.delivery.hand_out(Parcel {
+            to: [user.clone()].into(),
+            class: Class::Close,
+            body: close.clone(),
+            except: Except::Nobody,
+            arrived: None,
+        });
+        if !parts.delivery.is_here(user) {
             return Ok(());
         }
         if started.elapsed() > SESSIONS_WAIT {
             return Err(EraseError::Sessions);
-        }
-        for session in sessions {
-            session.outbox.close(Close {
-                code: Code::TOKEN_INVALID,
-                reason: "the user was erased".into(),
-                retry_after_ms: None,
-                target: None,
-            });
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -164,8 +164,8 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
     if entry.sender == *user {
         entry.sender_name = None;
         entry.temp_id = None;
-        if let EntryBody::Message { text } = &mut entry.body {
-            text.clear();
+        if entry.body.is_message() {
+            entry.body = EntryBody::Erased;
         }
     }
     swap(&mut entry.sender);
@@ -176,7 +176,10 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
             users.iter_mut().for_each(swap);
         }
         EntryBody::Left { user } | EntryBody::RoleChanged { user, .. } => swap(user),
-        EntryBody::Message { .. } | EntryBody::Renamed { .. } => {}
+        EntryBody::Message { .. }
+        | EntryBody::Renamed { .. }
+        | EntryBody::Erased
+        | EntryBody::Opaque { .. } => {}
     }
     (entry != before).then_some(entry)
 }
@@ -199,7 +202,9 @@ async fn say(parts: &Parts, user: &UserId, became: &UserId, id: ConversationId) 
                 };
             }
             Ok(committed) => return Ok(committed.seq),
-            Err(Refusal::Unavailable(_) | Refusal::OutOfOrder) => tokio::time::sleep(PAUSE).await,
+            Err(Refusal::Unavailable(_) | Refusal::Busy(_) | Refusal::OutOfOrder) => {
+                tokio::time::sleep(PAUSE).await
+            }
             Err(refusal) => return Err(EraseError::Refused { conversation: id, refusal }),
         }
     }
@@ -218,33 +223,35 @@ async fn submit(
     temp_id: TempId,
 ) -> Result<Committed, Refusal> {
     let (reply, outcome) = oneshot::channel();
-    parts.conversations.submit(Submission {
+    let ask = Ask {
         conversation: id,
         peer: None,
         sender: became.clone(),
         sender_name: None,
-        origin: NO_SESSION,
+        asker: None,
         temp_id,
         after: None,
         age_ms: 0,
+        issued_ms: None,
         change: Change::Erase { user: user.clone() },
-        arrived: Instant::now(),
-        reply: Reply::new(move |outcome| drop(reply.send(outcome))),
-    });
+    };
+    let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
+    parts.router.submit(Submission { ask, arrived: Instant::now(), reply });
     outcome.await.unwrap_or(Err(Refusal::Unavailable("the conversation stopped before it answered")))
 }
 
 /// Tells the members who are connected that entries have changed.
 async fn tell(parts: &Parts, id: ConversationId, seq: u64) -> Result<(), StoreError> {
     let Some(state) = parts.store.conversation(id).await? else { return Ok(()) };
-    let users: Vec<UserId> = state.members.into_iter().map(|member| member.user).collect();
-    parts.delivery.erased(id, seq, &users);
+    let to: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
+    let body = Outgoing::new(tern_protocol::Erased { conversation: id, seq });
+    parts.delivery.hand_out(Parcel::control(to, body));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use tern_protocol::{EntryId, Role};
+    use tern_protocol::{Data, EntryId, Role};
 
     use super::*;
 
@@ -260,6 +267,7 @@ mod tests {
             sender: user(sender),
             sender_name: Some("A Name".into()),
             temp_id: Some(TempId::from_bytes([2; 16])),
+            messages: 4,
             body,
         }
     }
@@ -269,7 +277,11 @@ mod tests {
         let (bob, became) = (user("bob"), UserId::erased([7; 16]));
         let both = || vec![user("alice"), user("bob")];
         let bodies = [
-            EntryBody::Message { text: "secret".into() },
+            EntryBody::Message {
+                text: "secret".into(),
+                data: Some(Data::new("\"secret\"").unwrap()),
+                reply_to: Some(1),
+            },
             EntryBody::Created { name: "Team".into(), members: both() },
             EntryBody::Added { users: both() },
             EntryBody::Removed { users: both() },
@@ -293,16 +305,7 @@ mod tests {
                 assert_eq!(without(after, &bob, &became), None, "once is enough");
             }
         }
-        let other = entry("alice", EntryBody::Message { text: "bob said so".into() });
+        let other = entry("alice", EntryBody::text("bob said so"));
         assert_eq!(without(other, &bob, &became), None, "what others wrote stays as it is");
-    }
-
-    #[test]
-    fn only_tokens_issued_after_the_erasure_count() {
-        let done = Erasure { at_ms: 1_000, open: None };
-        assert!(!is_refused(None, None));
-        assert!(is_refused(Some(&done), None));
-        assert!(is_refused(Some(&done), Some(1_000)));
-        assert!(!is_refused(Some(&done), Some(2_000)));
     }
 }

@@ -11,12 +11,13 @@ use tern_protocol::{ConversationId, UserId};
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
+use super::intents::IntentChange;
 use super::keys;
 use super::upkeep::{Age, Rewrite};
 use super::values::{self, Head, Row, Shape};
 use crate::store::{
-    AppendGroup, Appended, Conversation, Erasure, GROUP_BYTES_MAX, Intent, Marker, Member, StoreError, User,
-    UserChange,
+    AppendGroup, Appended, Barred, Conversation, Erasure, Marker, Member, NewEntry, Owed, ReadPosition,
+    StoreError, User, UserChange,
 };
 
 /// Where the answer to an operation goes.
@@ -24,10 +25,10 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A durable write, its values encoded already: the committer is one thread, its callers are many.
 pub(super) enum Op {
-    Append { append: Box<Append>, reply: Reply<Appended> },
-    SetRead { key: Bytes, seq: u64, reply: Reply<bool> },
-    ChangeUser { key: Bytes, change: UserChange, reply: Reply<()> },
-    ClearIntents { keys: Vec<Bytes>, reply: Reply<()> },
+    Appends { appends: Vec<Append>, owed: Owed },
+    SetRead { key: Bytes, read: ReadPosition, reply: Reply<bool> },
+    ChangeUser { user: UserId, change: UserChange, issued_ms: Option<u64>, reply: Reply<bool> },
+    ClearIntents { intents: Vec<(u8, Bytes)>, reply: Reply<()> },
     Age { age: Age, reply: Reply<bool> },
     Rewrite { rewrite: Rewrite, reply: Reply<()> },
     BeginErasure { user: UserId, became: UserId, at_ms: u64, reply: Reply<Erasure> },
@@ -42,59 +43,47 @@ pub(super) struct Frozen {
     pub(super) commits: u64,
 }
 
-/// An append group ready to be written.
+/// An append group with the keys and values that only depend on it.
 pub(super) struct Append {
-    conversation: ConversationId,
-    expected_head: u64,
+    group: Arc<AppendGroup>,
     records: Vec<Record>,
-    state: Conversation,
     departures: Vec<(Bytes, Row)>,
-    first_intent_ms: u64,
-    /// Bytes of its encoded entries.
-    pub(super) bytes: usize,
+    intent: Option<(IntentChange, Bytes, Bytes)>,
 }
 
 struct Record {
     entry: (Bytes, Bytes),
     marker: Option<(Bytes, Bytes)>,
-    intent: Option<Bytes>,
 }
 
 impl Append {
-    /// Checks and encodes a group.
-    pub(super) fn new(group: AppendGroup) -> Result<Self, StoreError> {
-        group.check()?;
-        let AppendGroup { conversation, expected_head, entries, state, departures } = group;
-        let departures = departures.into_iter().map(|gone| {
+    /// Makes keys and values of a group that was checked.
+    pub(super) fn new(group: Arc<AppendGroup>) -> Self {
+        let AppendGroup { conversation, entries, state, departures, .. } = &*group;
+        let departures = departures.iter().map(|gone| {
             let at = entries.iter().find(|new| new.entry.seq == gone.until_seq);
-            let time_ms = at.map_or(state.last_time_ms, |new| new.entry.time_ms);
-            let until = Some(Head { seq: gone.until_seq, time_ms });
-            (keys::row(&gone.user, conversation), Row { first_seq: gone.first_seq, until })
+            let (messages, time_ms) = at
+                .map_or((state.messages, state.last_time_ms), |new| (new.entry.messages, new.entry.time_ms));
+            let until = Some(Head { seq: gone.until_seq, messages, time_ms });
+            (keys::row(&gone.user, *conversation), Row { first_seq: gone.first_seq, until })
         });
         let departures = departures.collect();
-        let mut first_intent_ms = u64::MAX;
-        let mut bytes = 0;
-        let mut records = Vec::with_capacity(entries.len());
-        for new in &entries {
-            let (seq, time_ms) = (new.entry.seq, new.entry.time_ms);
-            let value = values::encode(&new.entry);
-            bytes += value.len() - 1; // without the version
-            if new.push {
-                first_intent_ms = first_intent_ms.min(time_ms);
-            }
-            records.push(Record {
-                entry: (keys::entry(conversation, seq), value),
-                marker: new.entry.temp_id.map(|temp_id| {
-                    let key = keys::marker(conversation, &new.entry.sender, temp_id);
-                    (key, values::encode_marker(seq, new.digest))
+        let record = |new: &NewEntry| {
+            let entry = &new.entry;
+            Record {
+                entry: (keys::entry(*conversation, entry.seq), new.stored()),
+                marker: entry.temp_id.map(|temp_id| {
+                    let key = keys::marker(*conversation, &entry.sender, temp_id);
+                    (key, values::encode_marker(entry.seq, new.digest))
                 }),
-                intent: new.push.then(|| keys::intent(&Intent { conversation, seq, time_ms })),
-            });
-        }
-        if bytes > GROUP_BYTES_MAX {
-            return Err(StoreError::Malformed("its entries must not exceed 1 MiB"));
-        }
-        Ok(Self { conversation, expected_head, records, state, departures, first_intent_ms, bytes })
+            }
+        };
+        let records = entries.iter().map(record).collect();
+        let intent = group.intent().map(|intent| {
+            let change = IntentChange::Written { shard: intent.shard(), time_ms: intent.time_ms };
+            (change, keys::intent(&intent), values::encode_intent(&intent))
+        });
+        Self { records, departures, intent, group }
     }
 }
 
@@ -105,7 +94,7 @@ pub(super) struct Batch<'a> {
     pub(super) writes: HashMap<Bytes, Option<Bytes>, RandomState>,
     states: HashMap<ConversationId, Arc<Conversation>, RandomState>,
     answers: Vec<Answer>,
-    first_intent_ms: u64,
+    intents: Vec<IntentChange>,
 }
 
 /// What is left to do once the writes of a batch are durable.
@@ -114,7 +103,7 @@ pub(super) struct Decided {
     pub(super) states: HashMap<ConversationId, Arc<Conversation>, RandomState>,
     pub(super) answers: Vec<Answer>,
     /// `u64::MAX` if there is none.
-    pub(super) first_intent_ms: u64,
+    pub(super) intents: Vec<IntentChange>,
 }
 
 impl<'a> Batch<'a> {
@@ -124,7 +113,7 @@ impl<'a> Batch<'a> {
             writes: HashMap::default(),
             states: HashMap::default(),
             answers: Vec::new(),
-            first_intent_ms: u64::MAX,
+            intents: Vec::new(),
         }
     }
 
@@ -137,13 +126,15 @@ impl<'a> Batch<'a> {
     /// conflict may rest on an operation of this batch.
     pub(super) fn apply(&mut self, op: Op) {
         let answer = match op {
-            Op::Append { append, reply } => Answer::Append(reply, self.append(*append)),
-            Op::SetRead { key, seq, reply } => Answer::Flag(reply, self.set_read(key, seq)),
-            Op::ChangeUser { key, change, reply } => Answer::Done(reply, self.change_user(key, change)),
-            Op::ClearIntents { keys, reply } => {
-                self.writes.extend(keys.into_iter().map(|key| (key, None)));
-                Answer::Done(reply, Ok(()))
+            Op::Appends { appends, owed } => {
+                let results = appends.into_iter().map(|append| self.append(append)).collect();
+                Answer::Appends(owed, results)
             }
+            Op::SetRead { key, read, reply } => Answer::Flag(reply, self.set_read(key, read)),
+            Op::ChangeUser { user, change, issued_ms, reply } => {
+                Answer::Flag(reply, self.change_user(&user, change, issued_ms))
+            }
+            Op::ClearIntents { intents, reply } => Answer::Done(reply, self.clear_intents(intents)),
             Op::Age { age, reply } => Answer::Flag(reply, self.age(age)),
             Op::Rewrite { rewrite, reply } => Answer::Done(reply, self.rewrite(rewrite)),
             Op::BeginErasure { user, became, at_ms, reply } => {
@@ -158,8 +149,8 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn decide(self) -> Decided {
-        let Self { disk: _, writes, states, answers, first_intent_ms } = self;
-        Decided { writes, states, answers, first_intent_ms }
+        let Self { disk: _, writes, states, answers, intents } = self;
+        Decided { writes, states, answers, intents }
     }
 
     fn append(&mut self, append: Append) -> Result<Appended, StoreError> {
@@ -167,13 +158,34 @@ impl<'a> Batch<'a> {
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let current = self.conversation(append.conversation)?;
+        let barred = self.barred(&append.group)?;
+        if !barred.is_empty() {
+            return Ok(Appended::Barred(barred));
+        }
+        let current = self.conversation(append.group.conversation)?;
         let head = current.as_ref().map_or(0, |state| state.head);
-        if head != append.expected_head {
+        if head != append.group.expected_head {
             return Ok(Appended::Conflict { head });
         }
         self.write(append, current.as_deref());
         Ok(Appended::Applied)
+    }
+
+    /// What must not be written since a user was erased.
+    fn barred(&self, group: &AppendGroup) -> Result<Vec<(usize, Barred)>, StoreError> {
+        let mut failed = Ok(());
+        let barred = group.barred(|user| {
+            let erasure = self.erasure(user);
+            erasure.unwrap_or_else(|error| {
+                failed = Err(error);
+                None
+            })
+        });
+        failed.map(|()| barred)
+    }
+
+    pub(super) fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError> {
+        self.get(&keys::erasure(user))?.map(|bytes| values::decode("an erasure", &bytes)).transpose()
     }
 
     fn duplicates(&self, records: &[Record]) -> Result<Vec<(usize, Marker)>, StoreError> {
@@ -188,13 +200,17 @@ impl<'a> Batch<'a> {
     }
 
     fn write(&mut self, append: Append, current: Option<&Conversation>) {
-        let Append { conversation, records, state, departures, first_intent_ms, .. } = append;
-        for Record { entry, marker, intent } in records {
+        let Append { group, records, departures, intent } = append;
+        let AppendGroup { conversation, state, .. } = &*group;
+        let conversation = *conversation;
+        for Record { entry, marker } in records {
             self.writes.insert(entry.0, Some(entry.1));
             self.writes.extend(marker.map(|(key, value)| (key, Some(value))));
-            self.writes.extend(intent.map(|key| (key, Some(Bytes::new()))));
         }
-        self.first_intent_ms = self.first_intent_ms.min(first_intent_ms);
+        if let Some((change, key, value)) = intent {
+            self.writes.insert(key, Some(value));
+            self.intents.push(change);
+        }
         for (key, row) in departures {
             self.writes.insert(key, Some(values::encode(&row)));
         }
@@ -210,30 +226,53 @@ impl<'a> Batch<'a> {
             current.members == state.members && current.kind == state.kind && current.name == state.name
         };
         if !current.is_some_and(is_shape) {
-            let Conversation { kind, ref name, ref members, .. } = state;
-            let shape = Shape { kind, name: name.clone(), members: members.clone() };
+            let Conversation { kind, name, members, .. } = &**state;
+            let shape = Shape { kind: *kind, name: name.clone(), members: members.clone() };
             self.writes.insert(keys::shape(conversation), Some(values::encode(&shape)));
         }
-        let head = Head { seq: state.head, time_ms: state.last_time_ms };
+        let head = Head { seq: state.head, messages: state.messages, time_ms: state.last_time_ms };
         self.writes.insert(keys::head(conversation), Some(values::encode(&head)));
-        self.states.insert(conversation, Arc::new(state));
+        self.states.insert(conversation, state.clone());
     }
 
-    fn set_read(&mut self, key: Bytes, seq: u64) -> Result<bool, StoreError> {
-        let before = self.get(&key)?.map_or(Ok(0), |bytes| values::decode("a read position", &bytes))?;
-        if seq > before {
-            self.writes.insert(key, Some(values::encode(&seq)));
+    fn set_read(&mut self, key: Bytes, read: ReadPosition) -> Result<bool, StoreError> {
+        let before = self.get(&key)?.map(|bytes| values::decode("a read position", &bytes)).transpose()?;
+        let before: ReadPosition = before.unwrap_or_default();
+        if read.seq > before.seq {
+            self.writes.insert(key, Some(values::encode(&read)));
         }
-        Ok(seq > before)
+        Ok(read.seq > before.seq)
     }
 
-    fn change_user(&mut self, key: Bytes, change: UserChange) -> Result<(), StoreError> {
+    fn clear_intents(&mut self, intents: Vec<(u8, Bytes)>) -> Result<(), StoreError> {
+        for (shard, key) in intents {
+            // Only what is there counts as cleared.
+            if self.get(&key)?.is_some() {
+                self.writes.insert(key, None);
+                self.intents.push(IntentChange::Cleared { shard });
+            }
+        }
+        Ok(())
+    }
+
+    fn change_user(
+        &mut self,
+        user: &UserId,
+        change: UserChange,
+        issued_ms: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        if let Some(issued_ms) = issued_ms
+            && self.erasure(user)?.is_some_and(|erasure| erasure.bars(issued_ms))
+        {
+            return Ok(false);
+        }
+        let key = keys::user(user);
         let before: Option<User> =
             self.get(&key)?.map(|bytes| values::decode("a user", &bytes)).transpose()?;
         if let Some(after) = change.apply(before.as_ref()) {
             self.writes.insert(key, Some(values::encode(&after)));
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn get(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
@@ -257,7 +296,7 @@ fn is_same_member(members: &[Member], member: &Member) -> bool {
 
 /// An answer that waits for the commit. Dropped unsent, it tells the caller that nothing is known.
 pub(super) enum Answer {
-    Append(Reply<Appended>, Result<Appended, StoreError>),
+    Appends(Owed, Vec<Result<Appended, StoreError>>),
     Flag(Reply<bool>, Result<bool, StoreError>),
     Done(Reply<()>, Result<(), StoreError>),
     Erasure(Reply<Erasure>, Result<Erasure, StoreError>),
@@ -269,7 +308,7 @@ impl Answer {
     /// Sends it, as of commit number `commits`; a caller that has gone does not matter.
     pub(super) fn send(self, disk: &Disk, commits: u64) {
         match self {
-            Self::Append(reply, result) => drop(reply.send(result)),
+            Self::Appends(owed, results) => owed.settle(results),
             Self::Flag(reply, result) => drop(reply.send(result)),
             Self::Done(reply, result) => drop(reply.send(result)),
             Self::Erasure(reply, result) => drop(reply.send(result)),

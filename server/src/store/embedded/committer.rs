@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::batch::{Batch, Op, Reply};
 use super::disk::Disk;
-use super::intents::IntentFloor;
+use super::intents::IntentShards;
 use super::tripwire::Tripwire;
 use super::{keys, values};
 use crate::ops::metrics::{Metrics, record};
@@ -60,14 +60,19 @@ impl Queue {
         bytes: usize,
         op: impl FnOnce(Reply<T>) -> Op,
     ) -> Result<T, StoreError> {
-        let kib = (bytes as u32 / 1024 + 1).min(QUEUE_KIB_MAX);
-        let stopped = || StoreError::Unavailable("the store has been closed".into());
-        let room = self.room.clone().acquire_many_owned(kib).await.map_err(|_| stopped())?;
         let (reply, answer) = oneshot::channel();
-        self.messages.send(Message::Op(op(reply), room)).await.map_err(|_| stopped())?;
+        self.send(bytes, op(reply)).await?;
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable("the store stopped before the write was confirmed".into()))
         })
+    }
+
+    /// Queues a write that brings its answer along.
+    pub(super) async fn send(&self, bytes: usize, op: Op) -> Result<(), StoreError> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX);
+        let stopped = || StoreError::Unavailable("the store has been closed".into());
+        let room = self.room.clone().acquire_many_owned(kib).await.map_err(|_| stopped())?;
+        self.messages.send(Message::Op(op, room)).await.map_err(|_| stopped())
     }
 
     /// Writes in the queue.
@@ -91,7 +96,7 @@ pub(super) struct Committer {
     pub(super) disk: Disk,
     /// Number of the last commit.
     pub(super) commits: u64,
-    pub(super) intents: Arc<IntentFloor>,
+    pub(super) intents: Arc<IntentShards>,
     pub(super) tripwire: Tripwire,
     pub(super) hooks: Hooks,
     pub(super) metrics: Metrics,
@@ -184,9 +189,7 @@ impl Committer {
         for (id, state) in decided.states {
             self.disk.committed(id, state);
         }
-        if decided.first_intent_ms != u64::MAX {
-            self.intents.note(decided.first_intent_ms);
-        }
+        self.intents.note(&decided.intents);
         for answer in decided.answers {
             answer.send(&self.disk, self.commits);
         }

@@ -10,7 +10,10 @@ use tern_protocol::{ConversationId, Entry, UserId};
 
 use super::keys;
 use super::values::{self, Head, Row, Shape};
-use crate::store::{Conversation, InboxRow, Intent, Order, PageLimit, StoreError};
+use crate::store::{
+    Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Order, PageLimit, ReadPosition,
+    StoreError,
+};
 
 /// Members over all cached conversations; one takes about 100 bytes, so this is some 10 MiB.
 const CACHED_MEMBERS_MAX: u64 = 100_000;
@@ -96,8 +99,23 @@ impl Disk {
         Ok(page.entries)
     }
 
-    /// All rows of a user, most recently changed first.
-    pub(super) fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+    /// State and what is kept of each.
+    pub(super) fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
+        let glance = |id: &ConversationId| {
+            // In this order: what is kept is never older than the state.
+            let Some(state) = self.conversation(*id)? else { return Ok(None) };
+            Ok(Some(Glance { state, kept: self.kept(*id)? }))
+        };
+        ids.iter().map(glance).collect()
+    }
+
+    /// The first `limit` rows of a user after a place, most recently changed first.
+    pub(super) fn inbox(
+        &self,
+        user: &UserId,
+        after: Option<InboxCursor>,
+        limit: usize,
+    ) -> Result<Vec<InboxRow>, StoreError> {
         let snapshot = self.db.snapshot();
         let mut reads = Vec::new();
         for item in snapshot.prefix(&self.space, keys::reads(user)) {
@@ -110,10 +128,17 @@ impl Disk {
             let conversation = keys::row_conversation(&key)?;
             // Both scans are in key order, that is, by conversation.
             let read = reads.binary_search_by_key(&conversation, |(id, _)| *id);
-            let read_seq = read.map_or(0, |place| reads[place].1);
-            rows.push(self.row(&snapshot, conversation, &value, read_seq)?);
+            let read = read.map_or_else(|_| ReadPosition::default(), |place| reads[place].1);
+            let row = self.row(&snapshot, conversation, &value, read)?;
+            if after.is_none_or(|after| row.place() > after) {
+                rows.push(row);
+            }
         }
-        rows.sort_unstable_by_key(|row| (std::cmp::Reverse(row.last_time_ms), row.conversation));
+        if rows.len() > limit && limit > 0 {
+            rows.select_nth_unstable_by_key(limit - 1, InboxRow::place);
+        }
+        rows.truncate(limit);
+        rows.sort_unstable_by_key(InboxRow::place);
         Ok(rows)
     }
 
@@ -127,8 +152,8 @@ impl Disk {
         let row = snapshot.get(&self.space, keys::row(user, id)).map_err(read_failed)?;
         let Some(row) = row else { return Ok(None) };
         let read = snapshot.get(&self.space, keys::read(user, id)).map_err(read_failed)?;
-        let read_seq = read.map_or(Ok(0), |bytes| values::decode("a read position", &bytes))?;
-        self.row(&snapshot, id, &row, read_seq).map(Some)
+        let read = read.map(|bytes| values::decode("a read position", &bytes)).transpose()?;
+        self.row(&snapshot, id, &row, read.unwrap_or_default()).map(Some)
     }
 
     fn row(
@@ -136,7 +161,7 @@ impl Disk {
         snapshot: &Snapshot,
         conversation: ConversationId,
         value: &[u8],
-        read_seq: u64,
+        read: ReadPosition,
     ) -> Result<InboxRow, StoreError> {
         let Row { first_seq, until } = values::decode("an inbox row", value)?;
         let last = match until {
@@ -148,16 +173,18 @@ impl Disk {
         Ok(InboxRow {
             conversation,
             last_seq: last.seq,
+            last_messages: 0,
             last_time_ms: last.time_ms,
             first_seq,
             until_seq: until.map(|until| until.seq),
-            read_seq,
+            read,
         })
     }
 
-    /// Intents with a time in `times`, oldest first, at most `limit`.
+    /// Intents of a shard with a time in `times`, oldest first, at most `limit`.
     pub(super) fn intents(
         &self,
+        shard: u8,
         times: RangeInclusive<u64>,
         limit: usize,
     ) -> Result<Vec<Intent>, StoreError> {
@@ -165,9 +192,50 @@ impl Disk {
             return Ok(Vec::new());
         }
         // A prefix sorts before all that it starts, so the end is the prefix after the last time.
-        let end = times.end().checked_add(1).map_or_else(|| keys::INTENTS_END.into(), keys::intents_from);
-        let found = self.space.range(keys::intents_from(*times.start())..end);
-        found.take(limit).map(|item| keys::parse_intent(&item.key().map_err(read_failed)?)).collect()
+        let after = times.end().checked_add(1).map(|after| keys::intents_from(shard, after));
+        let end = after.unwrap_or_else(|| keys::intents_end(shard));
+        let found = self.space.range(keys::intents_from(shard, *times.start())..end);
+        let read = |item: fjall::Guard| {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            values::decode_intent(&key, &value)
+        };
+        found.take(limit).map(read).collect()
+    }
+
+    /// How many intents there are in each shard. Reads all of them.
+    pub(super) fn count_intents(&self) -> Result<Vec<u64>, StoreError> {
+        let mut counts = vec![0; INTENT_SHARDS];
+        for item in self.space.prefix(keys::INTENTS) {
+            counts[usize::from(keys::intent_shard(&item.key().map_err(read_failed)?)?)] += 1;
+        }
+        Ok(counts)
+    }
+
+    /// The newest entry of a log up to `seq`.
+    pub(super) fn last_entry(&self, id: ConversationId, seq: u64) -> Result<Option<Entry>, StoreError> {
+        let one = PageLimit { entries: 1, bytes: 0 };
+        Ok(self.entries(id, 0..=seq, Order::Descending, one)?.pop())
+    }
+
+    /// The newest entry in a range that is not later than `time_ms`, as a seq.
+    pub(super) fn seq_at(
+        &self,
+        id: ConversationId,
+        range: RangeInclusive<u64>,
+        time_ms: u64,
+    ) -> Result<u64, StoreError> {
+        let (mut low, mut high) = (range.start().saturating_sub(1), *range.end());
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            match self.last_entry(id, middle)? {
+                Some(entry) if entry.seq > low && entry.time_ms > time_ms => high = entry.seq - 1,
+                // Nothing is between it and the middle: it is the last of the log.
+                Some(entry) if entry.seq > low && entry.seq < middle => return Ok(entry.seq),
+                // It is old enough, or has aged out.
+                Some(_) | None => low = middle,
+            }
+        }
+        Ok(low)
     }
 }
 

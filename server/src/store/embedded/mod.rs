@@ -40,11 +40,11 @@ use self::batch::{Append, Op};
 use self::committer::{Committer, Hooks, Queue};
 use self::directory::Directory;
 use self::disk::Disk;
-use self::intents::IntentFloor;
+use self::intents::IntentShards;
 use self::tripwire::Tripwire;
 use super::{
-    AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit,
-    Store, StoreError, User, UserChange, Users,
+    AppendAnswers, AppendGroup, Conversation, Glance, Glances, Inbox, InboxCursor, InboxRow, Intent, Intents,
+    Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
 };
 use crate::ops::metrics::Metrics;
 
@@ -75,7 +75,7 @@ impl Default for EmbeddedConfig {
 }
 
 /// The embedded store. Dropping it writes what is queued and blocks until that is on disk;
-/// [`close`](Self::close) does the same without blocking a task.
+/// [`close`](Store::close) does the same without blocking a task.
 pub struct EmbeddedStore {
     store_id: StoreId,
     disk: Disk,
@@ -83,8 +83,8 @@ pub struct EmbeddedStore {
     queue: Option<Queue>,
     committer: Option<JoinHandle<()>>,
     scans: Arc<Semaphore>,
-    intents: Arc<IntentFloor>,
-    /// One scan for intents at a time, or their floor could miss one.
+    intents: Arc<IntentShards>,
+    /// One scan for intents at a time, or their floors could miss one.
     intent_scan: Arc<Semaphore>,
     /// Long work in the background stops.
     closing: Arc<AtomicBool>,
@@ -116,7 +116,8 @@ impl EmbeddedStore {
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let intents = Arc::new(IntentFloor::default());
+        let waiting = disk.count_intents().map_err(|error| directory.damaged(error.to_string()))?;
+        let intents = Arc::new(IntentShards::new(waiting));
         let committer =
             Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks, metrics };
         let (queue, thread) = committer.start().map_err(io)?;
@@ -131,15 +132,6 @@ impl EmbeddedStore {
             closing: Arc::default(),
             _directory: directory,
         })
-    }
-
-    /// Ends in order: refuses new writes, commits the queued ones, syncs. Reads still work; a backup
-    /// stops.
-    pub async fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        if let Some(queue) = &self.queue {
-            queue.close().await;
-        }
     }
 
     /// Gives the space of removed and replaced rows back to the disk; the bytes used before and after.
@@ -187,21 +179,52 @@ impl Drop for EmbeddedStore {
     }
 }
 
+#[async_trait]
 impl Store for EmbeddedStore {
     fn store_id(&self) -> StoreId {
         self.store_id
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        // A write is a commit and proves nothing that the next message would not: a store that cannot commit
+        // ends the process.
+        self.scan(&self.scans, |disk| disk.get(&keys::commit(0)).map(drop)).await
+    }
+
+    /// Commits what is queued, and syncs. Reads still work; a backup stops.
+    async fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(queue) = &self.queue {
+            queue.close().await;
+        }
     }
 }
 
 #[async_trait]
 impl Log for EmbeddedStore {
-    async fn append(&self, group: AppendGroup) -> Result<Appended, StoreError> {
-        let append = Box::new(Append::new(group)?);
-        self.submit(append.bytes, |reply| Op::Append { append, reply }).await
+    async fn append_all(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
+        let (mut tickets, mut appends, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for (ticket, group) in groups {
+            match group.check() {
+                Ok(()) => {
+                    bytes += group.bytes();
+                    tickets.push(ticket);
+                    appends.push(Append::new(group));
+                }
+                Err(error) => refused.push((ticket, Err(error))),
+            }
+        }
+        answers.send(refused);
+        let owed = answers.owe(tickets);
+        if let Some(queue) = self.queue.as_ref().filter(|_| !appends.is_empty()) {
+            // What cannot be queued any more is answered by being dropped.
+            let _ = queue.send(bytes, Op::Appends { appends, owed }).await;
+        }
     }
 
-    async fn conversation(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
-        Ok(self.disk.conversation(id)?.map(|state| (*state).clone()))
+    async fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
+        self.disk.conversation(id)
     }
 
     async fn marker(
@@ -225,25 +248,58 @@ impl Log for EmbeddedStore {
         self.scan(&self.scans, move |disk| disk.entries(conversation, range, order, limit)).await
     }
 
-    async fn redo(&self, _conversation: ConversationId, _seqs: &[u64]) -> Result<(), StoreError> {
+    async fn seq_at(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<u64>,
+        time_ms: u64,
+    ) -> Result<u64, StoreError> {
+        self.scan(&self.scans, move |disk| disk.seq_at(conversation, range, time_ms)).await
+    }
+
+    async fn redo(&self, _: ConversationId, _: &Conversation, _: &[Entry]) -> Result<(), StoreError> {
         Ok(()) // inbox rows and intents are in the commit of their entry
     }
 }
 
 #[async_trait]
+impl Glances for EmbeddedStore {
+    async fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
+        let ids = ids.to_vec();
+        self.scan(&self.scans, move |disk| disk.glance(&ids)).await
+    }
+
+    async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let at = at.to_vec();
+        let read = move |disk: &Disk| at.iter().map(|(id, seq)| disk.last_entry(*id, *seq)).collect();
+        self.scan(&self.scans, read).await
+    }
+}
+
+#[async_trait]
 impl Inbox for EmbeddedStore {
-    async fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+    async fn inbox(
+        &self,
+        user: &UserId,
+        after: Option<InboxCursor>,
+        limit: usize,
+    ) -> Result<Vec<InboxRow>, StoreError> {
         let user = user.clone();
-        self.scan(&self.scans, move |disk| disk.inbox(&user)).await
+        self.scan(&self.scans, move |disk| disk.inbox(&user, after, limit)).await
     }
 
     async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
         self.disk.inbox_row(user, id)
     }
 
-    async fn set_read(&self, user: &UserId, id: ConversationId, seq: u64) -> Result<bool, StoreError> {
+    async fn set_read(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+        read: ReadPosition,
+    ) -> Result<bool, StoreError> {
         let key = keys::read(user, id);
-        self.submit(key.len(), |reply| Op::SetRead { key, seq, reply }).await
+        self.submit(key.len(), |reply| Op::SetRead { key, read, reply }).await
     }
 }
 
@@ -259,33 +315,48 @@ impl Users for EmbeddedStore {
         if users.len() <= INLINE_READS_MAX { read(&self.disk) } else { self.scan(&self.scans, read).await }
     }
 
-    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError> {
-        let key = keys::user(user);
-        self.submit(key.len() + USER_BYTES, |reply| Op::ChangeUser { key, change, reply }).await
+    async fn change_user(
+        &self,
+        user: &UserId,
+        change: UserChange,
+        issued_ms: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        let user = user.clone();
+        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, issued_ms, reply }).await
     }
 }
 
 #[async_trait]
 impl Intents for EmbeddedStore {
-    async fn intents(&self, until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
-        let floor = self.intents.clone();
+    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+        let (shards, floors) = (shards.to_vec(), self.intents.clone());
         let scan = move |disk: &Disk| {
-            if limit == 0 {
-                return Ok(Vec::new());
+            let mut found = Vec::new();
+            for shard in shards {
+                if limit == 0 {
+                    break;
+                }
+                let Some(from_ms) = floors.begin_scan(shard) else { continue };
+                let here = disk.intents(shard, from_ms..=until_ms, limit)?;
+                let next_ms =
+                    here.first().map_or(until_ms.saturating_add(1).max(from_ms), |first| first.time_ms);
+                floors.end_scan(shard, next_ms);
+                found.extend(here);
             }
-            let from_ms = floor.begin_scan();
-            let found = disk.intents(from_ms..=until_ms, limit)?;
-            let next_ms =
-                found.first().map_or(until_ms.saturating_add(1).max(from_ms), |first| first.time_ms);
-            floor.end_scan(next_ms);
+            found.sort_unstable_by_key(|intent| (intent.time_ms, intent.conversation, intent.from_seq));
+            found.truncate(limit);
             Ok(found)
         };
         self.scan(&self.intent_scan, scan).await
     }
 
     async fn clear_intents(&self, intents: &[Intent]) -> Result<(), StoreError> {
-        let keys: Vec<_> = intents.iter().map(keys::intent).collect();
-        let bytes = keys.iter().map(bytes::Bytes::len).sum();
-        self.submit(bytes, |reply| Op::ClearIntents { keys, reply }).await
+        let intents: Vec<_> = intents.iter().map(|intent| (intent.shard(), keys::intent(intent))).collect();
+        let bytes = intents.iter().map(|(_, key)| key.len()).sum();
+        self.submit(bytes, |reply| Op::ClearIntents { intents, reply }).await
+    }
+
+    async fn intents_waiting(&self, shards: &[u8]) -> Result<Vec<u64>, StoreError> {
+        Ok(self.intents.waiting(shards))
     }
 }

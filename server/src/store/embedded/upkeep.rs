@@ -9,8 +9,8 @@ use super::batch::{Batch, Op};
 use super::disk::{Disk, read_failed};
 use super::{EmbeddedStore, USER_BYTES, keys, values};
 use crate::store::{
-    Aged, Ages, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Kept, OpenErasure, Order, PageLimit, StoreError,
-    Upkeep,
+    Aged, Ages, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Granularity, Kept, OpenErasure, Order,
+    PageLimit, StoreError, Upkeep,
 };
 
 /// A piece of ageing, found by a reader; the writer drops it if the log has aged since.
@@ -29,7 +29,7 @@ pub(super) struct Rewrite {
 }
 
 impl Disk {
-    fn kept(&self, conversation: ConversationId) -> Result<Kept, StoreError> {
+    pub(super) fn kept(&self, conversation: ConversationId) -> Result<Kept, StoreError> {
         decode_kept(self.get(&keys::kept(conversation))?)
     }
 
@@ -136,9 +136,7 @@ impl Batch<'_> {
         at_ms: u64,
     ) -> Result<Erasure, StoreError> {
         let key = keys::erasure(&user);
-        let before =
-            self.get(&key)?.map(|bytes| values::decode::<Erasure>("an erasure", &bytes)).transpose()?;
-        if let Some(open) = before.filter(|erasure| erasure.open.is_some()) {
+        if let Some(open) = self.erasure(&user)?.filter(|erasure| erasure.open.is_some()) {
             return Ok(open);
         }
         let erasure = Erasure { at_ms, open: Some(OpenErasure { user, became }) };
@@ -176,8 +174,8 @@ fn decode_kept(bytes: Option<Bytes>) -> Result<Kept, StoreError> {
 
 #[async_trait]
 impl Upkeep for EmbeddedStore {
-    async fn kept(&self, conversation: ConversationId) -> Result<Kept, StoreError> {
-        self.disk.kept(conversation)
+    fn ages_by(&self) -> Granularity {
+        Granularity::Entry
     }
 
     async fn conversations(

@@ -12,7 +12,7 @@ use super::directory::{Directory, OpenError, is_absent};
 use super::disk::{last_commit, read_failed};
 use super::values::{self, Head, Row, Shape};
 use super::{journals, keys, open};
-use crate::store::{Erasure, Kept, Member, StoreError, User};
+use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};
 
 /// Faults that are told in words; more are counted.
 const FAULTS_TOLD: usize = 50;
@@ -157,13 +157,17 @@ impl Checker {
             }
             keys::Kind::Commit => self.commits.push(values::decode("a commit number", value)?),
             keys::Kind::Intent => {
-                let intent = keys::parse_intent(key)?;
+                let intent = values::decode_intent(key, value)?;
                 let head = self.logs.get(&intent.conversation).and_then(|log| log.head);
-                if head.is_none_or(|head| head.seq < intent.seq) {
-                    return wrong(format!("a push intent for entry {}, which is not there", intent.seq));
+                if head.is_none_or(|head| head.seq < intent.to_seq) || intent.from_seq > intent.to_seq {
+                    let (from, to) = (intent.from_seq, intent.to_seq);
+                    return wrong(format!("a push intent for entries {from} to {to}, which are not there"));
+                }
+                if keys::intent_shard(key)? != intent.shard() {
+                    return wrong("a push intent in the wrong shard".into());
                 }
             }
-            keys::Kind::Read => drop(values::decode::<u64>("a read position", value)?),
+            keys::Kind::Read => drop(values::decode::<ReadPosition>("a read position", value)?),
             keys::Kind::User => {
                 values::decode::<User>("a user", value)?;
                 self.findings.users += 1;

@@ -5,7 +5,7 @@ use tern_protocol::{Decoder, Envelope, Frame, Incoming, Ping, StreamKind, Target
 use super::super::LinkError;
 use super::super::loopback::{ANY, DrivenLink, Tls, close, conversation, deliver, within};
 use super::*;
-use crate::hub::outbox::{OutboxConfig, Outgoing, Pushed};
+use crate::roster::outbox::{OutboxConfig, Outgoing, Pushed};
 
 pub(super) struct Client {
     connection: Connection,
@@ -282,7 +282,7 @@ async fn a_client_without_streams_to_spare_gets_everything_anyway() {
 }
 
 #[tokio::test]
-async fn conversations_leave_streams_for_the_shared_lanes_of_a_client_that_allows_few() {
+async fn conversations_leave_streams_for_the_shared_streams_of_a_client_that_allows_few() {
     let server = Server::start(&TransportConfig::default());
     let mut transport = quinn::TransportConfig::default();
     transport.max_concurrent_uni_streams(3u32.into());

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use super::super::Inbound;
 use super::super::loopback::{ANY, DrivenLink, close, conversation, deliver, within};
 use super::*;
-use crate::hub::outbox::{OutboxConfig, Outgoing, Pushed};
+use crate::roster::outbox::{OutboxConfig, Outgoing, Pushed};
 
 /// Room for everything a test writes without reading.
 const PIPE_BYTES: usize = 1024 * 1024;
@@ -205,7 +205,7 @@ async fn a_slow_reader_is_told_what_it_missed_and_the_queue_never_grows() {
                 }
                 Frame::Lagged(lagged) => told = lagged.head,
                 frame => {
-                    assert_eq!(frame, last.envelope().frame);
+                    assert_eq!(frame, last.envelope().unwrap().frame);
                     assert_eq!(applied.max(told), 100, "the newest entry came or was named");
                     return;
                 }

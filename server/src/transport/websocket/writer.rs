@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use super::super::error::clean_reason;
 use super::super::{LinkError, TransportConfig};
 use super::Shared;
-use crate::hub::outbox::{Batch, Format, Outbox, Outgoing, TakeLimit};
+use crate::roster::outbox::{Batch, Format, Outbox, TakeLimit};
 
 /// How much goes to the socket at a time. The socket keeps a buffer of that size, so it is small.
 pub(super) const TAKE: TakeLimit = TakeLimit { frames: 16, bytes: 16 * 1024 };
@@ -126,7 +126,7 @@ impl WebSocketWriter {
             violated => violated,
         };
         let frame = CloseFrame { code: code.into(), reason: close.reason.as_str().into() };
-        let last = Outgoing::new(close).bytes(self.format);
+        let last = self.format.encode(&close.into());
         self.messages.push_back(match self.format {
             Format::Binary => Message::Binary(last),
             Format::Json => text(last)?,
