@@ -111,6 +111,9 @@ pub struct NewEntry {
     /// When the token was issued by which it was asked for, in Unix milliseconds: 0 if the token does not
     /// say. `None`: the server itself asks.
     pub issued_ms: Option<u64>,
+    /// Time since the sender's first attempt in milliseconds: a marker that is older, with a margin of 15
+    /// minutes, may go unseen. `u64::MAX`, as it is made: nobody knows.
+    pub age_ms: u64,
 }
 
 impl NewEntry {
@@ -118,7 +121,7 @@ impl NewEntry {
     pub fn new(entry: Entry, digest: [u8; 16], push: bool, issued_ms: Option<u64>) -> Self {
         let stored = postcard::to_extend(&entry, vec![STORED_VERSION]);
         let stored = stored.expect("entries have no unsized sequences").into();
-        Self { entry: Arc::new(entry), stored, digest, push, issued_ms }
+        Self { entry: Arc::new(entry), stored, digest, push, issued_ms, age_ms: u64::MAX }
     }
 
     /// The entry as postcard, as it stands in a frame. Shared, not copied.
