@@ -199,7 +199,7 @@ fn the_worked_example_is_the_bytes_it_says() {
     let hex = hex.replace(' ', "");
     let temp_id = "0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05".parse().expect("a UUID");
     let to = Target::User(UserId::new("bob").expect("a valid user id"));
-    let frame = Send { to, text: "hi".into(), temp_id, age_ms: Some(0) }.into();
+    let frame = Send { to, text: "hi".into(), temp_id, age_ms: Some(0), data: None, reply_to: None }.into();
     assert_eq!(hex, HEXLOWER.encode(&encode(&Envelope { request: Some(5), frame })));
 }
 

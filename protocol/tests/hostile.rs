@@ -120,6 +120,7 @@ fn an_error_never_grows_with_its_input() {
             retry_after_ms: None,
             detail: error.to_string(),
             temp_id: None,
+            conversation: None,
         };
         assert!(encode(&answer.into()).len() < 1024);
     }
@@ -135,7 +136,8 @@ fn the_json_form_of_a_full_frame_stays_below_its_limit() {
         sender: UserId::new("\"").expect("a valid user id"),
         sender_name: None,
         temp_id: None,
-        body: EntryBody::Message { text },
+        messages: 1,
+        body: EntryBody::text(text),
     };
     let filled = |text: &str| {
         let each = postcard::to_allocvec(&entry(1, text.into())).expect("an entry").len();

@@ -343,7 +343,7 @@ fn broken_json_is_refused_with_the_golden_error() {
         ("a number with a fraction", r#"{"type":"ping","nonce":1.5}"#),
         ("a number of 2^64", r#"{"type":"ping","nonce":18446744073709551616}"#),
         ("a number as text", r#"{"type":"ping","nonce":"1"}"#),
-        ("a missing field", r#"{"type":"send","to":"bob"}"#),
+        ("a missing field", r#"{"type":"send","text":"hi"}"#),
         ("a temp_id that is no UUID", r#"{"to":"bob","text":"hi","temp_id":"1"}"#),
         ("an empty recipient", r#"{"to":"","text":"hi"}"#),
         ("a short conversation id", r#"{"to":"c:abc","text":"hi"}"#),

@@ -165,7 +165,7 @@ impl Publisher {
         let one = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
         let range = seq..=seq;
         let found = self.store.entries(conversation, range, Order::Ascending, one).await?;
-        let Some(Entry { id, sender, sender_name, body: EntryBody::Message { text }, time_ms, .. }) =
+        let Some(Entry { id, sender, sender_name, body: EntryBody::Message { text, .. }, time_ms, .. }) =
             found.into_iter().next()
         else {
             return Ok(());

@@ -118,7 +118,7 @@ pub fn pair(a: &str, b: &str) -> ConversationId {
 
 /// A message with a fresh `temp_id`.
 pub fn message(to: impl Into<Target>, text: &str) -> Send {
-    Send { to: to.into(), text: text.into(), temp_id: fresh(), age_ms: None }
+    Send { to: to.into(), text: text.into(), temp_id: fresh(), age_ms: None, data: None, reply_to: None }
 }
 
 /// A message to a user.
@@ -129,7 +129,7 @@ pub fn to(name: &str, text: &str) -> Send {
 /// The text of an entry that is a message.
 pub fn text(entry: &Entry) -> &str {
     match &entry.body {
-        EntryBody::Message { text } => text,
+        EntryBody::Message { text, .. } => text,
         other => panic!("not a message: {other:?}"),
     }
 }

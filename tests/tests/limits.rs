@@ -5,7 +5,7 @@ use std::time::Duration;
 use tern_protocol::{
     ACK_POSITIONS_MAX, Ack, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, Frame, GAP_TAIL, GAP_WHOLE_MAX,
     GROUP_MEMBERS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, Ping, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX,
-    Send, Sync, TEXT_BYTES_MAX, UNREAD_MAX, WATCH_USERS_MAX,
+    Send, Sync, TEXT_BYTES_MAX, WATCH_USERS_MAX,
 };
 use tern_tests::{Options, RawClient, Server, Wire, for_each_wire, loose, newest, pair, positions, text, to};
 
@@ -25,7 +25,6 @@ for_each_wire! {
             ack_positions: ACK_POSITIONS_MAX as u32,
             gap_whole: GAP_WHOLE_MAX as u32,
             gap_tail: GAP_TAIL as u32,
-            unread: UNREAD_MAX,
             dedupe_window_s: DEDUPE_WINDOW_S,
             sessions_per_user: 20,
             keepalive_s: 20,

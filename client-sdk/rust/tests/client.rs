@@ -37,7 +37,8 @@ fn entry(seq: u64) -> Entry {
         sender: user("bob"),
         sender_name: None,
         temp_id: None,
-        body: EntryBody::Message { text: format!("entry {seq}") },
+        messages: seq,
+        body: EntryBody::text(format!("entry {seq}")),
     }
 }
 
@@ -52,6 +53,7 @@ fn ack(send: &tern_protocol::Send, seq: u64) -> SendAck {
         seq,
         id: EntryId::from_bytes([2; 16]),
         time_ms: 1,
+        messages: seq,
         duplicate: false,
         recipient_unknown: false,
     }

@@ -28,7 +28,7 @@ import {
   type TempId,
   type UserId,
 } from './ids.js';
-import { type Change, problemOf } from './ledger/change.js';
+import { type Change, problemOf, settled } from './ledger/change.js';
 import { type Dialers, dialers } from './link/dial.js';
 
 /** Wait before a question is asked again where the server gives no hint, in ms. */
@@ -38,6 +38,22 @@ const RETRY_MS = 250;
 export interface Sending extends Promise<SendAck> {
   /** Its id, which its entry in the log carries as well. */
   readonly tempId: TempId;
+}
+
+/** What a message may have besides its text. */
+export interface SendOptions {
+  /**
+   * Any JSON value, for the application: at most 16 KiB together with the text, which may be empty
+   * then. It arrives in the body of the entry.
+   */
+  data?: unknown;
+  /** The seq of the earlier entry of the same conversation that this message answers. */
+  replyTo?: number | null | undefined;
+  /**
+   * For applications that keep their own list of messages: the same id with the same content is the
+   * same message.
+   */
+  tempId?: TempId | undefined;
 }
 
 /** Where in the log a page of history lies; nothing: at its end. At most one of them. */
@@ -141,12 +157,17 @@ export class Client {
   /**
    * Sends a message to a user or a conversation. The promise gives its seq and id when it is durable,
    * over reconnects if need be. Messages to one conversation become durable in the order of the calls.
-   *
-   * `tempId` is for applications that keep their own list of messages: the same id with the same text
-   * is the same message.
    */
-  send(to: Target, text: string, tempId: TempId = freshUuid()): Sending {
-    return this.#change({ type: 'send', to, text, tempId, ageMs: null });
+  send(to: Target, text: string, { data, replyTo, tempId }: SendOptions = {}): Sending {
+    return this.#change({
+      type: 'send',
+      to,
+      text,
+      tempId: tempId ?? freshUuid(),
+      ageMs: null,
+      data: data ?? null,
+      replyTo: replyTo ?? null,
+    });
   }
 
   /** Makes a group of these users and the own one, who becomes its owner. The ack names it. */
@@ -191,7 +212,7 @@ export class Client {
       if (driver.unresolved >= this.#config.pendingMax) {
         return reject(new TernError('full', 'too many unresolved sends'));
       }
-      driver.submit(change, {
+      driver.submit(settled(change), {
         resolve: (result) => (result instanceof TernError ? reject(result) : resolve(result)),
       });
     });

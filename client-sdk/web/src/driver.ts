@@ -169,8 +169,8 @@ export class Driver {
     this.input((now) => {
       const kept = change.type === 'send' && this.saver.keeps;
       if (change.type === 'send') {
-        const { to, text } = change;
-        this.saver.push({ kind: 'send', send: { tempId, to, text, createdMs: now } });
+        const { to, text, data, replyTo } = change;
+        this.saver.push({ kind: 'send', send: { tempId, to, text, data, replyTo, createdMs: now } });
       }
       this.ledger.submit(change, !kept, now);
     });

@@ -118,6 +118,7 @@ export class Links {
       retryAfterMs: null,
       detail: 'the frame is too large',
       tempId: null,
+      conversation: null,
     } as const;
     receive(this.#host.ledger, active.number, { request: envelope.request, frame }, now);
   }

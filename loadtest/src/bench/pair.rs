@@ -191,7 +191,9 @@ impl Sender {
         let mut age_ms = None;
         loop {
             let to = Target::User(self.peer.clone());
-            self.light.send(Send { to, text: text.clone(), temp_id, age_ms }).await?;
+            self.light
+                .send(Send { to, text: text.clone(), temp_id, age_ms, data: None, reply_to: None })
+                .await?;
             match self.answer(temp_id).await? {
                 Answer::Acked(ack) => {
                     let now = Instant::now();
@@ -339,7 +341,7 @@ impl Receiver {
 
     fn take(&mut self, entry: &Entry, now: Instant, schedule: Schedule) {
         let stamp = match &entry.body {
-            EntryBody::Message { text } => Stamp::read(text, schedule.text_bytes),
+            EntryBody::Message { text, .. } => Stamp::read(text, schedule.text_bytes),
             _ => None,
         };
         let Some(stamp) = stamp else {

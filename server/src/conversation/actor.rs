@@ -257,6 +257,7 @@ impl Actor {
                         seq: new.entry.seq,
                         id: new.entry.id,
                         time_ms: new.entry.time_ms,
+                        messages: new.entry.messages,
                         duplicate: false,
                         recipient_unknown: unknown,
                     })
@@ -354,6 +355,7 @@ impl Actor {
             seq,
             id: entry.id,
             time_ms: entry.time_ms,
+            messages: entry.messages,
             duplicate: true,
             recipient_unknown: false,
         };

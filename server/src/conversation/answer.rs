@@ -11,6 +11,8 @@ pub struct Committed {
     pub id: EntryId,
     /// Time of its entry in Unix milliseconds.
     pub time_ms: u64,
+    /// Messages in the log up to it.
+    pub messages: u64,
     /// It was durable before this attempt.
     pub duplicate: bool,
     /// A recipient has never been seen by this server.
@@ -20,8 +22,8 @@ pub struct Committed {
 impl Committed {
     /// As clients are told it.
     pub fn ack(self, conversation: ConversationId, temp_id: TempId) -> SendAck {
-        let Self { seq, id, time_ms, duplicate, recipient_unknown } = self;
-        SendAck { temp_id, conversation, seq, id, time_ms, duplicate, recipient_unknown }
+        let Self { seq, id, time_ms, messages, duplicate, recipient_unknown } = self;
+        SendAck { temp_id, conversation, seq, id, time_ms, messages, duplicate, recipient_unknown }
     }
 }
 
@@ -37,8 +39,8 @@ pub enum Refusal {
     /// The message says nothing.
     #[error("the text is empty")]
     TextEmpty,
-    /// The text has this many bytes.
-    #[error("the text has {0} bytes, at most {TEXT_BYTES_MAX} are allowed")]
+    /// The text has this many bytes, the data beside it included.
+    #[error("the text has {0} bytes with its data, at most {TEXT_BYTES_MAX} are allowed")]
     TextTooLong(usize),
     /// Its marker may be gone: nobody can tell whether it was committed.
     #[error("the first attempt is more than 7 days ago: look for it in the history")]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_protocol::{
-    AddMembers, ConversationId, CreateGroup, DEDUPE_WINDOW_S, Frame, GROUP_MEMBERS_MAX, LeaveGroup,
+    AddMembers, ConversationId, CreateGroup, DEDUPE_WINDOW_S, Data, Frame, GROUP_MEMBERS_MAX, LeaveGroup,
     NAME_BYTES_MAX, RemoveMembers, RenameGroup, Role, SetRole, TEXT_BYTES_MAX, Target, TempId, UserId,
 };
 
@@ -20,8 +20,12 @@ const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
 pub enum Change {
     /// Write a message.
     Message {
-        /// The text.
+        /// The text; empty only beside data.
         text: String,
+        /// What the application put beside it.
+        data: Option<Data>,
+        /// The earlier entry that it answers.
+        reply_to: Option<u64>,
     },
     /// Make the group.
     Create {
@@ -73,22 +77,25 @@ impl Change {
     /// Finds what is wrong with the change whatever the conversation: sizes, and texts that show nothing.
     pub fn check(&self) -> Result<(), Refusal> {
         match self {
-            Self::Message { text } if text.is_empty() => Err(Refusal::TextEmpty),
-            Self::Message { text } if text.len() > TEXT_BYTES_MAX => Err(Refusal::TextTooLong(text.len())),
+            Self::Message { text, data: None, .. } if text.is_empty() => Err(Refusal::TextEmpty),
+            Self::Message { text, data, .. } => match content_bytes(text, data.as_ref()) {
+                bytes if bytes > TEXT_BYTES_MAX => Err(Refusal::TextTooLong(bytes)),
+                _ => Ok(()),
+            },
             Self::Create { name, members } => {
                 check_name(name)?;
                 check_group_size(members)
             }
             Self::Rename { name } => check_name(name),
             Self::Add { users } | Self::Remove { users } => check_group_size(users),
-            Self::Message { .. } | Self::Leave | Self::SetRole { .. } | Self::Erase { .. } => Ok(()),
+            Self::Leave | Self::SetRole { .. } | Self::Erase { .. } => Ok(()),
         }
     }
 
     /// About how many bytes its entry takes in the store.
     pub fn weight(&self) -> usize {
         let content = match self {
-            Self::Message { text } => text.len(),
+            Self::Message { text, data, .. } => content_bytes(text, data.as_ref()),
             Self::Rename { name } => name.len(),
             Self::Create { name, members } => {
                 name.len() + members.iter().map(|u| u.as_str().len()).sum::<usize>()
@@ -98,6 +105,11 @@ impl Change {
         };
         content + 256
     }
+}
+
+/// What the limit of a text counts.
+fn content_bytes(text: &str, data: Option<&Data>) -> usize {
+    text.len() + data.map_or(0, |data| data.as_str().len())
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
@@ -156,7 +168,7 @@ pub fn change_of(frame: Frame, me: &UserId) -> Result<Wanted, Frame> {
                 Target::User(user) => Some(user),
                 Target::Conversation(_) => None,
             };
-            let change = Change::Message { text: send.text };
+            let change = Change::Message { text: send.text, data: send.data, reply_to: send.reply_to };
             Wanted { conversation, peer, temp_id: send.temp_id, age_ms: send.age_ms, change }
         }
         Frame::CreateGroup(CreateGroup { name, members, temp_id }) => {

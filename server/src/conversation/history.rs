@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use tern_protocol::resume::{CatchUp, catch_up};
 use tern_protocol::{
-    ConversationId, ConversationKind, ConversationSummary, Entry, MemberInfo, PAGE_BYTES_MAX, Role,
-    UNREAD_MAX, UserId,
+    ConversationId, ConversationKind, ConversationSummary, Entry, MemberInfo, PAGE_BYTES_MAX, Role, UserId,
 };
 
 use crate::store::{Conversation, Glance, InboxRow, Kept, Member, Order, PageLimit, Store, StoreError};
@@ -238,15 +237,22 @@ impl History {
             Some(peer) => self.names(std::slice::from_ref(peer)).await?.pop().flatten(),
             None => state.name.clone(),
         };
+        let head_messages = match access.role {
+            Some(_) => state.messages,
+            None => self.messages_at(row.conversation, access.last_seq).await?,
+        };
+        let unread = self.unread(user, row, access).await?;
         Ok(Some(ConversationSummary {
             conversation: row.conversation,
             kind: state.kind,
             name,
             peer,
             head: access.last_seq,
+            head_messages,
             first_seq: access.first_seq,
             read_seq: row.read.seq,
-            unread: self.unread(user, row, access).await?,
+            read_messages: head_messages - unread,
+            unread,
             last_time_ms: row.last_time_ms,
             role: access.role,
         }))
@@ -272,18 +278,23 @@ impl History {
         Ok(known.into_iter().map(|user| user.and_then(|user| user.name)).collect())
     }
 
-    /// Messages of others after the read position, up to [`UNREAD_MAX`].
-    async fn unread(&self, user: &UserId, row: &InboxRow, access: Access) -> Result<u32, StoreError> {
+    /// Messages in the log up to an entry; 0 if it has aged out.
+    pub async fn messages_at(&self, id: ConversationId, seq: u64) -> Result<u64, StoreError> {
+        Ok(self.chunk(id, seq, seq).await?.first().map_or(0, |entry| entry.messages))
+    }
+
+    /// Messages of others after the read position.
+    async fn unread(&self, user: &UserId, row: &InboxRow, access: Access) -> Result<u64, StoreError> {
         let mut unread = 0;
         let mut from = row.read.seq.saturating_add(1).max(access.first_seq);
-        while from <= access.last_seq && unread < UNREAD_MAX {
+        while from <= access.last_seq {
             let entries = self.chunk(row.conversation, from, access.last_seq).await?;
             let Some(last) = entries.last() else { break };
             from = last.seq + 1;
             unread += entries.iter().filter(|entry| entry.body.is_message() && entry.sender != *user).count()
-                as u32;
+                as u64;
         }
-        Ok(unread.min(UNREAD_MAX))
+        Ok(unread)
     }
 
     async fn down(

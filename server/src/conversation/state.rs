@@ -192,7 +192,13 @@ impl<'a> Work<'a> {
             check_reachable(std::slice::from_ref(&ask.sender))?;
         }
         match &ask.change {
-            Change::Message { text } => self.message(ask, text),
+            Change::Message { text, data, reply_to } => {
+                if let Some(seq) = reply_to {
+                    self.check_reply(ask, *seq)?;
+                }
+                let (text, data) = (text.clone(), data.clone());
+                self.message(ask, EntryBody::Message { text, data, reply_to: *reply_to })
+            }
             Change::Create { name, members } => self.create(ask, name, members),
             Change::Add { users } => self.add(ask, users),
             Change::Remove { users } => self.remove(ask, users),
@@ -207,7 +213,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn message(&mut self, ask: &Ask, text: &str) -> Result<usize, Refusal> {
+    fn message(&mut self, ask: &Ask, body: EntryBody) -> Result<usize, Refusal> {
         if self.state.is_none() {
             let peer = ask.peer.clone().ok_or(Refusal::NotFound)?;
             check_reachable(std::slice::from_ref(&peer))?;
@@ -226,7 +232,20 @@ impl<'a> Work<'a> {
         if alone {
             return Err(Refusal::Forbidden("the other user was erased: to begin again, write to a user"));
         }
-        Ok(self.push(ask, EntryBody::Message { text: text.to_owned() }))
+        Ok(self.push(ask, body))
+    }
+
+    /// A message answers an entry that its sender may see.
+    fn check_reply(&self, ask: &Ask, seq: u64) -> Result<(), Refusal> {
+        let state = self.state.as_ref();
+        let seen = state.and_then(|state| Some(state.member(&ask.sender)?.first_seq..=state.head));
+        match seen {
+            Some(seen) if seen.contains(&seq) => Ok(()),
+            None if ask.peer.is_none() => Err(Refusal::NotFound),
+            _ => Err(Refusal::Invalid(format!(
+                "reply_to names no entry of this log that the sender sees: {seq}"
+            ))),
+        }
     }
 
     /// Somebody of a pair was erased and is written to, or writes, under the same id again.
@@ -286,6 +305,7 @@ impl<'a> Work<'a> {
             kind: ConversationKind::Group,
             name: Some(name.to_owned()),
             head: 0,
+            messages: 0,
             last_time_ms: 0,
             members,
         });
@@ -433,6 +453,7 @@ impl<'a> Work<'a> {
         let time_ms = self.time_ms;
         let state = self.state.as_mut().expect("entries are made in a conversation that exists");
         state.head += 1;
+        state.messages += u64::from(body.is_message());
         state.last_time_ms = time_ms;
         let push = body.is_message() && state.members.len() > 1;
         let entry = Entry {
@@ -442,6 +463,7 @@ impl<'a> Work<'a> {
             sender: ask.sender.clone(),
             sender_name: ask.sender_name.clone(),
             temp_id,
+            messages: state.messages,
             body,
         };
         self.entries.push(NewEntry::new(entry, digest, push, ask.issued_ms));
@@ -490,5 +512,5 @@ fn new_pair(sender: &UserId, peer: UserId) -> Conversation {
         users.push(peer);
     }
     let members = users.into_iter().map(|user| Member { user, role: Role::Owner, first_seq: 1 }).collect();
-    Conversation { kind: ConversationKind::Pair, name: None, head: 0, last_time_ms: 0, members }
+    Conversation { kind: ConversationKind::Pair, name: None, head: 0, messages: 0, last_time_ms: 0, members }
 }

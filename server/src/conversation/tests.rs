@@ -39,7 +39,7 @@ fn ask(sender: &str, n: u8, change: Change) -> Ask {
 }
 
 fn say(sender: &str, n: u8, text: &str) -> Ask {
-    ask(sender, n, Change::Message { text: text.into() })
+    ask(sender, n, Change::Message { text: text.into(), data: None, reply_to: None })
 }
 
 fn submissions(batch: &[Ask]) -> Vec<Submission> {
@@ -206,7 +206,8 @@ fn nothing_is_refused_before_its_marker_was_looked_up() {
 
 #[test]
 fn the_same_temp_id_for_another_content_is_a_conflict_that_names_the_original() {
-    let marker = Marker { seq: 3, digest: Change::Message { text: "first".into() }.digest() };
+    let first = Change::Message { text: "first".into(), data: None, reply_to: None };
+    let marker = Marker { seq: 3, digest: first.digest() };
     let facts = Facts::from([((user("carol"), temp(9)), Some(marker))]);
     let plan = plan_with(Some(&group()), &[say("carol", 9, "second")], facts);
     assert_eq!(plan.verdicts, [Verdict::Refuse(Refusal::Conflict { seq: 3 })]);
@@ -357,8 +358,24 @@ fn every_frame_that_changes_a_log_names_its_place() {
     let (conversation, temp_id) = (GROUP, temp(7));
     let users = vec![user("bob")];
     let frames: [Frame; 8] = [
-        Send { to: user("bob").into(), text: "hi".into(), temp_id, age_ms: Some(5) }.into(),
-        Send { to: Target::Conversation(GROUP), text: "hi".into(), temp_id, age_ms: None }.into(),
+        Send {
+            to: user("bob").into(),
+            text: "hi".into(),
+            temp_id,
+            age_ms: Some(5),
+            data: None,
+            reply_to: None,
+        }
+        .into(),
+        Send {
+            to: Target::Conversation(GROUP),
+            text: "hi".into(),
+            temp_id,
+            age_ms: None,
+            data: None,
+            reply_to: None,
+        }
+        .into(),
         CreateGroup { name: "crew".into(), members: users.clone(), temp_id }.into(),
         AddMembers { conversation, users: users.clone(), temp_id }.into(),
         RemoveMembers { conversation, users, temp_id }.into(),

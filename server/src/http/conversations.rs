@@ -184,7 +184,9 @@ impl Conversation {
         let names = members
             .map(|member| 64 + member.user.as_str().len() + member.name.as_ref().map_or(0, String::len));
         let text = match self.last_entry.as_ref().map(|entry| &entry.body) {
-            Some(tern_protocol::EntryBody::Message { text }) => text.len(),
+            Some(tern_protocol::EntryBody::Message { text, data, .. }) => {
+                text.len() + data.as_ref().map_or(0, |data| data.as_str().len())
+            }
             _ => 0,
         };
         CONVERSATION_BYTES + text + names.sum::<usize>()

@@ -66,7 +66,7 @@ pub(super) async fn send(
         Target::User(peer) => Some(peer),
         Target::Conversation(_) => None,
     };
-    let change = Change::Message { text };
+    let change = Change::Message { text, data: None, reply_to: None };
     let wanted = Wanted { conversation, peer, temp_id: named(temp_id), age_ms, change };
     admit(&api, user, &wanted)?;
     let sender = match from {

@@ -219,7 +219,7 @@ impl Active {
         let mut refused = Refused::rate_limited(retry_after, "frames on this connection");
         if let Some(wanted) = change {
             self.put_off(wanted.conversation, wanted.temp_id);
-            refused = refused.about(wanted.temp_id);
+            refused = refused.about(wanted.conversation, wanted.temp_id);
         }
         self.gateway.refused(refused.code);
         Step::Send(Outgoing::new(Envelope { request, frame: refused.into_frame().into() }))

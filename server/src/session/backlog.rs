@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tern_protocol::resume::CatchUp;
 use tern_protocol::{
-    Code, ConversationId, ConversationPage, Deliver, Envelope, Erased, Frame, Gap, MemberList,
+    Code, ConversationId, ConversationPage, Deliver, Envelope, Erased, Frame, Gap, HaveRead, MemberList,
     PAGE_BYTES_MAX, Page, Position, Presence, Read, SyncEnd, SyncPage, UserId,
 };
 use tokio::sync::mpsc;
@@ -52,6 +52,15 @@ impl Job {
             | Self::Members { request, .. }
             | Self::Read { request, .. }
             | Self::Watch { request, .. } => *request,
+        }
+    }
+
+    /// The conversation it is about, where it is about one.
+    fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::Fetch { conversation, .. } | Self::Members { conversation, .. } => Some(*conversation),
+            Self::Read { read, .. } => Some(read.conversation),
+            Self::Sync { .. } | Self::List { .. } | Self::Watch { .. } => None,
         }
     }
 }
@@ -154,12 +163,13 @@ impl Worker {
     }
 
     async fn work(&mut self, job: Job) -> Result<(), Gone> {
-        let request = job.request();
+        let (request, conversation) = (job.request(), job.conversation());
         match self.answer(job).await {
             Ok(Some(frame)) => self.send(request, frame).await,
             Ok(None) => Ok(()),
             Err(refused) => {
                 self.gateway.refused(refused.code);
+                let refused = Refused { conversation: refused.conversation.or(conversation), ..refused };
                 self.send(request, refused.into_frame().into()).await
             }
         }
@@ -186,10 +196,12 @@ impl Worker {
             }
             Job::Read { read, .. } => {
                 let parts = &self.gateway.parts;
-                let position = ReadPosition { seq: read.seq, messages: 0 };
-                if parts.store.set_read(&user, read.conversation, position).await? {
+                let Read { conversation, seq } = read;
+                let position = ReadPosition { seq, messages: history.messages_at(conversation, seq).await? };
+                if parts.store.set_read(&user, conversation, position).await? {
+                    let have_read = HaveRead { conversation, seq, messages: position.messages };
                     let except = Except::Session(self.seat.at.clone());
-                    parts.delivery.hand_out(Parcel::control([user], Outgoing::new(read)).except(except));
+                    parts.delivery.hand_out(Parcel::control([user], Outgoing::new(have_read)).except(except));
                 }
                 Ok(None)
             }
@@ -208,7 +220,8 @@ impl Worker {
         for ahead in ahead {
             let detail =
                 format!("cursor {} of {} is above its head {}", ahead.cursor, ahead.conversation, ahead.head);
-            let frame = Refused::new(Code::CURSOR_AHEAD, detail).into_frame().into();
+            let frame =
+                Refused::new(Code::CURSOR_AHEAD, detail).within(ahead.conversation).into_frame().into();
             if self.send(request, frame).await.is_err() {
                 return Ok(());
             }
@@ -286,7 +299,8 @@ impl Worker {
                     Err(error) => {
                         // Without this piece the sync is not complete: no SyncEnd, the client asks again.
                         self.catching_up.clear();
-                        self.send(request, Refused::from(error).into_frame().into()).await
+                        let refused = Refused::from(error).within(conversation);
+                        self.send(request, refused.into_frame().into()).await
                     }
                 }
             }

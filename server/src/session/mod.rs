@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tern_protocol::{
     ACK_POSITIONS_MAX, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, GAP_TAIL, GAP_WHOLE_MAX, GROUP_MEMBERS_MAX,
     Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX, TEXT_BYTES_MAX,
-    UNREAD_MAX, WATCH_USERS_MAX,
+    WATCH_USERS_MAX,
 };
 
 use crate::auth::Authenticator;
@@ -148,7 +148,6 @@ impl Inner {
             ack_positions: ACK_POSITIONS_MAX as u32,
             gap_whole: GAP_WHOLE_MAX as u32,
             gap_tail: GAP_TAIL as u32,
-            unread: UNREAD_MAX,
             dedupe_window_s: DEDUPE_WINDOW_S,
             sessions_per_user: config.sessions_per_user,
             keepalive_s: self.parts.transport.keepalive_s as u32,

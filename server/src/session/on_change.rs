@@ -37,12 +37,14 @@ impl Active {
     ) -> Result<Handled, Refused> {
         let checked = wanted.check();
         let Wanted { conversation, peer, temp_id, change, .. } = wanted;
-        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(temp_id))?;
+        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(conversation, temp_id))?;
         let admission = self.lanes.lock().admit(conversation, temp_id);
         let (attempt, after) = match admission {
             Admission::Submit { attempt, after } => (attempt, after),
             Admission::OutOfOrder => {
-                return Err(Refused::from(crate::conversation::Refusal::OutOfOrder).about(temp_id));
+                return Err(
+                    Refused::from(crate::conversation::Refusal::OutOfOrder).about(conversation, temp_id)
+                );
             }
             Admission::TooMany => {
                 let reason = "more than sends_in_flight unresolved sends in this session";
@@ -53,7 +55,7 @@ impl Active {
         let parts = &self.gateway.parts;
         if let Verdict::Refused { retry_after } = parts.quota.send(&self.seat.user, now) {
             self.lanes.lock().answered(conversation, temp_id, attempt, true);
-            return Err(Refused::rate_limited(retry_after, "sends of this user").about(temp_id));
+            return Err(Refused::rate_limited(retry_after, "sends of this user").about(conversation, temp_id));
         }
         let lanes = Arc::clone(&self.lanes);
         let seat = Arc::clone(&self.seat);
@@ -68,7 +70,7 @@ impl Active {
                 Ok(committed) => committed.ack(conversation, temp_id).into(),
                 Err(refusal) => {
                     gateway.refused(refusal.code());
-                    Refused::from(refusal).about(temp_id).into_frame().into()
+                    Refused::from(refusal).about(conversation, temp_id).into_frame().into()
                 }
             };
             let _ = seat.outbox.push_control(&Outgoing::new(Envelope { request, frame }));

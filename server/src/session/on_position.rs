@@ -28,10 +28,11 @@ impl Active {
     /// A position must lie in the part of the log that the user may see.
     async fn check_position(&self, conversation: ConversationId, seq: u64) -> Result<(), Refused> {
         let history = &self.gateway.parts.history;
-        let access = history.access(&self.seat.user, conversation).await?.ok_or_else(Refused::not_found)?;
+        let access = history.access(&self.seat.user, conversation).await?;
+        let access = access.ok_or_else(|| Refused::not_found().within(conversation))?;
         if seq > access.last_seq {
             let detail = format!("seq {seq} is above the head {} of {conversation}", access.last_seq);
-            return Err(Refused::new(Code::CURSOR_AHEAD, detail));
+            return Err(Refused::new(Code::CURSOR_AHEAD, detail).within(conversation));
         }
         Ok(())
     }

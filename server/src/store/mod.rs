@@ -83,6 +83,8 @@ pub struct Conversation {
     pub name: Option<String>,
     /// Newest entry; the log is 1..=head without holes.
     pub head: u64,
+    /// Messages in the log, also those that have aged out or were erased.
+    pub messages: u64,
     /// Time of the newest entry in Unix milliseconds.
     pub last_time_ms: u64,
     /// At most 100, in the order they joined.
@@ -177,8 +179,16 @@ impl AppendGroup {
         if !seqs.eq(self.expected_head + 1..=self.expected_head + self.entries.len() as u64) {
             return Err(StoreError::Malformed("its seqs must go on from the expected head"));
         }
-        if self.state.head != self.expected_head + self.entries.len() as u64 {
+        let last = self.entries.last().map_or(0, |new| new.entry.messages);
+        if self.state.head != self.expected_head + self.entries.len() as u64 || self.state.messages != last {
             return Err(StoreError::Malformed("the head of its state must be its last entry"));
+        }
+        let counts = self.entries.windows(2).all(|two| {
+            let counted = two[0].entry.messages + u64::from(two[1].entry.body.is_message());
+            two[1].entry.messages == counted
+        });
+        if !counts || last < self.entries.iter().filter(|new| new.entry.body.is_message()).count() as u64 {
+            return Err(StoreError::Malformed("its entries must count the messages"));
         }
         let marked = self.entries.iter().filter_map(|new| Some((&new.entry.sender, new.entry.temp_id?)));
         let mut seen = HashSet::new();
@@ -197,6 +207,27 @@ impl AppendGroup {
     pub fn intent(&self) -> Option<Intent> {
         let pushed = self.entries.iter().filter(|new| new.push).map(|new| &*new.entry);
         Intent::of(self.conversation, pushed)
+    }
+
+    /// The read positions that it moves: of who joins, to where they begin, and of who writes a message, to
+    /// that. All are above what was read before. The last of a user counts.
+    pub fn reads(&self) -> Vec<(&UserId, ReadPosition)> {
+        let mut reads = Vec::new();
+        for member in self.state.members.iter().filter(|member| member.first_seq > self.expected_head) {
+            let index = (member.first_seq - self.expected_head - 1) as usize;
+            let Some(first) = self.entries.get(index) else { continue };
+            let messages = first.entry.messages - u64::from(first.entry.body.is_message());
+            reads.push((&member.user, ReadPosition { seq: member.first_seq - 1, messages }));
+        }
+        for Entry { sender, seq, messages, .. } in self.messages() {
+            reads.push((sender, ReadPosition { seq: *seq, messages: *messages }));
+        }
+        reads.retain(|(_, read)| read.seq > 0);
+        reads
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|new| &*new.entry).filter(|entry| entry.body.is_message())
     }
 
     /// Entries by index that must not be written, and why. `erasure` gives the last erasure of a user.

@@ -124,7 +124,8 @@ pub(super) fn deliver(number: u8, seq: u64, text_bytes: usize) -> Outgoing {
             sender: UserId::new("alice").unwrap(),
             sender_name: None,
             temp_id: None,
-            body: EntryBody::Message { text: "x".repeat(text_bytes) },
+            messages: seq,
+            body: EntryBody::text("x".repeat(text_bytes)),
         }],
     })
 }

@@ -164,8 +164,8 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
     if entry.sender == *user {
         entry.sender_name = None;
         entry.temp_id = None;
-        if let EntryBody::Message { text } = &mut entry.body {
-            text.clear();
+        if entry.body.is_message() {
+            entry.body = EntryBody::Erased;
         }
     }
     swap(&mut entry.sender);
@@ -176,7 +176,10 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
             users.iter_mut().for_each(swap);
         }
         EntryBody::Left { user } | EntryBody::RoleChanged { user, .. } => swap(user),
-        EntryBody::Message { .. } | EntryBody::Renamed { .. } => {}
+        EntryBody::Message { .. }
+        | EntryBody::Renamed { .. }
+        | EntryBody::Erased
+        | EntryBody::Opaque { .. } => {}
     }
     (entry != before).then_some(entry)
 }
@@ -248,7 +251,7 @@ async fn tell(parts: &Parts, id: ConversationId, seq: u64) -> Result<(), StoreEr
 
 #[cfg(test)]
 mod tests {
-    use tern_protocol::{EntryId, Role};
+    use tern_protocol::{Data, EntryId, Role};
 
     use super::*;
 
@@ -264,6 +267,7 @@ mod tests {
             sender: user(sender),
             sender_name: Some("A Name".into()),
             temp_id: Some(TempId::from_bytes([2; 16])),
+            messages: 4,
             body,
         }
     }
@@ -273,7 +277,11 @@ mod tests {
         let (bob, became) = (user("bob"), UserId::erased([7; 16]));
         let both = || vec![user("alice"), user("bob")];
         let bodies = [
-            EntryBody::Message { text: "secret".into() },
+            EntryBody::Message {
+                text: "secret".into(),
+                data: Some(Data::new("\"secret\"").unwrap()),
+                reply_to: Some(1),
+            },
             EntryBody::Created { name: "Team".into(), members: both() },
             EntryBody::Added { users: both() },
             EntryBody::Removed { users: both() },
@@ -297,7 +305,7 @@ mod tests {
                 assert_eq!(without(after, &bob, &became), None, "once is enough");
             }
         }
-        let other = entry("alice", EntryBody::Message { text: "bob said so".into() });
+        let other = entry("alice", EntryBody::text("bob said so"));
         assert_eq!(without(other, &bob, &became), None, "what others wrote stays as it is");
     }
 }

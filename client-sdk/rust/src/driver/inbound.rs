@@ -177,6 +177,7 @@ impl Driver {
             retry_after_ms: None,
             detail: format!("the frame has {} bytes", too_large.0),
             temp_id: None,
+            conversation: None,
         };
         self.session.received(link, Envelope { request: envelope.request, frame: refusal.into() }, now);
     }

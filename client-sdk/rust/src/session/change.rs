@@ -70,7 +70,9 @@ impl Change {
     /// The frame of an attempt; `age_ms` is the time since the first one, 0 for the first.
     pub(crate) fn frame(&self, temp_id: TempId, age_ms: u64) -> Frame {
         match self.clone() {
-            Self::Message { to, text } => Send { to, text, temp_id, age_ms: Some(age_ms) }.into(),
+            Self::Message { to, text } => {
+                Send { to, text, temp_id, age_ms: Some(age_ms), data: None, reply_to: None }.into()
+            }
             Self::CreateGroup { name, members } => CreateGroup { name, members, temp_id }.into(),
             Self::AddMembers { conversation, users } => AddMembers { conversation, users, temp_id }.into(),
             Self::RemoveMembers { conversation, users } => {

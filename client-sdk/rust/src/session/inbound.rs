@@ -38,7 +38,7 @@ impl Session {
             }
             Frame::Page(page) => self.on_page(request, page, now),
             frame @ (Frame::ConversationPage(_) | Frame::MemberList(_)) => self.on_answer(request, frame),
-            Frame::Read(read) => {
+            Frame::HaveRead(read) => {
                 self.emit(Event::Read { conversation: read.conversation, seq: read.seq });
             }
             Frame::Presence(presence) => self.emit(Event::Presence(presence.users)),
@@ -79,7 +79,8 @@ impl Session {
             sender: self.me.clone()?,
             sender_name: self.name.clone(),
             temp_id: Some(ack.temp_id),
-            body: EntryBody::Message { text },
+            messages: ack.messages,
+            body: EntryBody::text(text),
         })
     }
 

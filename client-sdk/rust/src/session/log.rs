@@ -254,11 +254,15 @@ impl Log {
 
 fn cost(entry: &Entry) -> usize {
     let body = match &entry.body {
-        EntryBody::Message { text } => text.len(),
+        EntryBody::Message { text, data, .. } => {
+            text.len() + data.as_ref().map_or(0, |data| data.as_str().len())
+        }
         EntryBody::Created { name, members } => name.len() + members.len() * 64,
         EntryBody::Added { users } | EntryBody::Removed { users } => users.len() * 64,
         EntryBody::Renamed { name } => name.len(),
         EntryBody::Left { .. } | EntryBody::RoleChanged { .. } => 64,
+        EntryBody::Erased => 0,
+        EntryBody::Opaque { bytes, .. } => bytes.len(),
     };
     ENTRY_COST + body
 }

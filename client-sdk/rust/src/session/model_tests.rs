@@ -88,7 +88,6 @@ pub(super) fn welcome(store: u8) -> Welcome {
             ack_positions: 100,
             gap_whole: 500,
             gap_tail: 50,
-            unread: 999,
             dedupe_window_s: 604_800,
             sessions_per_user: 20,
             keepalive_s: 20,
@@ -120,7 +119,8 @@ impl ServerLog {
             sender: user(sender),
             sender_name: (sender == "me").then(|| "Me".into()),
             temp_id,
-            body: EntryBody::Message { text },
+            messages: seq,
+            body: EntryBody::text(text),
         };
         self.entries.push(entry.clone());
         entry
@@ -359,7 +359,8 @@ impl World {
             let code = if out_of_order { Code::OUT_OF_ORDER } else { Code::RATE_LIMITED };
             let retry_after_ms = (!out_of_order).then_some(300);
             let temp_id = Some(send.temp_id);
-            return Error { code, temporary: true, retry_after_ms, detail: String::new(), temp_id }.into();
+            let (detail, conversation) = (String::new(), Some(conversation));
+            return Error { code, temporary: true, retry_after_ms, detail, temp_id, conversation }.into();
         }
         refused.retain(|temp_id| *temp_id != send.temp_id);
         let log = &mut self.logs[index];
@@ -373,6 +374,7 @@ impl World {
             seq: entry.seq,
             id: entry.id,
             time_ms: entry.time_ms,
+            messages: entry.messages,
             duplicate,
             recipient_unknown: false,
         }
@@ -500,8 +502,10 @@ fn summary(conversation: ConversationId, log: &ServerLog) -> ConversationSummary
         name: None,
         peer: None,
         head: log.head(),
+        head_messages: log.head(),
         first_seq: log.first_seq,
         read_seq: 0,
+        read_messages: log.head(),
         unread: 0,
         last_time_ms: log.head(),
         role: Some(tern_protocol::Role::Member),

@@ -217,6 +217,7 @@ impl Sends {
             seq: entry.seq,
             id: entry.id,
             time_ms: entry.time_ms,
+            messages: entry.messages,
             duplicate: true,
             recipient_unknown: false,
         };

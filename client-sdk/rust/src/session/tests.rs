@@ -31,7 +31,8 @@ fn entry(seq: u64, temp_id: Option<TempId>) -> Entry {
         sender: user(if temp_id.is_some() { "me" } else { "other" }),
         sender_name: None,
         temp_id,
-        body: EntryBody::Message { text: "x".into() },
+        messages: seq,
+        body: EntryBody::text("x"),
     }
 }
 
@@ -47,6 +48,7 @@ fn ack(byte: u8, seq: u64) -> Envelope {
         seq,
         id: EntryId::from_bytes([1; 16]),
         time_ms: NOW,
+        messages: seq,
         duplicate: false,
         recipient_unknown: false,
     }
@@ -54,7 +56,8 @@ fn ack(byte: u8, seq: u64) -> Envelope {
 }
 
 fn refusal(code: Code, retry_after_ms: Option<u32>) -> Error {
-    Error { code, temporary: code.temporary(), retry_after_ms, detail: "why".into(), temp_id: None }
+    let (detail, temporary) = ("why".into(), code.temporary());
+    Error { code, temporary, retry_after_ms, detail, temp_id: None, conversation: None }
 }
 
 fn message(byte: u8) -> Change {
@@ -470,8 +473,10 @@ fn a_new_conversation_starts_where_the_sync_says_it_does() {
         name: None,
         peer: None,
         head: 41,
+        head_messages: 41,
         first_seq: 40,
         read_seq: 0,
+        read_messages: 41,
         unread: 0,
         last_time_ms: 0,
         role: None,

@@ -3,7 +3,7 @@
 import { utf8 } from '../codec/bytes.js';
 import { refused, type TernError } from '../errors.js';
 import { GROUP_FULL, INVALID_ARGUMENT, TEXT_EMPTY, TEXT_TOO_LONG } from '../generated/codes.js';
-import type { Frame } from '../generated/frames.js';
+import type { Frame, Send } from '../generated/frames.js';
 import { GROUP_MEMBERS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX } from '../generated/limits.js';
 import {
   type ConversationId,
@@ -30,15 +30,11 @@ export type Change = Extract<
   }
 >;
 
+/** Half of a surrogate pair as `JSON.stringify` writes it; other letters it writes as they are. */
+const HALF_PAIR = /(?<!\\)(?:\\\\)*\\ud/;
+
 /** What the server would refuse by its fixed limits, before it is queued; ids throw by themselves. */
 export function problemOf(change: Change): TernError | null {
-  const long = (what: string, text: string, max: number, empty: number, over: number) => {
-    const bytes = utf8(text).length;
-    // Such text has no UTF-8 form: it would arrive as something else.
-    if (/\p{Cs}/u.test(text)) return refused(INVALID_ARGUMENT, `${what}: half of a surrogate pair`);
-    if (!bytes) return refused(empty, `${what}: is empty`);
-    return bytes > max ? refused(over, `${what}: ${bytes} bytes of at most ${max}`) : null;
-  };
   if ('to' in change) checkTarget(change.to);
   if ('conversation' in change) checkTarget(change.conversation);
   if ('user' in change) checkUser(change.user);
@@ -47,11 +43,44 @@ export function problemOf(change: Change): TernError | null {
     return refused(GROUP_FULL, `${users.length} users of at most ${GROUP_MEMBERS_MAX}`);
   }
   users.forEach(checkUser);
-  if ('text' in change) return long('text', change.text, TEXT_BYTES_MAX, TEXT_EMPTY, TEXT_TOO_LONG);
-  if ('name' in change) {
-    return long('name', change.name, NAME_BYTES_MAX, INVALID_ARGUMENT, INVALID_ARGUMENT);
+  if (change.type === 'send') return problemOfMessage(change);
+  if (!('name' in change)) return null;
+  if (change.name === '') return refused(INVALID_ARGUMENT, 'name: is empty');
+  return problemOfText('name', change.name, NAME_BYTES_MAX, INVALID_ARGUMENT);
+}
+
+function problemOfMessage({ text, data, replyTo }: Send): TernError | null {
+  const json = data === null ? '' : jsonOf(data);
+  if (json === null) return refused(INVALID_ARGUMENT, 'data: is no JSON value');
+  if (HALF_PAIR.test(json)) return refused(INVALID_ARGUMENT, 'data: half of a surrogate pair');
+  if (replyTo !== null && !(Number.isSafeInteger(replyTo) && replyTo > 0)) {
+    return refused(INVALID_ARGUMENT, `replyTo: ${replyTo} is not a seq`);
   }
-  return null;
+  if (text + json === '') return refused(TEXT_EMPTY, 'text: is empty');
+  return problemOfText('text', text, TEXT_BYTES_MAX - utf8(json).length, TEXT_TOO_LONG);
+}
+
+function problemOfText(what: string, text: string, max: number, tooLong: number): TernError | null {
+  // Such text has no UTF-8 form: it would arrive as something else.
+  if (/\p{Cs}/u.test(text)) return refused(INVALID_ARGUMENT, `${what}: half of a surrogate pair`);
+  const bytes = utf8(text).length;
+  return bytes > max ? refused(tooLong, `${what}: ${bytes} bytes of at most ${max}`) : null;
+}
+
+/** The JSON text of a value; null if it has none, or means nothing. */
+function jsonOf(data: unknown): string | null {
+  try {
+    const text = JSON.stringify(data) as string | undefined;
+    return text === undefined || text === 'null' ? null : text;
+  } catch {
+    return null;
+  }
+}
+
+/** A change that stays as it is, whatever the application does with its `data` meanwhile. */
+export function settled(change: Change): Change {
+  if (change.type !== 'send' || change.data === null) return change;
+  return { ...change, data: JSON.parse(JSON.stringify(change.data)) };
 }
 
 /** The conversation it changes. */

@@ -54,8 +54,8 @@ export function receive(ledger: Ledger, link: number, { request, frame }: Envelo
     case 'member_list':
       onAnswer(ledger, request, frame);
       break;
-    case 'read':
-      ledger.emit('read', { conversation: frame.conversation, seq: frame.seq });
+    case 'have_read':
+      ledger.haveRead(frame.conversation, frame.seq, frame.messages);
       break;
     case 'presence':
       ledger.emit('presence', frame.users);
@@ -76,13 +76,14 @@ function nonsense(ledger: Ledger, detail: string): void {
 
 function onAck(ledger: Ledger, request: number | null, ack: SendAck, now: number): void {
   if (request !== null) ledger.requests.delete(request);
-  const { conversation, seq, id, timeMs, tempId } = ack;
+  const { conversation, seq, id, timeMs, messages, tempId } = ack;
   const change = ledger.sends.acked(tempId);
   if (change) ledger.resolve(plain(ack));
   if (change?.type === 'send' && ledger.me !== null) {
     // This session gets no Deliver for its own message: the ack stands for the entry.
-    const body = { kind: 'message', text: change.text } as const;
-    const entry = { seq, id, timeMs, sender: ledger.me, senderName: ledger.name, tempId, body };
+    const { text, data, replyTo } = change;
+    const body = { kind: 'message', text, data, replyTo } as const;
+    const entry = { seq, id, timeMs, sender: ledger.me, senderName: ledger.name, tempId, messages, body };
     ledger.handOut(conversation, ledger.logs.offer(conversation, [entry], now));
   } else {
     ledger.logs.hear(conversation, seq, false, now);
@@ -90,19 +91,14 @@ function onAck(ledger: Ledger, request: number | null, ack: SendAck, now: number
 }
 
 /** The ack without the name of its frame. */
-const plain = ({ tempId, conversation, seq, id, timeMs, duplicate, recipientUnknown }: SendAck): SendAck => ({
-  tempId,
-  conversation,
-  seq,
-  id,
-  timeMs,
-  duplicate,
-  recipientUnknown,
-});
+function plain(ack: SendAck): SendAck {
+  const { tempId, conversation, seq, id, timeMs, messages, duplicate, recipientUnknown } = ack;
+  return { tempId, conversation, seq, id, timeMs, messages, duplicate, recipientUnknown };
+}
 
 function onSyncPage(ledger: Ledger, { conversations }: SyncPage, now: number): void {
-  for (const { conversation, firstSeq, head } of conversations) {
-    ledger.handOut(conversation, ledger.logs.summary(conversation, firstSeq, head, now));
+  for (const summary of conversations) {
+    ledger.handOut(summary.conversation, ledger.logs.summary(summary, now));
   }
   if (conversations.length > 0) ledger.emit('conversations', conversations);
 }
@@ -147,7 +143,7 @@ function onError(ledger: Ledger, request: number | null, error: ErrorFrame, now:
   if (request !== null) ledger.requests.delete(request);
   if (!purpose || request === null) {
     if (error.tempId !== null && request === null) onRefusal(ledger, error.tempId, null, error, again, now);
-    else if (kind === 'resync') ledger.resync();
+    else if (kind === 'resync' && !dropCursor(ledger, error, now)) ledger.resync();
     return;
   }
   switch (purpose.for) {
@@ -161,8 +157,10 @@ function onError(ledger: Ledger, request: number | null, error: ErrorFrame, now:
     case 'question':
       return ledger.do({ do: 'answer', question: request, answer: { error } });
     case 'sync':
-      if (kind === 'resync') ledger.resync();
-      else if (again) ledger.syncAt = now + (error.retryAfterMs ?? SYNC_RETRY_MS);
+      if (kind === 'resync') {
+        if (dropCursor(ledger, error, now)) ledger.sync();
+        else ledger.resync();
+      } else if (again) ledger.syncAt = now + (error.retryAfterMs ?? SYNC_RETRY_MS);
       else ledger.do({ do: 'syncRefused', error });
   }
 }
@@ -186,6 +184,13 @@ function giveUp(ledger: Ledger, lost: Change[]): void {
     if (to !== null) ledger.send({ type: 'abandon', to, tempId: change.tempId });
     ledger.fail(change, new TernError('expired', 'not sent within 24 hours, given up'));
   }
+}
+
+/** A cursor does not hold, of the conversation that is named; false if none is, so that no cursor counts. */
+function dropCursor(ledger: Ledger, { conversation }: ErrorFrame, now: number): boolean {
+  const known = conversation !== null && ledger.logs.logs.has(conversation);
+  if (known) reset(ledger, conversation, now);
+  return known;
 }
 
 function reset(ledger: Ledger, conversation: ConversationId, now: number): void {

@@ -145,7 +145,8 @@ export class Ledger {
     const { tempId } = change;
     this.sends.add(change, now, saved, false);
     if (change.type === 'send') {
-      this.emit('echo', { tempId, to: change.to, text: change.text, createdMs: now, restored: false });
+      const { to, text, data, replyTo } = change;
+      this.emit('echo', { tempId, to, text, data, replyTo, createdMs: now, restored: false });
     }
     this.tick(now);
   }
@@ -190,7 +191,9 @@ export class Ledger {
 
   read(conversation: ConversationId, position: number): void {
     // Above the head it would mean that this client knows more than the server.
-    const seq = Math.min(position, this.logs.logs.get(conversation)?.heard ?? position);
+    const log = this.logs.logs.get(conversation);
+    const seq = Math.min(position, log?.heard ?? position);
+    log?.readTo(seq);
     this.#reads.delete(conversation);
     this.#reads.set(conversation, seq);
     for (const oldest of this.#reads.keys()) {
@@ -198,6 +201,12 @@ export class Ledger {
       this.#reads.delete(oldest);
     }
     this.send({ type: 'read', conversation, seq });
+  }
+
+  /** The user has read up to here, by another word than this client's. */
+  haveRead(conversation: ConversationId, seq: number, messages: number): void {
+    if (this.logs.logs.get(conversation)?.readTo(seq) === false) return;
+    this.emit('read', { conversation, seq, messages });
   }
 
   watch(users: UserId[]): void {
@@ -269,9 +278,11 @@ export class Ledger {
         this.emit('gap', { conversation, ...out });
         continue;
       }
-      const { seq, body } = out.entry;
+      const { seq, body, sender, messages } = out.entry;
       if (body.kind === 'left' && isErased(body.user)) this.emit('erased', { conversation, seq });
       this.emit('entry', { conversation, entry: out.entry });
+      // Whoever writes has read what is above.
+      if (body.kind === 'message' && sender === this.me) this.haveRead(conversation, seq, messages);
     }
   }
 

@@ -26,6 +26,8 @@ export class Log {
   confirmed: number;
   /** The highest seq heard of. */
   heard: number;
+  /** The user has read everything up to here, as far as is known. */
+  #read = 0;
   /** Entries after the next one. */
   #early = new Map<number, Entry>();
   /** The open fetch, with `handed` and `heard` when it left: an older answer proves nothing newer. */
@@ -54,6 +56,13 @@ export class Log {
 
   hear(seq: number): void {
     this.heard = Math.max(this.heard, seq);
+  }
+
+  /** The user has read up to here; false if that is not news. */
+  readTo(seq: number): boolean {
+    if (seq <= this.#read) return false;
+    this.#read = seq;
+    return true;
   }
 
   /** The visible part starts here, as a summary says it. */
@@ -184,7 +193,7 @@ export class Log {
   reset(): void {
     this.clearEarly();
     this.handed = this.#fetch = null;
-    this.confirmed = this.futile = this.#until = 0;
+    this.confirmed = this.futile = this.#until = this.#read = 0;
   }
 
   clearEarly(): void {
@@ -193,7 +202,9 @@ export class Log {
 }
 
 function cost({ body }: Entry): number {
-  const texts = 'text' in body ? body.text : 'name' in body ? body.name : '';
+  if (body.kind === 'opaque') return ENTRY_COST + body.bytes.length;
+  const texts =
+    body.kind === 'message' ? body.text + JSON.stringify(body.data) : 'name' in body ? body.name : '';
   const users = 'members' in body ? body.members.length : 'users' in body ? body.users.length : 1;
   return ENTRY_COST + 3 * texts.length + 64 * users;
 }

@@ -1,5 +1,13 @@
 // All logs of the user: who has holes, when they are fetched, and what all logs share. Pure.
-import type { Entry, ErrorFrame, Fetch, Page, Position, Sync } from '../generated/frames.js';
+import type {
+  ConversationSummary,
+  Entry,
+  ErrorFrame,
+  Fetch,
+  Page,
+  Position,
+  Sync,
+} from '../generated/frames.js';
 import { PAGE_ENTRIES_MAX, SYNC_CURSORS_MAX, SYNC_CURSORS_TOTAL_MAX } from '../generated/limits.js';
 import type { ConversationId } from '../ids.js';
 import { Log, type Out, type Room } from './log.js';
@@ -66,8 +74,9 @@ export class Logs {
   }
 
   /** A summary of the sync tells where the visible part starts and ends. */
-  summary(conversation: ConversationId, firstSeq: number, head: number, now: number): Out[] {
+  summary({ conversation, firstSeq, head, readSeq }: ConversationSummary, now: number): Out[] {
     return this.#apply(conversation, now, (log, out) => {
+      log.readTo(readSeq);
       log.hear(head);
       log.startsAt(firstSeq, out);
     });

@@ -227,10 +227,19 @@ export class Sends {
     const lookup = queue?.lookup;
     if (!queue || lookup?.request !== request) return { found: [], lost: [] };
     const found: SendAck[] = [];
-    for (const { seq, id, timeMs, sender, tempId } of entries) {
+    for (const { seq, id, timeMs, messages, sender, tempId } of entries) {
       if (tempId === null || sender !== this.#me || this.#queueFor(tempId) !== queue) continue;
       this.acked(tempId);
-      found.push({ tempId, conversation, seq, id, timeMs, duplicate: true, recipientUnknown: false });
+      found.push({
+        tempId,
+        conversation,
+        seq,
+        id,
+        timeMs,
+        messages,
+        duplicate: true,
+        recipientUnknown: false,
+      });
     }
     lookup.request = null;
     lookup.pages++;

@@ -20,7 +20,6 @@ export const LIMITS: Limits = {
   ackPositions: 100,
   gapWhole: 500,
   gapTail: 50,
-  unread: 999,
   dedupeWindowS: 604800,
   sessionsPerUser: 20,
   keepaliveS: 20,
@@ -125,6 +124,7 @@ export class World {
       retryAfterMs: this.pick(2) ? this.pick(50) : null,
       detail: 'not now',
       tempId: frame.tempId,
+      conversation: null,
     });
     const waits = blocked.get(conversation);
     if (waits !== undefined && waits !== frame.tempId) return refuse(4305);
@@ -143,7 +143,8 @@ export class World {
       sender: device.user,
       senderName: null,
       tempId: frame.tempId,
-      body: { kind: 'message', text: frame.text },
+      messages: seq,
+      body: { kind: 'message', text: frame.text, data: frame.data, replyTo: frame.replyTo },
     };
     if (known === undefined) {
       this.markers.set(key, seq);
@@ -162,6 +163,7 @@ export class World {
       seq,
       id: entry.id,
       timeMs: entry.timeMs,
+      messages: entry.messages,
       duplicate,
       recipientUnknown: false,
     };
@@ -184,8 +186,11 @@ export class World {
       const head = log.length;
       if (head <= cursor) continue;
       const peer = { kind: 'pair', name: null, peer: null, role: 'owner' } as const;
-      const counts = { head, firstSeq: 1, readSeq: 0, unread: 0, lastTimeMs: this.now };
-      frames.push({ type: 'sync_page', conversations: [{ conversation, ...peer, ...counts }] });
+      const counts = { head, headMessages: head, firstSeq: 1, readSeq: 0, readMessages: 0, unread: head };
+      frames.push({
+        type: 'sync_page',
+        conversations: [{ conversation, ...peer, ...counts, lastTimeMs: this.now }],
+      });
       let from = cursor + 1;
       if (head - from >= GAP_WHOLE_MAX) {
         frames.push({ type: 'gap', conversation, from, to: head - GAP_TAIL });
@@ -284,8 +289,9 @@ export class Device {
     const tempId = uuid(this.world.devices.indexOf(this) * 1e6 + ++this.made);
     const text = `${this.user} ${this.made}`;
     this.sent.push({ conversation: conversationOf(to, this.user), tempId, text });
-    this.saved.sends.push({ tempId, to, text, createdMs: this.world.now });
-    this.ledger.submit({ type: 'send', to, text, tempId, ageMs: null }, true, this.world.now);
+    const message = { tempId, to, text, data: null, replyTo: null };
+    this.saved.sends.push({ ...message, createdMs: this.world.now });
+    this.ledger.submit({ type: 'send', ...message, ageMs: null }, true, this.world.now);
     this.run();
   }
 

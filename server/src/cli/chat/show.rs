@@ -12,8 +12,9 @@ pub(super) fn entry(entry: &Entry) -> String {
     let name = entry.sender_name.as_deref().unwrap_or(entry.sender.as_str());
     let time = clock(entry.time_ms);
     let words = match &entry.body {
-        EntryBody::Message { text } if text.is_empty() => "wrote something that was erased".into(),
-        EntryBody::Message { text } => return format!("{time}  {}: {}", clean(name), clean(text)),
+        EntryBody::Message { text, .. } => return format!("{time}  {}: {}", clean(name), clean(text)),
+        EntryBody::Erased => "wrote something that was erased".into(),
+        EntryBody::Opaque { .. } => "did something that this version does not know".into(),
         EntryBody::Created { name, members } => format!("made the group \"{name}\" with {}", list(members)),
         EntryBody::Added { users } => format!("added {}", list(users)),
         EntryBody::Removed { users } => format!("removed {}", list(users)),

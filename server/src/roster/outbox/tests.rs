@@ -26,6 +26,7 @@ fn sized(bytes: usize) -> Outgoing {
             retry_after_ms: None,
             detail,
             temp_id: None,
+            conversation: None,
         })
     };
     let detail = (0..=bytes).rev().find(|detail| with(*detail).bytes(Format::Binary).unwrap().len() == bytes);
@@ -408,6 +409,7 @@ fn entry(id: u8, seq: u64, bytes: usize) -> Outgoing {
         retry_after_ms: None,
         detail: "x".repeat(bytes),
         temp_id: None,
+        conversation: None,
     };
     Outgoing::new(Envelope { request: Some(seq), frame: frame.into() })
 }

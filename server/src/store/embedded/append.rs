@@ -16,7 +16,7 @@ pub(super) struct Append {
     pub(super) records: Vec<Record>,
     /// Inbox rows of who has gone.
     pub(super) departures: Vec<(Bytes, Bytes)>,
-    /// Read positions that it moves.
+    /// Read positions that it moves; the last of a key counts.
     pub(super) reads: Vec<(Bytes, Bytes)>,
     pub(super) intent: Option<(IntentChange, Bytes, Bytes)>,
 }
@@ -33,8 +33,9 @@ impl Append {
         let AppendGroup { conversation, entries, state, departures, .. } = &*group;
         let departures = departures.iter().map(|gone| {
             let at = entries.iter().find(|new| new.entry.seq == gone.until_seq);
-            let time_ms = at.map_or(state.last_time_ms, |new| new.entry.time_ms);
-            let until = Some(Head { seq: gone.until_seq, time_ms });
+            let (messages, time_ms) = at
+                .map_or((state.messages, state.last_time_ms), |new| (new.entry.messages, new.entry.time_ms));
+            let until = Some(Head { seq: gone.until_seq, messages, time_ms });
             let row = Row { first_seq: gone.first_seq, until };
             (keys::row(&gone.user, *conversation), values::encode(&row))
         });
@@ -50,7 +51,9 @@ impl Append {
             }
         };
         let records = entries.iter().map(record).collect();
-        let reads = Vec::new();
+        let reads = group.reads().into_iter();
+        let reads =
+            reads.map(|(user, read)| (keys::read(user, *conversation), values::encode(&read))).collect();
         let intent = group.intent().map(|intent| {
             let change = IntentChange::Written { shard: intent.shard(), time_ms: intent.time_ms };
             (change, keys::intent(&intent), values::encode_intent(&intent))

@@ -121,7 +121,7 @@ impl<'a> Batch<'a> {
         disk.recent.written(markers.keys().map(|key| &key[..]), Instant::now());
         let mut decided = Vec::with_capacity(states.len());
         for (id, NewState { state, is_new, is_shape_new }) in states {
-            let head = Head { seq: state.head, time_ms: state.last_time_ms };
+            let head = Head { seq: state.head, messages: state.messages, time_ms: state.last_time_ms };
             writes.insert(keys::head(id), Some(values::encode(&head)));
             if is_shape_new {
                 writes.insert(keys::shape(id), Some(values::encode(&Shape::of(&state))));

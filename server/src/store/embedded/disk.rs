@@ -216,7 +216,7 @@ impl Disk {
         Ok(InboxRow {
             conversation,
             last_seq: last.seq,
-            last_messages: 0,
+            last_messages: last.messages,
             last_time_ms: last.time_ms,
             first_seq,
             until_seq: until.map(|until| until.seq),

@@ -176,7 +176,7 @@ mod tests {
 
     fn state(head: u64) -> Arc<Conversation> {
         let (kind, name) = (ConversationKind::Group, None);
-        Arc::new(Conversation { kind, name, head, last_time_ms: 0, members: Vec::new() })
+        Arc::new(Conversation { kind, name, head, messages: 0, last_time_ms: 0, members: Vec::new() })
     }
 
     fn known(head: u64) -> Known {

@@ -60,7 +60,7 @@ impl Disk {
             aged.entries = gone.len();
             more |= more_gone;
             for entry in &gone {
-                after.first_seq = entry.seq + 1;
+                (after.first_seq, after.messages) = (entry.seq + 1, entry.messages);
                 removed.push(keys::entry(conversation, entry.seq));
             }
         }

@@ -12,10 +12,11 @@ use crate::store::{Conversation, Intent, Kept, Marker, Member, STORED_VERSION, S
 /// Version of every value written by this program.
 const VERSION: u8 = STORED_VERSION;
 
-/// Head of a log: newest seq and its time in Unix milliseconds.
+/// Head of a log: newest seq, the messages up to it and its time in Unix milliseconds.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) seq: u64,
+    pub(super) messages: u64,
     pub(super) time_ms: u64,
 }
 
@@ -57,7 +58,8 @@ struct StoredMarker {
 /// The state of a conversation from its two values.
 pub(super) fn conversation(head: Head, shape: Shape) -> Conversation {
     let Shape { kind, name, members } = shape;
-    Conversation { kind, name, head: head.seq, last_time_ms: head.time_ms, members }
+    let Head { seq, messages, time_ms } = head;
+    Conversation { kind, name, head: seq, messages, last_time_ms: time_ms, members }
 }
 
 /// A value in its stored form.
