@@ -3,7 +3,8 @@
 use bytes::{Buf, BytesMut};
 
 use crate::envelope::{DecodeError, Envelope};
-use crate::frame::Frame;
+use crate::frame::{Deliver, Frame};
+use crate::id::ConversationId;
 use crate::limits::FRAME_BYTES_MAX;
 
 /// A receiver that does not know the type must refuse the frame instead of skipping it.
@@ -83,6 +84,27 @@ pub fn encode_into(out: &mut Vec<u8>, envelope: &Envelope) {
 pub fn encode(envelope: &Envelope) -> Vec<u8> {
     let mut out = Vec::new();
     encode_into(&mut out, envelope);
+    out
+}
+
+/// The binary form of a Deliver of one entry that is encoded already (as postcard): for many receivers, and
+/// without a second encoding of what the log has.
+pub fn encode_deliver(conversation: ConversationId, entry: &[u8]) -> Vec<u8> {
+    let frame = Frame::from(Deliver { conversation, entries: Vec::new() });
+    let mut head = Vec::with_capacity(32);
+    put_varint(&mut head, u64::from(frame.number()));
+    head.push(FLAG_CRITICAL);
+    let mut head = frame.encode_body(head).expect("wire types serialise without failing");
+    // The body ends with the number of entries.
+    if let Some(count) = head.last_mut() {
+        *count = 1;
+    }
+    let length = head.len() + entry.len();
+    debug_assert!(length <= FRAME_BYTES_MAX, "a deliver of {length} bytes");
+    let mut out = Vec::with_capacity(VARINT32_BYTES_MAX + length);
+    put_varint(&mut out, length as u64);
+    out.extend_from_slice(&head);
+    out.extend_from_slice(entry);
     out
 }
 
@@ -172,6 +194,26 @@ fn name_of(number: u32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_that_is_encoded_already_makes_the_same_deliver() {
+        let conversation = ConversationId::from_bytes([7; 16]);
+        for bytes in [1, 200, 16_000] {
+            let entry = crate::Entry {
+                seq: 300,
+                id: crate::EntryId::from_bytes([9; 16]),
+                time_ms: 1_700_000_000_000,
+                sender: crate::UserId::new("alice").unwrap(),
+                sender_name: Some("Alice".into()),
+                temp_id: None,
+                messages: 200,
+                body: crate::EntryBody::text("x".repeat(bytes)),
+            };
+            let encoded = postcard::to_stdvec(&entry).unwrap();
+            let whole = encode(&Deliver { conversation, entries: vec![entry] }.into());
+            assert_eq!(encode_deliver(conversation, &encoded), whole);
+        }
+    }
 
     #[test]
     fn a_declared_length_reserves_no_memory() {

@@ -6,10 +6,10 @@ use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::limits::TEXT_BYTES_MAX;
-
 /// Any JSON value but null, as its text without white space between the tokens. Digits, escapes, the order
 /// of fields: all else stays as it was written.
+///
+/// It has no limit of its own: who takes a message counts it together with the text.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Data(String);
 
@@ -22,9 +22,6 @@ pub enum DataError {
     /// Null: without data the field is left out.
     #[error("data must not be null")]
     Null,
-    /// Longer than a text may be, in bytes.
-    #[error("data has {0} bytes, at most {TEXT_BYTES_MAX} are allowed")]
-    TooLong(usize),
 }
 
 impl Data {
@@ -34,9 +31,6 @@ impl Data {
         let text = compact(text);
         if text == "null" {
             return Err(DataError::Null);
-        }
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(DataError::TooLong(text.len()));
         }
         Ok(Self(text))
     }
@@ -187,5 +181,39 @@ impl<'de> Visitor<'de> for Checked {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
         while map.next_entry::<Self, Self>()?.is_some() {}
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_white_space_between_tokens_goes() {
+        let text = " {\"b\" :[ 1.50,\n1E2 , -0 ], \"a \\\" b\": \"\\\\\" , \"c\":\"\t\" } ";
+        // A tab in a text must be written as an escape.
+        assert!(matches!(Data::new(text), Err(DataError::Json(_))));
+        let text = text.replace('\t', "\\t \u{a0}");
+        let kept = "{\"b\":[1.50,1E2,-0],\"a \\\" b\":\"\\\\\",\"c\":\"\\t \u{a0}\"}";
+        assert_eq!(Data::new(&text).unwrap().as_str(), kept);
+        assert_eq!(Data::new(kept).unwrap().as_str(), kept);
+    }
+
+    #[test]
+    fn what_no_reader_can_take_is_refused() {
+        let deep = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(Data::new(&deep(127)).is_ok());
+        for text in ["", "{", "1 2", "nul", "[1e999]", "\"\\ud800\"", "{\"\\ud800\":1}", &deep(128), "'a'"] {
+            assert!(matches!(Data::new(text), Err(DataError::Json(_))), "{text}");
+        }
+        assert_eq!(Data::new(" null "), Err(DataError::Null));
+        assert_eq!(Data::from_value(&None::<u8>), Err(DataError::Null));
+    }
+
+    #[test]
+    fn a_value_goes_in_and_out() {
+        let data = Data::from_value(&("a", 1.5, [true])).unwrap();
+        assert_eq!(data.as_str(), r#"["a",1.5,[true]]"#);
+        assert_eq!(data.to_value::<(String, f64, Vec<bool>)>().unwrap(), ("a".into(), 1.5, vec![true]));
     }
 }

@@ -20,7 +20,7 @@ mod schema;
 
 pub use body::{EntryBody, KIND_NAMED};
 pub use code::{Class, Code};
-pub use codec::{Decoder, Incoming, encode, encode_into};
+pub use codec::{Decoder, Incoming, encode, encode_deliver, encode_into};
 pub use data::{Data, DataError};
 pub use entry::Entry;
 pub use envelope::{DecodeError, Envelope};

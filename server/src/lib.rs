@@ -3,6 +3,7 @@
 //! Modules depend downwards only; see ARCHITECTURE.md, section 4.
 
 pub mod auth;
+pub mod budget;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

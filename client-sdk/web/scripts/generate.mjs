@@ -123,8 +123,7 @@ class Generator {
   /** An enumeration whose variants have numbers and lengths, so that later ones can be kept unread. */
   growing(name, variants) {
     const said = this.words[name];
-    const row = (kind, type) => {
-      const words = said?.rows[kind];
+    const row = (kind, type, words = said?.rows[kind]) => {
       const comment = words ? `  /** ${this.say(words)} */\n` : '';
       return `${comment}  | { kind: '${camel(kind)}'${type.map((field) => `; ${field}`).join('')} }\n`;
     };
@@ -139,8 +138,11 @@ class Generator {
         codec: `  ${camel(variant.name)}: [${variant.number}, struct({ ${codec} })],\n`,
       };
     });
-    const opaque = row('opaque', ['number: number', 'bytes: Uint8Array']);
-    const comment = said?.text ? `/** ${this.say(said.text)} */\n` : '';
+    const later = 'of a later version: the number of its kind, and its fields as they came';
+    const opaque = row('opaque', ['number: number', 'bytes: Uint8Array'], later);
+    // What follows on the page is the form in binary.
+    const text = said?.text.replace(/ In binary:$/, '');
+    const comment = text ? `/** ${this.say(text)} */\n` : '';
     this.types.push(
       `${comment}export type ${name} =\n${rows.map(({ type }) => type).join('')}${opaque}  ;\n`,
     );

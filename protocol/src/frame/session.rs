@@ -26,7 +26,7 @@ impl fmt::Debug for Token {
 pub struct Hello {
     /// JWT of the user.
     pub token: Token,
-    /// The device; the server makes one up where it is absent (send order is kept per device).
+    /// The device; the server makes one up where it is absent.
     #[serde(default)]
     pub device: Option<DeviceId>,
     /// Name and version of the client, for the server's logs; at most 128 bytes are kept.

@@ -374,6 +374,20 @@ fn edge_values() -> Vec<(&'static str, Frame)> {
                 .into(),
         ),
         ("create_group: alone", CreateGroup { name: "Ö".into(), members: vec![], temp_id: temp_id() }.into()),
+        (
+            "page: later kinds among others",
+            Page {
+                conversation: pair(),
+                entries: vec![
+                    entry(3, later()),
+                    entry(2, EntryBody::Erased),
+                    entry(1, EntryBody::text("hi")),
+                ],
+                first_seq: 1,
+                head: 3,
+            }
+            .into(),
+        ),
         ("list_conversations: from the start", ListConversations { cursor: None, limit: None }.into()),
         ("conversation_page: the last", ConversationPage { conversations: vec![], next: None }.into()),
         ("watch: nobody", Watch { users: vec![] }.into()),

@@ -57,6 +57,9 @@ pub enum Refusal {
     /// The change makes no sense here.
     #[error("{0}")]
     Invalid(String),
+    /// The sender was erased after the token was issued by which it was asked for.
+    #[error("the user was erased after this token was issued")]
+    Erased,
     /// The send before it is unresolved.
     #[error("an earlier send of this session in this conversation is unresolved: retry or abandon it first")]
     OutOfOrder,
@@ -80,6 +83,7 @@ impl Refusal {
             Self::GroupFull(_) => Code::GROUP_FULL,
             Self::Conflict { .. } => Code::CONFLICT,
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
+            Self::Erased => Code::TOKEN_INVALID,
             Self::OutOfOrder => Code::OUT_OF_ORDER,
             Self::Busy(_) => Code::OVER_CAPACITY,
             Self::Unavailable(_) => Code::UNAVAILABLE,
@@ -96,7 +100,8 @@ impl Refusal {
             | Self::TextTooLong(_)
             | Self::TooOld
             | Self::GroupFull(_)
-            | Self::Invalid(_) => true,
+            | Self::Invalid(_)
+            | Self::Erased => true,
             Self::Conflict { .. } | Self::OutOfOrder | Self::Busy(_) | Self::Unavailable(_) => false,
         }
     }

@@ -15,6 +15,9 @@ use crate::cluster::SessionRef;
 /// Age of a change whose client does not say: markers are looked for a day back.
 const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
 
+/// Most bytes of what a change writes besides its content: ids, two names, two users who come back to a pair.
+const ENTRY_BYTES_BESIDES: usize = 1024;
+
 /// A change of a conversation. Whoever reads one from a client checks it with [`Change::check`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -68,10 +71,8 @@ pub enum Change {
 impl Change {
     /// First 16 bytes of SHA-256 over the encoded change: a retry asks for exactly the same.
     pub fn digest(&self) -> [u8; 16] {
-        let bytes = postcard::to_stdvec(self).expect("a change encodes without failing");
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&Sha256::digest(bytes)[..16]);
-        digest
+        postcard::serialize_with_flavor(self, Hashing(Sha256::new()))
+            .expect("a change encodes without failing")
     }
 
     /// Finds what is wrong with the change whatever the conversation: sizes, and texts that show nothing.
@@ -92,7 +93,7 @@ impl Change {
         }
     }
 
-    /// About how many bytes its entry takes in the store.
+    /// At least as many bytes as its entries take in the store.
     pub fn weight(&self) -> usize {
         let content = match self {
             Self::Message { text, data, .. } => content_bytes(text, data.as_ref()),
@@ -103,7 +104,30 @@ impl Change {
             Self::Add { users } | Self::Remove { users } => users.iter().map(|u| u.as_str().len()).sum(),
             Self::Leave | Self::SetRole { .. } | Self::Erase { .. } => 0,
         };
-        content + 256
+        content + ENTRY_BYTES_BESIDES
+    }
+}
+
+/// Hashes what postcard writes, instead of keeping it.
+struct Hashing(Sha256);
+
+impl postcard::ser_flavors::Flavor for Hashing {
+    type Output = [u8; 16];
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.update([byte]);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.update(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<[u8; 16]> {
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&self.0.finalize()[..16]);
+        Ok(digest)
     }
 }
 
@@ -214,11 +238,18 @@ pub struct Ask {
     pub after: Option<TempId>,
     /// Milliseconds since the first attempt.
     pub age_ms: u64,
-    /// When the right to ask was given (`iat` of the token) in Unix milliseconds, 0 if the token does not say;
-    /// `None` if the server itself asks.
+    /// When the token was issued by which it is asked for, in Unix milliseconds; 0 if the token does not
+    /// say. `None`: the server itself asks.
     pub issued_ms: Option<u64>,
     /// What is asked.
     pub change: Change,
+}
+
+impl Ask {
+    /// Memory it takes with its reply while it waits, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Submission>() + self.change.weight()
+    }
 }
 
 /// A change on its way to the log.

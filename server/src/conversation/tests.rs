@@ -1,15 +1,15 @@
 //! The rules of a conversation, without a store.
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use tern_protocol::{
     Abandon, AddMembers, ConversationId, ConversationKind, CreateGroup, EntryBody, EntryId, Frame,
     LeaveGroup, RemoveMembers, RenameGroup, Role, Send, SetRole, Target, TempId, UserId,
 };
 
-use super::answer::{Refusal, Reply};
-use super::ask::{Ask, Change, Submission, change_of};
-use super::state::{Decision, Facts, Plan, Verdict, decide};
+use super::answer::Refusal;
+use super::ask::{Ask, Change, change_of};
+use super::state::{Decision, Facts, Plan, Snapshot, Verdict, decide};
 use crate::cluster::{NodeId, SessionRef};
 use crate::store::{Conversation, Marker};
 
@@ -42,12 +42,6 @@ fn say(sender: &str, n: u8, text: &str) -> Ask {
     ask(sender, n, Change::Message { text: text.into(), data: None, reply_to: None })
 }
 
-fn submissions(batch: &[Ask]) -> Vec<Submission> {
-    let submission =
-        |ask: &Ask| Submission { ask: ask.clone(), arrived: Instant::now(), reply: Reply::new(|_| {}) };
-    batch.iter().map(submission).collect()
-}
-
 /// A world without markers, except those a test adds: every look-up finds nothing.
 fn plan_with(state: Option<&Conversation>, batch: &[Ask], mut facts: Facts) -> Plan {
     let mut next = 0;
@@ -55,20 +49,28 @@ fn plan_with(state: Option<&Conversation>, batch: &[Ask], mut facts: Facts) -> P
         next += 1;
         EntryId::from_bytes([next; 16])
     };
-    let batch = submissions(batch);
+    let before = state.map(|state| Snapshot::new(Arc::new(state.clone())));
+    let mut batch = batch.to_vec();
     loop {
-        match decide(state, &batch, &facts, 1_000, &mut fresh_id) {
+        match decide(before.as_ref(), &mut batch, &facts, 1_000, &mut fresh_id) {
             Decision::Ready(plan) => return plan,
             Decision::Lookup(keys) => {
                 assert!(!keys.is_empty());
-                facts.extend(keys.into_iter().map(|key| (key, None)));
+                keys.into_iter().for_each(|key| facts.learn(key, None));
             }
         }
     }
 }
 
+/// What is known of one change.
+fn fact(name: &str, n: u8, marker: Marker) -> Facts {
+    let mut facts = Facts::default();
+    facts.learn((user(name), temp(n)), Some(marker));
+    facts
+}
+
 fn plan(state: Option<&Conversation>, batch: &[Ask]) -> Plan {
-    plan_with(state, batch, Facts::new())
+    plan_with(state, batch, Facts::default())
 }
 
 /// The state after a batch of which nothing is refused.
@@ -190,7 +192,7 @@ fn a_committed_send_retried_after_removal_still_gets_its_ack() {
     let state = group();
     let retry = say("mallory", 9, "hi");
     let marker = Marker { seq: 2, digest: retry.change.digest() };
-    let facts = Facts::from([((user("mallory"), temp(9)), Some(marker))]);
+    let facts = fact("mallory", 9, marker);
     let plan = plan_with(Some(&state), &[retry], facts);
     assert_eq!(plan.verdicts, [Verdict::Duplicate(marker)]);
     assert!(plan.group.is_none());
@@ -199,16 +201,16 @@ fn a_committed_send_retried_after_removal_still_gets_its_ack() {
 #[test]
 fn nothing_is_refused_before_its_marker_was_looked_up() {
     let mut fresh_id = || EntryId::from_bytes([0; 16]);
-    let batch = [say("mallory", 9, "hi")];
-    let decision = decide(Some(&group()), &submissions(&batch), &Facts::new(), 0, &mut fresh_id);
+    let before = Snapshot::new(Arc::new(group()));
+    let mut batch = [say("mallory", 9, "hi")];
+    let decision = decide(Some(&before), &mut batch, &Facts::default(), 0, &mut fresh_id);
     assert_eq!(decision, Decision::Lookup(vec![(user("mallory"), temp(9))]));
 }
 
 #[test]
 fn the_same_temp_id_for_another_content_is_a_conflict_that_names_the_original() {
     let first = Change::Message { text: "first".into(), data: None, reply_to: None };
-    let marker = Marker { seq: 3, digest: first.digest() };
-    let facts = Facts::from([((user("carol"), temp(9)), Some(marker))]);
+    let facts = fact("carol", 9, Marker { seq: 3, digest: first.digest() });
     let plan = plan_with(Some(&group()), &[say("carol", 9, "second")], facts);
     assert_eq!(plan.verdicts, [Verdict::Refuse(Refusal::Conflict { seq: 3 })]);
 }
@@ -228,7 +230,7 @@ fn a_send_waits_for_its_predecessor() {
     assert_eq!(alone.verdicts, [Verdict::Refuse(Refusal::OutOfOrder)]);
     let together = plan(Some(&state), &[say("carol", 8, "x"), chained(9, 8)]);
     assert_eq!(together.verdicts, [Verdict::Append(0), Verdict::Append(1)]);
-    let facts = Facts::from([((user("carol"), temp(8)), Some(Marker { seq: 1, digest: [0; 16] }))]);
+    let facts = fact("carol", 8, Marker { seq: 1, digest: [0; 16] });
     let later = plan_with(Some(&state), &[chained(9, 8)], facts);
     assert_eq!(later.verdicts, [Verdict::Append(0)]);
     // What follows a refused one is refused as well.

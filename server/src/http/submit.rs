@@ -21,14 +21,14 @@ pub(super) fn named(temp_id: Option<TempId>) -> TempId {
 pub(super) struct Sender {
     user: UserId,
     name: Option<String>,
-    /// `iat` of the token that gives the right to it.
-    issued_ms: Option<u64>,
+    /// `iat` of the token that gives the right to it, in Unix milliseconds; 0 if it does not say.
+    issued_ms: u64,
 }
 
 /// The owner of the token; it is kept that they have been here, and their name.
 pub(super) async fn oneself(api: &Api, claims: Claims) -> Result<Sender, Problem> {
     remember(&*api.store, &claims).await.map_err(unavailable)?;
-    Ok(Sender { user: claims.user, name: claims.name, issued_ms: Some(claims.issued_ms.unwrap_or(0)) })
+    Ok(Sender { user: claims.user, name: claims.name, issued_ms: claims.issued_ms.unwrap_or(0) })
 }
 
 /// Somebody for whom a back end speaks by this token, with the name of their own last token.
@@ -48,7 +48,7 @@ pub(super) async fn somebody(api: &Api, user: UserId, claims: &Claims) -> Result
             None
         }
     };
-    Ok(Sender { user, name, issued_ms: Some(claims.issued_ms.unwrap_or(0)) })
+    Ok(Sender { user, name, issued_ms: claims.issued_ms.unwrap_or(0) })
 }
 
 pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
@@ -78,7 +78,7 @@ pub(super) async fn submit(api: &Api, sender: Sender, wanted: Wanted) -> Result<
         temp_id,
         after: None,
         age_ms,
-        issued_ms: sender.issued_ms,
+        issued_ms: Some(sender.issued_ms),
         change,
     };
     let (answer, answered) = oneshot::channel();

@@ -14,6 +14,7 @@ use crate::conversation::{ConversationConfig, Conversations};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::roster::Roster;
+use crate::router::Router;
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, OpenError};
 use crate::upkeep::{self, Control, ControlError, ExportError, Lines, OnDisk, Parts, Request};
@@ -33,12 +34,12 @@ impl Life {
     pub(super) fn start(
         config: &Config,
         store: Arc<EmbeddedStore>,
-        conversations: Conversations,
+        router: Router,
         delivery: Delivery,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         config.retention.check()?;
-        let parts = Parts { store: store.clone(), conversations, delivery };
+        let parts = Parts { store: store.clone(), router, delivery };
         let control = Control::start(&config.store_config().dir, Arc::new(Embedded(store)), parts.clone());
         let stop = CancellationToken::new();
         let work = tokio::spawn(upkeep::work(config.retention.clone(), parts, metrics, stop.clone()));
@@ -102,9 +103,14 @@ pub async fn command(
     };
     // Nobody is connected here, so nobody is told.
     let delivery = Delivery::new(Roster::default(), Metrics::none());
-    let conversations =
-        Conversations::new(&ConversationConfig::default(), store.clone(), delivery.clone(), Metrics::none());
-    let parts = Parts { store: store.clone(), conversations: conversations.clone(), delivery };
+    let conversations = Conversations::new(
+        &ConversationConfig::default(),
+        store.clone(),
+        store.clone(),
+        delivery.clone(),
+        Metrics::none(),
+    );
+    let parts = Parts { store: store.clone(), router: Router::new(conversations.clone()), delivery };
     let done = upkeep::run(request, &Embedded(store.clone()), &parts, &mut Taken(&mut take)).await;
     conversations.close().await;
     store.close().await;

@@ -148,8 +148,7 @@ impl Node {
         let roster = Roster::default();
         let shared: Arc<dyn Store> = store.clone();
         let delivery = Delivery::new(roster.clone(), metrics.clone());
-        let conversations =
-            Conversations::new(&config.conversation, shared.clone(), delivery.clone(), metrics.clone());
+        let (conversations, router) = start_owners(&config, &store, &delivery, &metrics);
         let (presence, presence_tasks) = Presence::start(&config.presence, shared.clone());
         let gateway = Gateway::new(Parts {
             config: config.session.clone(),
@@ -161,7 +160,7 @@ impl Node {
             quota: Quota::new(&config.quota, Instant::now()),
             roster: roster.clone(),
             registry: Arc::new(MemoryRegistry::default()),
-            router: Router::new(conversations.clone()),
+            router: router.clone(),
             delivery: delivery.clone(),
             history: History::new(shared.clone()),
             store: shared.clone(),
@@ -170,7 +169,7 @@ impl Node {
         });
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher = start_publisher(&config, shared, events, delivery.clone(), metrics.clone());
-        let life = Life::start(&config, store.clone(), conversations.clone(), delivery, metrics.clone())?;
+        let life = Life::start(&config, store.clone(), router, delivery, metrics.clone())?;
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -323,6 +322,18 @@ fn open(
         page: ready.page_url.is_some(),
     };
     listeners.serve(gateway, http::router(parts), shutdown)
+}
+
+fn start_owners(
+    config: &Config,
+    store: &Arc<EmbeddedStore>,
+    delivery: &Delivery,
+    metrics: &Metrics,
+) -> (Conversations, Router) {
+    let (log, users) = (store.clone(), store.clone());
+    let (delivery, metrics) = (delivery.clone(), metrics.clone());
+    let conversations = Conversations::new(&config.conversation, log, users, delivery, metrics);
+    (conversations.clone(), Router::new(conversations))
 }
 
 fn start_publisher(

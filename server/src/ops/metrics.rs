@@ -32,6 +32,8 @@ pub struct Areas {
     pub connections: ConnectionMetrics,
     /// Sending and receiving messages.
     pub messages: MessageMetrics,
+    /// The owners of conversations.
+    pub owners: OwnerMetrics,
     /// Catching up after a reconnect.
     pub sync: SyncMetrics,
     /// The message store.
@@ -109,6 +111,15 @@ pub struct MessageMetrics {
     pub push_pending: Gauge,
     /// `tern_push_events_total`: push events that left.
     pub push_events: Counter,
+}
+
+/// The owners of conversations.
+#[derive(Debug)]
+pub struct OwnerMetrics {
+    /// `tern_conversations_ready`: conversations whose state is kept ready for the next change.
+    pub conversations: Gauge,
+    /// `tern_conversation_bytes`: memory of these and of what waits in them, about.
+    pub bytes: Gauge,
 }
 
 /// Catching up.
@@ -189,6 +200,7 @@ impl Metrics {
         Self(Arc::new(Areas {
             connections: make.connections(),
             messages: make.messages(),
+            owners: make.owners(),
             sync: make.sync(),
             store: make.store(),
             refused: make.refused(),
@@ -232,6 +244,15 @@ impl Maker<'_> {
             lagged: self.counter("tern_lagged_total", "Times a session's queue dropped a conversation."),
             push_pending: self.gauge("tern_push_pending", "Push intents whose events have not left."),
             push_events: self.counter("tern_push_events_total", "Push events that left."),
+        }
+    }
+
+    fn owners(&self) -> OwnerMetrics {
+        let what = "Conversations whose state is kept ready for the next change.";
+        let bytes = "Memory of conversations that are kept ready and of what waits in them.";
+        OwnerMetrics {
+            conversations: self.gauge("tern_conversations_ready", what),
+            bytes: self.gauge("tern_conversation_bytes", bytes),
         }
     }
 

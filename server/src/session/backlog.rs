@@ -197,11 +197,11 @@ impl Worker {
             Job::Read { read, .. } => {
                 let parts = &self.gateway.parts;
                 let Read { conversation, seq } = read;
-                let position = ReadPosition { seq, messages: history.messages_at(conversation, seq).await? };
-                if parts.store.set_read(&user, conversation, position).await? {
-                    let have_read = HaveRead { conversation, seq, messages: position.messages };
+                let messages = history.messages_at(conversation, seq).await?;
+                if parts.store.set_read(&user, conversation, ReadPosition { seq, messages }).await? {
+                    let have_read = Outgoing::new(HaveRead { conversation, seq, messages });
                     let except = Except::Session(self.seat.at.clone());
-                    parts.delivery.hand_out(Parcel::control([user], Outgoing::new(have_read)).except(except));
+                    parts.delivery.hand_out(Parcel::control([user], have_read).except(except));
                 }
                 Ok(None)
             }

@@ -236,7 +236,7 @@ async fn submit(
         change: Change::Erase { user: user.clone() },
     };
     let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
-    parts.conversations.submit(Submission { ask, arrived: Instant::now(), reply });
+    parts.router.submit(Submission { ask, arrived: Instant::now(), reply });
     outcome.await.unwrap_or(Err(Refusal::Unavailable("the conversation stopped before it answered")))
 }
 

@@ -17,9 +17,9 @@ pub use retention::{RetentionConfig, RetentionError, Swept, sweep};
 
 use retention::sweep_for_ever;
 
-use crate::conversation::Conversations;
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
+use crate::router::Router;
 use crate::store::Store;
 
 /// What the work is done with.
@@ -27,8 +27,8 @@ use crate::store::Store;
 pub struct Parts {
     /// Where everything is.
     pub store: Arc<dyn Store>,
-    /// Entries are written through these.
-    pub conversations: Conversations,
+    /// Entries are written through it.
+    pub router: Router,
     /// Who is connected.
     pub delivery: Delivery,
 }

@@ -19,7 +19,7 @@ export interface Hello {
 export interface Limits {
   /** Longest frame, in bytes. */
   frameBytes: number;
-  /** Longest text, in bytes of UTF-8. */
+  /** Longest text, in bytes of UTF-8, the data beside it included. */
   textBytes: number;
   /** Longest name, in bytes of UTF-8. */
   nameBytes: number;
@@ -127,6 +127,7 @@ export interface ErrorFrame {
   detail: string;
   /** The change that was refused, if the request was one. */
   tempId: TempId | null;
+  /** The conversation it is about, if it is about one. */
   conversation: ConversationId | null;
 }
 
@@ -146,13 +147,15 @@ export interface Close {
 export interface Send {
   /** User or conversation. */
   to: Target;
-  /** 1 byte to 16 KiB of UTF-8. */
+  /** 1 byte to 16 KiB of UTF-8; may be empty beside `data`. Left out: empty. */
   text: string;
   /** The same for every retry of the same message. Left out (JSON): the server makes one up. */
   tempId: TempId;
   /** Milliseconds since the first attempt, at most 7 days; 0 for the first. */
   ageMs: number | null;
+  /** What the application puts beside the text; at most 16 KiB together with it. */
   data: unknown;
+  /** The earlier entry of the same log that this message answers. */
   replyTo: number | null;
 }
 
@@ -168,6 +171,7 @@ export interface SendAck {
   id: EntryId;
   /** Server time of the entry, Unix milliseconds. */
   timeMs: number;
+  /** Messages in the log up to and including it. */
   messages: number;
   /** It was durable before this attempt. */
   duplicate: boolean;
@@ -185,9 +189,9 @@ export interface Abandon {
 
 export type Role = 'member' | 'admin' | 'owner';
 
-/** In binary the number of the variant, then its fields. In JSON an object with the variant's name: `{"message":{"text":"hi"}}`. */
+/** What an entry says. */
 export type EntryBody =
-  /** Somebody wrote; `text` empty: the message was erased. */
+  /** Somebody wrote; `text` is empty only beside `data`. */
   | { kind: 'message'; text: string; data: unknown; replyTo: number | null }
   /** A group was made by its sender, one of its members; always entry 1. */
   | { kind: 'created'; name: string; members: UserId[] }
@@ -201,7 +205,9 @@ export type EntryBody =
   | { kind: 'renamed'; name: string }
   /** A member has a new role. */
   | { kind: 'roleChanged'; user: UserId; role: Role }
+  /** A tombstone: here was a message whose author was erased. */
   | { kind: 'erased' }
+  /** Of a later version: the number of its kind, and its fields as they came. */
   | { kind: 'opaque'; number: number; bytes: Uint8Array }
   ;
 
@@ -219,6 +225,7 @@ export interface Entry {
   senderName: string | null;
   /** The sender's `tempId`, by which their other devices know what they have pending. */
   tempId: TempId | null;
+  /** Messages in the log up to and including this entry, erased ones too: see reading. */
   messages: number;
   /** What was done. */
   body: EntryBody;
@@ -246,7 +253,7 @@ export interface Ack {
   positions: Position[];
 }
 
-/** From a client: the user has read up to here. From the server: another session of the user said so. */
+/** The user has read up to here: see reading. No answer. */
 export interface Read {
   /** Which log. */
   conversation: ConversationId;
@@ -262,9 +269,13 @@ export interface Lagged {
   head: number;
 }
 
+/** The user has read up to here: another of their sessions said so. */
 export interface HaveRead {
+  /** Which log. */
   conversation: ConversationId;
+  /** Up to and including this entry. */
   seq: number;
+  /** Messages in the log up to and including it. */
   messages: number;
 }
 
@@ -290,13 +301,15 @@ export interface ConversationSummary {
   peer: UserId | null;
   /** Newest entry this member may see. */
   head: number;
+  /** Messages in the log up to `head`. */
   headMessages: number;
   /** First entry this member may see; `head` + 1 if none is left. */
   firstSeq: number;
-  /** The user has read up to here. */
+  /** The user has read up to here, or written. */
   readSeq: number;
+  /** Messages in the log up to `readSeq`. */
   readMessages: number;
-  /** Messages of others after `readSeq`; 999 means 999 or more. */
+  /** Messages after `readSeq`: `headMessages` − `readMessages`. */
   unread: number;
   /** Time of the newest entry, Unix milliseconds. */
   lastTimeMs: number;

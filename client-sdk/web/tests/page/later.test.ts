@@ -26,11 +26,15 @@ const changed = (entry: Entry): Entry => {
 /** The frames that a later server would have sent. */
 function later(bytes: Buffer): Buffer {
   const decoder = new Decoder();
+  const frames: Uint8Array[] = [];
   decoder.push(bytes);
-  const next = decoder.next();
-  if (!next || !('frame' in next) || !('entries' in next.frame)) return bytes;
-  const frame = { ...next.frame, entries: next.frame.entries.map(changed) } as Frame;
-  return Buffer.from(encode({ request: next.request, frame }));
+  for (let next = decoder.next(); next; next = decoder.next()) {
+    if (!('frame' in next)) continue;
+    const { request, frame } = next;
+    const entries = 'entries' in frame ? { entries: frame.entries.map(changed) } : {};
+    frames.push(encode({ request, frame: { ...frame, ...entries } as Frame }));
+  }
+  return Buffer.concat(frames);
 }
 
 test('entries of later kinds, erased ones and those without a text have their place among the others', async () => {
