@@ -1,4 +1,4 @@
-//! For tests: certificates, and a session as small as one can be, on loopback.
+//! For tests: certificates, and the server's end of a link, on loopback.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,14 +67,14 @@ impl Tls {
 }
 
 /// The server's end of a link: its writer is driven, its reader waits for the test.
-pub(super) struct Session {
+pub(super) struct DrivenLink {
     pub(super) info: LinkInfo,
     pub(super) reader: LinkReader,
     pub(super) outbox: Arc<Outbox>,
     pub(super) driving: JoinHandle<Result<(), LinkError>>,
 }
 
-impl Session {
+impl DrivenLink {
     pub(super) fn start(link: Link, config: OutboxConfig) -> Self {
         let info = link.info().clone();
         let (reader, mut writer) = link.split();

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use tern_protocol::{
-    ConversationId, ConversationPage, Error, Fetch, Frame, ListConversations, ListMembers, MemberInfo, Page,
+    ConversationId, ConversationPage, Fetch, Frame, ListConversations, ListMembers, MemberInfo, Page,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Client, Command};
+use super::Client;
+use crate::command::{Answer, Command, Question};
 use crate::error::RequestError;
 
 /// Wait before asking again where the server gives no hint.
@@ -26,22 +27,6 @@ pub enum Anchor {
     After(u64),
     /// Entries on both sides of this seq, itself included.
     Around(u64),
-}
-
-/// One question on its way to the driver.
-pub(crate) struct Question {
-    pub(crate) frame: Frame,
-    pub(crate) answer: oneshot::Sender<Answer>,
-}
-
-/// What came of one attempt.
-pub(crate) enum Answer {
-    Frame(Box<Frame>),
-    Refused(Error),
-    /// No session, or it ended before the answer.
-    Offline,
-    /// Too many questions are open.
-    Full,
 }
 
 impl Client {

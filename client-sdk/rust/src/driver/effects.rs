@@ -4,8 +4,8 @@ use tern_protocol::Close;
 
 use super::Driver;
 use super::plan::Ending;
-use crate::client::Answer;
-use crate::events::{Event, State};
+use crate::command::Answer;
+use crate::event::{Event, State};
 use crate::session::Effect;
 use crate::token::TokenReason;
 

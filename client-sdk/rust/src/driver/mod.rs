@@ -10,11 +10,12 @@ use tern_protocol::{DeviceId, StoreId, TempId, UserId, Welcome};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use crate::client::{Answer, Command, Waiter};
 use crate::clock::Clock;
+use crate::command::{Answer, Command, Waiter};
 use crate::config::{Config, ConfigError};
 use crate::error::CloseCause;
-use crate::events::{Event, Queue, State};
+use crate::event::{Event, State};
+use crate::events::Queue;
 use crate::link::{Addresses, Dialer, Inbound};
 use crate::persistence::{SavedChange, SavedState, SavedTransport};
 use crate::session::{LinkNumber, Session};

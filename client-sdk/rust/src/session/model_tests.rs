@@ -112,6 +112,12 @@ impl ServerLog {
         let seq = self.head() + 1;
         let mut entry_id = [0; 16];
         entry_id[..8].copy_from_slice(&seq.to_be_bytes());
+        // A third of what others do is of a later version.
+        let body = match temp_id {
+            None if seq % 3 == 0 => EntryBody::Opaque { kind: 200, bytes: text.into_bytes() },
+            _ => EntryBody::text(text),
+        };
+        let before = self.entries.last().map_or(0, |entry| entry.messages);
         let entry = Entry {
             seq,
             id: EntryId::from_bytes(entry_id),
@@ -119,8 +125,8 @@ impl ServerLog {
             sender: user(sender),
             sender_name: (sender == "me").then(|| "Me".into()),
             temp_id,
-            messages: seq,
-            body: EntryBody::text(text),
+            messages: before + u64::from(body.is_message()),
+            body,
         };
         self.entries.push(entry.clone());
         entry
@@ -153,6 +159,7 @@ struct World {
     confirmed: BTreeMap<ConversationId, u64>,
     submitted: BTreeMap<ConversationId, Vec<TempId>>,
     acked: BTreeMap<TempId, u64>,
+    reads: BTreeMap<ConversationId, u64>,
     temp_ids: u8,
 }
 
@@ -178,6 +185,7 @@ impl World {
             confirmed: BTreeMap::new(),
             submitted: BTreeMap::new(),
             acked: BTreeMap::new(),
+            reads: BTreeMap::new(),
             temp_ids: 0,
         };
         world.room();
@@ -219,10 +227,11 @@ impl World {
         self.temp_ids += 1;
         let temp_id = TempId::from_bytes([self.temp_ids; 16]);
         let (to, text) = (Target::from(id(index)), format!("mine {}", self.temp_ids));
-        let send = SavedSend { temp_id, to: to.clone(), text: text.clone(), created_ms: self.now };
+        let (created_ms, data, reply_to) = (self.now, None, None);
+        let send = SavedSend { temp_id, to: to.clone(), text: text.clone(), data, reply_to, created_ms };
         self.saved.apply(SavedChange::Send(send));
         self.submitted.entry(id(index)).or_default().push(temp_id);
-        self.session.submit(temp_id, Change::Message { to, text }, true, self.now);
+        self.session.submit(temp_id, Change::Message { to, draft: text.into() }, true, self.now);
     }
 
     fn deliver(&mut self, index: usize, entry: Entry) {
@@ -256,6 +265,7 @@ impl World {
     fn restart(&mut self) {
         self.link = None;
         self.unpulled.clear();
+        self.reads.clear();
         self.session = Session::new(self.saved.clone());
         // The application is given again what it had not confirmed.
         for (conversation, seen) in &mut self.seen {
@@ -309,6 +319,15 @@ impl World {
                 }
                 Effect::Resolved { temp_id, result } => {
                     self.acked.insert(temp_id, result.unwrap().seq);
+                }
+                Effect::Emit(Event::Read { conversation, seq, messages }) => {
+                    let index = (0..4).find(|index| id(*index) == conversation).unwrap();
+                    assert_eq!(self.logs[index].entries[seq as usize - 1].messages, messages);
+                    let before = self.reads.insert(conversation, seq);
+                    assert!(
+                        before.is_none_or(|before| before < seq),
+                        "a read position goes back from {before:?} to {seq}"
+                    );
                 }
                 Effect::Save(change) => self.saved.apply(change),
                 _ => {}

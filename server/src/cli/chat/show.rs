@@ -89,8 +89,8 @@ pub(super) fn json_event(event: &Event) -> Option<Value> {
         Event::Typing { conversation, user } => {
             json!({"event": "typing", "conversation": conversation, "user": user})
         }
-        Event::Read { conversation, seq } => {
-            json!({"event": "read", "conversation": conversation, "seq": seq})
+        Event::Read { conversation, seq, messages } => {
+            json!({"event": "read", "conversation": conversation, "seq": seq, "messages": messages})
         }
         Event::State(now) => json!({"event": "state", "online": now.is_online(), "detail": state(now)}),
         Event::SendFailed { temp_id, error, .. } => {
