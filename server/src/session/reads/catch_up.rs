@@ -7,27 +7,14 @@ use tern_protocol::{
     Code, ConversationId, ConversationSummary, Deliver, Erased, Gap, Position, SyncEnd, SyncPage,
 };
 
-use super::worker::{Gone, Worker};
+use super::worker::Worker;
+use super::{Gone, Part};
 use crate::conversation::history::{Ahead, Missing};
 use crate::session::refused::Refused;
 use crate::store::{InboxRow, StoreError};
 
 /// Conversations in one page: with the longest names half a frame.
 const PAGE_ROWS: usize = 64;
-
-/// A piece of a sync.
-pub(super) enum Part {
-    /// Conversations that changed, to be read and sent in one frame.
-    Page { request: Option<u64>, rows: Vec<InboxRow> },
-    /// Entries that are named and not sent.
-    Gap { request: Option<u64>, gap: Gap },
-    /// Something that was sent earlier is not to be kept.
-    Erased { request: Option<u64>, erased: Erased },
-    /// Entries to be read and sent, in as many frames as it takes.
-    Entries { request: Option<u64>, conversation: ConversationId, from: u64, to: u64 },
-    /// That was all.
-    End { request: Option<u64>, changed: u32 },
-}
 
 impl Worker {
     /// Reads what changed and lines up what is to be told of it. What is left of a sync before goes: the
