@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tern_protocol::{
-    Abandon, AddMembers, ConversationId, ConversationKind, CreateGroup, EntryBody, EntryId, Frame,
+    Abandon, AddMembers, ConversationId, ConversationKind, CreateGroup, Data, EntryBody, EntryId, Frame,
     LeaveGroup, RemoveMembers, RenameGroup, Role, Send, SetRole, Target, UserId,
 };
 
@@ -413,4 +413,66 @@ fn the_largest_batch_is_a_group_that_every_store_takes() {
     let batch: Vec<Ask> = (0..99).map(sender).collect();
     let group = plan(Some(&state), &batch).group.unwrap();
     assert!(group.check().is_ok(), "{} bytes", group.bytes());
+}
+
+fn answer(sender: &str, n: u8, seq: u64) -> Ask {
+    ask(sender, n, Change::Message { text: "yes".into(), data: None, reply_to: Some(seq) })
+}
+
+#[test]
+fn a_message_answers_an_entry_that_its_sender_may_see() {
+    // dave has just come: 3 is the entry that added him.
+    let state = after(
+        Some(&group()),
+        &[
+            ask("alice", 3, Change::Remove { users: vec![user("dave")] }),
+            ask("alice", 4, Change::Add { users: vec![user("dave")] }),
+        ],
+    );
+    assert_eq!(state.head, 4);
+    for (sender, seq, allowed) in
+        [("carol", 1, true), ("carol", 4, true), ("carol", 5, false), ("carol", 0, false), ("dave", 4, true)]
+    {
+        let verdict = &plan(Some(&state), &[answer(sender, 9, seq)]).verdicts[0];
+        assert_eq!(matches!(verdict, Verdict::Append(0)), allowed, "{sender} answers {seq}: {verdict:?}");
+    }
+    assert!(matches!(refusal(&state, answer("dave", 9, 3)), Refusal::Invalid(_)), "before he came");
+    assert_eq!(refusal(&state, answer("eve", 9, 1)), Refusal::NotFound, "who is outside learns nothing");
+    // One that is made in the same batch is there already; a pair that is not has nothing to answer.
+    let batch = [say("carol", 8, "one"), answer("bob", 9, 5)];
+    assert!(plan(Some(&state), &batch).verdicts.iter().all(|verdict| matches!(verdict, Verdict::Append(_))));
+    let mut first = answer("alice", 9, 1);
+    first.peer = Some(user("zoe"));
+    let plan = plan(None, &[first]);
+    assert!(matches!(plan.verdicts[0], Verdict::Refuse(Refusal::Invalid(_))) && plan.group.is_none());
+}
+
+#[test]
+fn every_entry_says_how_many_messages_there_are() {
+    let state = after(Some(&group()), &[say("carol", 3, "one"), say("bob", 4, "two")]);
+    assert_eq!((state.head, state.messages), (4, 2));
+    let rename = ask("alice", 5, Change::Rename { name: "x".into() });
+    let batch = [say("carol", 6, "three"), rename, say("bob", 7, "four")];
+    let group = plan(Some(&state), &batch).group.unwrap();
+    let counts: Vec<_> = group.entries.iter().map(|new| new.entry.messages).collect();
+    assert_eq!((counts, group.state.messages), (vec![3, 3, 4], 4));
+}
+
+#[test]
+fn text_and_data_are_bounded_together() {
+    let check = |text: usize, data: Option<usize>| {
+        let data = data.map(|bytes| Data::from_value(&"x".repeat(bytes - 2)).unwrap());
+        Change::Message { text: "x".repeat(text), data, reply_to: None }.check()
+    };
+    assert_eq!(check(0, None), Err(Refusal::TextEmpty));
+    assert_eq!(check(0, Some(2)), Ok(()));
+    assert_eq!(check(16_384, None), Ok(()));
+    assert_eq!(check(16_000, Some(384)), Ok(()));
+    assert_eq!(check(16_000, Some(385)), Err(Refusal::TextTooLong(16_385)));
+    let weight = Change::Message {
+        text: String::new(),
+        data: Data::from_value(&"x".repeat(998)).ok(),
+        reply_to: None,
+    };
+    assert!(weight.weight() >= 1000, "what is beside the text takes room too");
 }
