@@ -21,7 +21,7 @@ use crate::conversation::{Change, Wanted};
 #[serde(deny_unknown_fields)]
 #[schema(as = NewMembers)]
 pub(super) struct Users {
-    /// Who joins; members already there are left as they are.
+    /// Who joins; members already there are left as they are, but somebody must be new.
     #[schema(min_items = 1, max_items = 100)]
     users: Vec<UserId>,
     /// The same for every retry. Left out: the server makes one up.
