@@ -76,7 +76,7 @@ pub(super) async fn list(
     Named(conversation): Named,
 ) -> Result<Json<MemberList>, Problem> {
     let members = history.members(&user, conversation).await.map_err(unavailable)?;
-    let members = members.ok_or_else(|| Problem::absent().within(conversation))?;
+    let members = members.ok_or_else(Problem::absent)?;
     Ok(Json(MemberList { conversation, members }))
 }
 
