@@ -280,6 +280,7 @@ fn crate_uses(code: &str) -> Vec<String> {
 fn pure_modules_stay_pure() {
     let pure = [
         "server/src/conversation/state.rs",
+        "server/src/conversation/plan.rs",
         "server/src/conversation/rules.rs",
         "server/src/conversation/settle.rs",
         "server/src/conversation/recent.rs",

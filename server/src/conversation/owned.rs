@@ -7,9 +7,10 @@ use tern_protocol::TempId;
 
 use super::answer::{Refusal, Reply};
 use super::ask::{Ask, Submission};
+use super::plan::{Snapshot, Verdict};
 use super::recent::{FinalRefusals, Recent};
 use super::settle::{Settled, Settling};
-use super::state::{Facts, Snapshot, Verdict};
+use super::state::Facts;
 use crate::budget::{Budget, Charge};
 use crate::store::{GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Marker, Member};
 

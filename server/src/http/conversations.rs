@@ -124,8 +124,7 @@ pub(super) async fn show(
     Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let summary = history.one(&user, id).await.map_err(unavailable)?;
-    let summary = summary.ok_or_else(|| Problem::absent().within(id))?;
+    let summary = history.one(&user, id).await.map_err(unavailable)?.ok_or_else(Problem::absent)?;
     let conversation = describe(&history, &user, summary).await?;
     Ok(cache::json(&headers, &conversation, Keep::Ask))
 }

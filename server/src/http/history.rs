@@ -89,13 +89,13 @@ pub(super) async fn history(
         Place::At(anchor) => anchor,
         Place::Time(time_ms) => {
             let access = history.access(&user, id).await.map_err(unavailable)?;
-            let access = access.ok_or_else(|| Problem::absent().within(id))?;
+            let access = access.ok_or_else(Problem::absent)?;
             let seq = history.seq_at(id, access, time_ms).await.map_err(unavailable)?;
             Anchor::Before(seq + 1)
         }
     };
     let page = history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?;
-    let page = page.ok_or_else(|| Problem::absent().within(id))?;
+    let page = page.ok_or_else(Problem::absent)?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
     let (older, newer) = neighbours(&page, anchor);
     // With something newer beside it, nothing can be added to what was asked for.
