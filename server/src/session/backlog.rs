@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::active::Handled;
 use super::refused::Refused;
-use crate::conversation::history::{Ahead, Anchor, ListCursor, Missing};
+use crate::conversation::history::{Ahead, Anchor, Changed, ListCursor, Marked, Missing, Run};
 use crate::delivery::{Except, Parcel};
 use crate::presence::{Notice, WatchError};
 use crate::roster::{Outgoing, Seat};
-use crate::store::{InboxRow, ReadPosition};
+use crate::store::ReadPosition;
 
 /// Reads waiting in one session; more are refused as temporary.
 const JOBS_MAX: usize = 32;
@@ -197,8 +197,8 @@ impl Worker {
             Job::Read { read, .. } => {
                 let parts = &self.gateway.parts;
                 let Read { conversation, seq } = read;
-                let messages = history.messages_at(conversation, seq).await?;
-                if parts.store.set_read(&user, conversation, ReadPosition { seq, messages }).await? {
+                let marked = history.mark_read(&user, conversation, seq).await?;
+                if let Marked::Rose(ReadPosition { seq, messages }) = marked {
                     let have_read = Outgoing::new(HaveRead { conversation, seq, messages });
                     let except = Except::Session(self.seat.at.clone());
                     parts.delivery.hand_out(Parcel::control([user], have_read).except(except));
@@ -227,8 +227,8 @@ impl Worker {
             }
         }
         let (mut page, mut bytes) = (Vec::new(), 0);
-        for (row, missing) in &changed {
-            let Some(summary) = history.summary(&user, row).await? else { continue };
+        let count = changed.len() as u32;
+        for Changed { summary, missing } in changed {
             bytes += SUMMARY_BYTES + summary.name.as_ref().map_or(0, String::len);
             if bytes > PAGE_BYTES_MAX / 2 {
                 bytes = SUMMARY_BYTES;
@@ -238,9 +238,9 @@ impl Worker {
                 }
             }
             page.push(summary);
-            self.line_up(request, missing);
+            self.line_up(request, &missing);
         }
-        self.catching_up.push_back(Part::End { request, changed: changed.len() as u32 });
+        self.catching_up.push_back(Part::End { request, changed: count });
         if !page.is_empty() {
             // A closed outbox is noticed at the next part.
             let _ = self.send(request, SyncPage { conversations: page }.into()).await;
@@ -248,9 +248,9 @@ impl Worker {
         Ok(())
     }
 
-    fn count(&self, changed: &[(InboxRow, Missing)], ahead: &[Ahead]) {
+    fn count(&self, changed: &[Changed], ahead: &[Ahead]) {
         let sync = &self.gateway.parts.metrics.sync;
-        let gap = changed.iter().any(|(_, missing)| matches!(missing.catch_up, CatchUp::Tail { .. }));
+        let gap = changed.iter().any(|changed| matches!(changed.missing.catch_up, CatchUp::Tail { .. }));
         match (ahead.is_empty(), changed.is_empty(), gap) {
             (false, _, _) => sync.refused.increment(1),
             (true, true, _) => sync.up_to_date.increment(1),
@@ -287,8 +287,9 @@ impl Worker {
             Some(Part::Erased { request, erased }) => self.send(request, erased.into()).await,
             Some(Part::End { request, changed }) => self.send(request, SyncEnd { changed }.into()).await,
             Some(Part::Entries { request, conversation, from, to }) => {
-                match self.gateway.parts.history.chunk(conversation, from, to).await {
-                    Ok(entries) => {
+                match self.gateway.parts.history.runs(&[Run { conversation, from, to }]).await {
+                    Ok(mut runs) => {
+                        let entries = runs.pop().unwrap_or_default();
                         let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(()) };
                         if last < to {
                             let rest = Part::Entries { request, conversation, from: last + 1, to };
