@@ -165,11 +165,10 @@ impl Publisher {
         let one = PageLimit { entries: 1, bytes: PAGE_BYTES_MAX };
         let range = seq..=seq;
         let found = self.store.entries(conversation, range, Order::Ascending, one).await?;
-        let Some(Entry { id, sender, sender_name, body: EntryBody::Message { text, .. }, time_ms, .. }) =
-            found.into_iter().next()
-        else {
+        let Some(Entry { id, sender, sender_name, body, time_ms, .. }) = found.into_iter().next() else {
             return Ok(());
         };
+        let EntryBody::Message { text, data, reply_to } = body else { return Ok(()) };
         for member in waiting.into_iter().filter(|member| member.user != sender) {
             events.push(PushEvent {
                 event_id: format!("{id}:{}", member.user),
@@ -181,6 +180,8 @@ impl Publisher {
                 sender_name: sender_name.clone(),
                 group_name: state.name.clone(),
                 preview: text.chars().take(PREVIEW_CHARS).collect(),
+                data: data.clone(),
+                reply_to,
                 time_ms,
             });
         }

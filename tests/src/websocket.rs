@@ -158,6 +158,17 @@ impl WebSocketLink {
         }
     }
 
+    /// The next text as it came.
+    pub async fn next_text(&mut self) -> String {
+        loop {
+            match within("a text", self.socket.next()).await {
+                Some(Ok(Message::Text(text))) => return text.as_str().to_owned(),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("no text: {other:?}"),
+            }
+        }
+    }
+
     /// Code and reason of the close frame, once [`Self::next`] gave `None`.
     pub fn closed(&self) -> Caught {
         self.caught.clone()

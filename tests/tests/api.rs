@@ -129,7 +129,7 @@ async fn a_conversation_is_listed_with_what_a_screen_shows_of_it() {
         (&json!("bob"), &json!("bob"), &json!(1))
     );
     assert_eq!((&group_row["title"], &group_row["unread"]), (&json!("crew"), &json!(2)));
-    assert_eq!(group_row["last_entry"]["body"]["message"]["text"], "two");
+    assert_eq!(group_row["last_entry"]["body"]["text"], "two");
     assert_eq!(
         (&group_row["head"], &group_row["read_seq"], &group_row["role"]),
         (&json!(3), &json!(0), &json!("member"))
@@ -855,7 +855,7 @@ async fn a_request_under_way_when_the_node_drains_is_still_answered() {
     let page = server
         .get(Http::One, &format!("/v1/history/{}", pair("alice", "bob")), Some(&server.token("bob")))
         .await;
-    assert_eq!(page.json()["entries"][0]["body"]["message"]["text"], "the last one");
+    assert_eq!(page.json()["entries"][0]["body"]["text"], "the last one");
 }
 
 #[tokio::test]

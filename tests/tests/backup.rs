@@ -272,7 +272,7 @@ async fn an_export_has_all_that_is_the_users_and_nothing_of_others() {
     let of_pair = of("conversation").into_iter().find(|line| line["kind"] == "pair").expect("the pair");
     assert_eq!((&of_pair["read_seq"], &of_pair["members"]), (&json!(2), &json!(["bob", "alice"])));
     let texts: Vec<&str> =
-        of("entry").iter().filter_map(|line| line["entry"]["body"]["message"]["text"].as_str()).collect();
+        of("entry").iter().filter_map(|line| line["entry"]["body"]["text"].as_str()).collect();
     assert_eq!(texts.len(), 2);
     assert!(texts.contains(&"mine 1") && texts.contains(&"mine 2"), "{texts:?}");
     assert_eq!(of("entry").len(), 3, "the entry by which he left is his too");

@@ -122,7 +122,7 @@ async fn http_pages_go_down_and_up_by_their_cursors() {
         assert_eq!((page["first_seq"].as_u64(), page["head"].as_u64()), (Some(1), Some(25)));
         assert_eq!(entry_seqs(&page), down(25, 16));
         let entry = &page["entries"][0];
-        assert_eq!((&entry["sender"], &entry["body"]["message"]["text"]), (&"alice".into(), &"25".into()));
+        assert_eq!((&entry["sender"], &entry["body"]["text"]), (&"alice".into(), &"25".into()));
         assert_eq!(page["newer"], Value::Null, "there is nothing newer");
         let mut log = entry_seqs(&page);
         while let Some(cursor) = page["older"].as_str() {

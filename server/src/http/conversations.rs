@@ -11,13 +11,13 @@ use tern_protocol::{
 };
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::body::JsonBody;
 use super::cache::{self, Keep};
 use super::door::{Caller, Named, Reader};
 use super::query::{limit, once, parameters};
-use super::submit::{admit, named, oneself, submit, unavailable};
-use super::{Api, Problem};
-use crate::conversation::history::{Described, ListCursor};
+use super::submit::{Desk, admit, named, oneself, submit, unavailable};
+use crate::conversation::history::{Described, History, ListCursor};
 use crate::conversation::{Change, Wanted};
 
 /// About how many bytes a conversation takes in a page besides its names and its last entry.
@@ -80,7 +80,7 @@ pub(super) struct NewGroup {
     )
 )]
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     uri: Uri,
     headers: HeaderMap,
@@ -90,7 +90,7 @@ pub(super) async fn list(
         once(&pairs, "limit")?.map_or(Ok(PAGE_ENTRIES_DEFAULT), |text| limit(text, PAGE_ENTRIES_MAX))?;
     let cursor = once(&pairs, "cursor")?.map(str::parse::<ListCursor>).transpose();
     let cursor = cursor.map_err(|()| Problem::parameter("cursor must be the `next` of an earlier page"))?;
-    let mut page = api.history.list_described(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
+    let mut page = history.list_described(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
     let described = std::mem::take(&mut page.conversations);
     let (whole, mut bytes) = (described.len(), 0);
     let mut conversations: Vec<Conversation> = Vec::new();
@@ -120,13 +120,13 @@ pub(super) async fn list(
     )
 )]
 pub(super) async fn show(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let described = api.history.described(&user, id).await.map_err(unavailable)?;
-    let described = described.ok_or_else(Problem::absent)?;
+    let described = history.described(&user, id).await.map_err(unavailable)?;
+    let described = described.ok_or_else(|| Problem::absent().within(id))?;
     Ok(cache::json(&headers, &Conversation::from(described), Keep::Ask))
 }
 
@@ -143,7 +143,7 @@ pub(super) async fn show(
     )
 )]
 pub(super) async fn create(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     JsonBody(group): JsonBody<NewGroup>,
 ) -> Result<Response, Problem> {
@@ -151,9 +151,9 @@ pub(super) async fn create(
     let temp_id = named(temp_id);
     let id = ConversationId::group(&claims.user, &temp_id);
     let wanted = Wanted::group(id, temp_id, Change::Create { name, members });
-    admit(&api, &claims.user, &wanted)?;
-    let sender = oneself(&api, claims).await?;
-    let ack = submit(&api, sender, wanted).await?;
+    admit(&desk, &claims.user, &wanted)?;
+    let sender = oneself(&desk, claims).await?;
+    let ack = submit(&desk, sender, wanted).await?;
     if ack.duplicate {
         return Ok(Json(ack).into_response());
     }

@@ -8,12 +8,12 @@ use serde::Serialize;
 use tern_protocol::{ConversationId, Entry, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::cache::{self, Keep};
 use super::door::{Named, Reader};
 use super::query::{limit, parameters};
 use super::submit::unavailable;
-use super::{Api, Problem};
-use crate::conversation::history::{Anchor, HistoryPage};
+use crate::conversation::history::{Anchor, History, HistoryPage};
 
 /// Parameters of the query.
 const KNOWN: [&str; 5] = ["limit", "cursor", "before", "after", "around"];
@@ -71,15 +71,15 @@ struct Query {
     )
 )]
 pub(super) async fn history(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     uri: Uri,
     Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let query = parse(&uri)?;
-    let page = api.history.page(&user, id, query.anchor, query.limit).await.map_err(unavailable)?;
-    let page = page.ok_or_else(Problem::absent)?;
+    let page = history.page(&user, id, query.anchor, query.limit).await.map_err(unavailable)?;
+    let page = page.ok_or_else(|| Problem::absent().within(id))?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
     let (older, newer) = neighbours(&page);
     // With something newer beside it, nothing can be added to what was asked for.

@@ -189,7 +189,7 @@ fn an_answer_to_an_attempt_that_was_given_up_changes_nothing() {
 }
 
 #[test]
-fn no_more_than_the_servers_window_is_in_flight_and_lanes_take_turns() {
+fn no_more_than_the_servers_window_is_in_flight_and_lines_take_turns() {
     let mut session = online();
     let other = ConversationId::from_bytes([1; 16]);
     for byte in 1..=7 {
@@ -214,7 +214,7 @@ fn what_is_not_saved_does_not_leave_and_holds_back_what_comes_after_it() {
 }
 
 #[test]
-fn what_could_not_be_saved_fails_and_frees_its_lane() {
+fn what_could_not_be_saved_fails_and_frees_its_line() {
     let mut session = online();
     session.submit(temp_id(1), message(1), false, NOW);
     session.submit(temp_id(2), message(2), true, NOW);
