@@ -9,12 +9,13 @@ use tern_protocol::{
 
 use super::worker::Worker;
 use super::{Gone, Part};
-use crate::conversation::history::{Ahead, Missing};
+use crate::conversation::history::{Ahead, Changed, Missing, Run};
 use crate::session::refused::Refused;
-use crate::store::{InboxRow, StoreError};
 
 /// Conversations in one page: with the longest names half a frame.
 const PAGE_ROWS: usize = 64;
+/// Logs of which entries are read at once: what comes back is one frame's worth of all of them.
+const RUNS_MAX: usize = 64;
 
 impl Worker {
     /// Reads what changed and lines up what is to be told of it. What is left of a sync before goes: the
@@ -40,9 +41,13 @@ impl Worker {
             }
         }
         let count = changed.len() as u32;
-        let (rows, missing): (Vec<InboxRow>, Vec<Missing>) = changed.into_iter().unzip();
-        let pages = rows.chunks(PAGE_ROWS).map(|rows| Part::Page { request, rows: rows.to_vec() });
-        self.catching_up.extend(pages);
+        let changed = changed.into_iter().map(|changed| (changed.summary, changed.missing));
+        let (summaries, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
+        let mut summaries = summaries.into_iter().peekable();
+        while summaries.peek().is_some() {
+            let conversations = summaries.by_ref().take(PAGE_ROWS).collect();
+            self.catching_up.push_back(Part::Page { request, conversations });
+        }
         for missing in &missing {
             self.line_up(request, missing);
         }
@@ -50,9 +55,9 @@ impl Worker {
         Ok(())
     }
 
-    fn count(&self, changed: &[(InboxRow, Missing)], ahead: &[Ahead]) {
+    fn count(&self, changed: &[Changed], ahead: &[Ahead]) {
         let sync = &self.gateway.metrics.sync;
-        let gap = changed.iter().any(|(_, missing)| matches!(missing.catch_up, CatchUp::Tail { .. }));
+        let gap = changed.iter().any(|one| matches!(one.missing.catch_up, CatchUp::Tail { .. }));
         match (ahead.is_empty(), changed.is_empty(), gap) {
             (false, _, _) => sync.refused.increment(1),
             (true, true, _) => sync.up_to_date.increment(1),
@@ -77,7 +82,7 @@ impl Worker {
             self.catching_up.push_back(Part::Gap { request, gap: Gap { conversation, from, to } });
         }
         if let Some((from, to)) = entries {
-            self.catching_up.push_back(Part::Entries { request, conversation, from, to });
+            self.catching_up.push_back(Part::Entries { request, run: Run { conversation, from, to } });
         }
     }
 
@@ -85,30 +90,14 @@ impl Worker {
     pub(super) async fn catch_up(&mut self) -> Result<(), Gone> {
         let Some(part) = self.catching_up.pop_front() else { return Ok(()) };
         match part {
-            Part::Page { request, rows } => self.send_page(request, rows).await,
+            Part::Page { request, conversations } => {
+                self.send(request, SyncPage { conversations }.into()).await
+            }
             Part::Gap { request, gap } => self.send(request, gap.into()).await,
             Part::Erased { request, erased } => self.send(request, erased.into()).await,
             Part::End { request, changed } => self.send(request, SyncEnd { changed }.into()).await,
-            Part::Entries { request, conversation, from, to } => {
-                self.send_entries(request, conversation, from, to).await
-            }
+            Part::Entries { request, run } => self.send_entries(request, run).await,
         }
-    }
-
-    async fn send_page(&mut self, request: Option<u64>, rows: Vec<InboxRow>) -> Result<(), Gone> {
-        match self.reading(self.summaries(&rows)).await {
-            Ok(conversations) if conversations.is_empty() => Ok(()),
-            Ok(conversations) => self.send(request, SyncPage { conversations }.into()).await,
-            Err(error) => self.break_off(request, error.into()).await,
-        }
-    }
-
-    async fn summaries(&self, rows: &[InboxRow]) -> Result<Vec<ConversationSummary>, StoreError> {
-        let mut summaries = Vec::with_capacity(rows.len());
-        for row in rows {
-            summaries.extend(self.gateway.history.summary(&self.seat.user, row).await?);
-        }
-        Ok(summaries)
     }
 
     /// Without this piece the sync is not complete: no SyncEnd, the client asks again.
@@ -117,24 +106,43 @@ impl Worker {
         self.send(request, refused.into_frame().into()).await
     }
 
-    async fn send_entries(
-        &mut self,
-        request: Option<u64>,
-        conversation: ConversationId,
-        from: u64,
-        to: u64,
-    ) -> Result<(), Gone> {
-        match self.reading(self.gateway.history.chunk(conversation, from, to)).await {
-            Ok(entries) => {
-                let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(()) };
-                if last < to {
-                    let rest = Part::Entries { request, conversation, from: last + 1, to };
-                    self.catching_up.push_front(rest);
-                }
-                self.seat.outbox.note_told(conversation, last);
-                self.send(request, Deliver { conversation, entries }.into()).await
-            }
-            Err(error) => self.break_off(request, Refused::from(error).within(conversation)).await,
+    /// Sends what comes next of this run and of those that follow it directly.
+    async fn send_entries(&mut self, request: Option<u64>, run: Run) -> Result<(), Gone> {
+        let mut runs = vec![run];
+        while let Some(Part::Entries { run, .. }) = self.catching_up.front().filter(|_| runs.len() < RUNS_MAX)
+        {
+            runs.push(*run);
+            self.catching_up.pop_front();
         }
+        let read = match self.reading(self.gateway.history.runs(&runs)).await {
+            Ok(read) => read,
+            Err(error) => {
+                return self.break_off(request, Refused::from(error).within(run.conversation)).await;
+            }
+        };
+        let (mut left, mut delivers) = (Vec::new(), Vec::new());
+        for (at, run) in runs.into_iter().enumerate() {
+            let entries = read.get(at);
+            // What was read and is not there has aged out.
+            let last = entries.map(|entries| entries.last().map_or(run.to, |last| last.seq));
+            let from = last.map_or(run.from, |last| last + 1);
+            if from <= run.to {
+                left.push(Part::Entries { request, run: Run { from, ..run } });
+            }
+            delivers.extend(entries.filter(|entries| !entries.is_empty()).map(|entries| {
+                let conversation = run.conversation;
+                Deliver { conversation, entries: entries.clone() }
+            }));
+        }
+        for part in left.into_iter().rev() {
+            self.catching_up.push_front(part);
+        }
+        for deliver in delivers {
+            if let Some(last) = deliver.entries.last() {
+                self.seat.outbox.note_told(deliver.conversation, last.seq);
+            }
+            self.send(request, deliver.into()).await?;
+        }
+        Ok(())
     }
 }
