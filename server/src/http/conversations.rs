@@ -17,7 +17,7 @@ use super::cache::{self, Keep};
 use super::door::{Caller, Named, Reader};
 use super::query::{limit, once, parameters};
 use super::submit::{Desk, admit, named, oneself, submit, unavailable};
-use crate::conversation::history::{Anchor, History, ListCursor};
+use crate::conversation::history::{Described, History, ListCursor};
 use crate::conversation::{Change, Wanted};
 
 /// About how many bytes a conversation takes in a page besides its names and its last entry.
@@ -90,19 +90,20 @@ pub(super) async fn list(
         once(&pairs, "limit")?.map_or(Ok(PAGE_ENTRIES_DEFAULT), |text| limit(text, PAGE_ENTRIES_MAX))?;
     let cursor = once(&pairs, "cursor")?.map(str::parse::<ListCursor>).transpose();
     let cursor = cursor.map_err(|()| Problem::parameter("cursor must be the `next` of an earlier page"))?;
-    let page = history.list(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
-    let (mut conversations, mut next, mut bytes) = (Vec::new(), page.next, 0);
-    let mut summaries = page.conversations.into_iter().peekable();
-    while let Some(summary) = summaries.next() {
-        let here = ListCursor::after(&summary);
-        let conversation = describe(&history, &user, summary).await?;
-        bytes += conversation.weight();
-        conversations.push(conversation);
-        if bytes > PAGE_BYTES_MAX && summaries.peek().is_some() {
-            next = Some(here.to_string());
+    let mut page = history.list_described(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
+    let described = std::mem::take(&mut page.conversations);
+    let (whole, mut bytes) = (described.len(), 0);
+    let mut conversations: Vec<Conversation> = Vec::new();
+    for described in described {
+        if bytes > PAGE_BYTES_MAX {
             break;
         }
+        let conversation = Conversation::from(described);
+        bytes += conversation.weight();
+        conversations.push(conversation);
     }
+    let last = conversations.last().filter(|_| conversations.len() < whole);
+    let next = last.map(|last| page.next_after(&last.summary)).or(page.next);
     Ok(cache::json(&headers, &ConversationList { conversations, next }, Keep::Ask))
 }
 
@@ -124,9 +125,9 @@ pub(super) async fn show(
     Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let summary = history.one(&user, id).await.map_err(unavailable)?.ok_or_else(Problem::absent)?;
-    let conversation = describe(&history, &user, summary).await?;
-    Ok(cache::json(&headers, &conversation, Keep::Ask))
+    let described = history.described(&user, id).await.map_err(unavailable)?;
+    let described = described.ok_or_else(Problem::absent)?;
+    Ok(cache::json(&headers, &Conversation::from(described), Keep::Ask))
 }
 
 /// Makes a group.
@@ -162,23 +163,14 @@ pub(super) async fn create(
     Ok(response)
 }
 
-async fn describe(
-    history: &History,
-    user: &UserId,
-    summary: ConversationSummary,
-) -> Result<Conversation, Problem> {
-    let id = summary.conversation;
-    let page = history.page(user, id, Anchor::Latest, 1).await.map_err(unavailable)?;
-    let members = history.members(user, id).await.map_err(unavailable)?;
-    let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
-    // Where the other user of a pair was erased there is neither.
-    let title = summary.name.clone().or(peer).unwrap_or_else(|| id.to_string());
-    Ok(Conversation {
-        last_entry: page.and_then(|page| page.entries.into_iter().next()),
-        summary,
-        title,
-        members,
-    })
+impl From<Described> for Conversation {
+    fn from(described: Described) -> Self {
+        let Described { summary, members, last_entry } = described;
+        let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
+        // Where the other user of a pair was erased there is neither.
+        let title = summary.name.clone().or(peer).unwrap_or_else(|| summary.conversation.to_string());
+        Self { summary, title, last_entry, members }
+    }
 }
 
 impl Conversation {

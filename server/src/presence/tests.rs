@@ -148,7 +148,11 @@ impl Inbox for Shelf {
         Ok(rows)
     }
 
-    async fn inbox_row(&self, _: &UserId, _: ConversationId) -> Result<Option<InboxRow>, StoreError> {
+    async fn inbox_rows(
+        &self,
+        _: &UserId,
+        _: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
         unreachable!("presence reads whole inboxes")
     }
 
@@ -203,6 +207,14 @@ impl Glances for Shelf {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let glance = |id| Some(Glance { state: self.conversations.get(id)?.clone(), kept: Kept::default() });
         Ok(ids.iter().map(glance).collect())
+    }
+
+    async fn runs(
+        &self,
+        _: &[(ConversationId, RangeInclusive<u64>)],
+        _: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        unreachable!("presence reads no entries")
     }
 
     async fn last_entries(&self, _: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {

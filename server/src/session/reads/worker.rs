@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::catch_up::Part;
 use super::{Inner, Job, Slot};
+use crate::conversation::history::Marked;
 use crate::delivery::{Class, Except, Parcel};
 use crate::presence::{Notice, WatchError};
 use crate::roster::{Outgoing, Seat};
@@ -122,15 +123,20 @@ impl Worker {
 
     async fn read(&self, read: Read) -> Result<(), Refused> {
         let Read { conversation, seq } = read;
-        self.check_position(conversation, seq).await?;
+        let user = &self.seat.user;
+        let marked = self.gateway.history.mark_read(user, conversation, seq).await?;
+        match marked {
+            Marked::NotFound => return Err(Refused::not_found().within(conversation)),
+            Marked::Ahead(head) => return Err(ahead(conversation, seq, head)),
+            Marked::Rose(ReadPosition { seq, messages }) => {
+                let have_read = Outgoing::new(HaveRead { conversation, seq, messages });
+                let except = Except::Session(self.seat.at.clone());
+                self.gateway.delivery.hand_out(Parcel::control([user.clone()], have_read).except(except));
+            }
+            Marked::Stood => {}
+        }
         // What was read was seen.
         self.gateway.confirm(&self.seat, conversation, seq);
-        let (user, messages) = (&self.seat.user, self.gateway.history.messages_at(conversation, seq).await?);
-        if self.gateway.store.set_read(user, conversation, ReadPosition { seq, messages }).await? {
-            let have_read = Outgoing::new(HaveRead { conversation, seq, messages });
-            let except = Except::Session(self.seat.at.clone());
-            self.gateway.delivery.hand_out(Parcel::control([user.clone()], have_read).except(except));
-        }
         Ok(())
     }
 
@@ -144,13 +150,9 @@ impl Worker {
 
     /// A position must lie in the part of the log that the user may see.
     async fn check_position(&self, conversation: ConversationId, seq: u64) -> Result<(), Refused> {
-        let access = self.gateway.history.access(&self.seat.user, conversation).await?;
+        let access = self.gateway.history.access_up_to(&self.seat.user, conversation, seq).await?;
         let access = access.ok_or_else(|| Refused::not_found().within(conversation))?;
-        if seq > access.last_seq {
-            let detail = format!("seq {seq} is above the head {} of {conversation}", access.last_seq);
-            return Err(Refused::new(Code::CURSOR_AHEAD, detail).within(conversation));
-        }
-        Ok(())
+        if seq > access.last_seq { Err(ahead(conversation, seq, access.last_seq)) } else { Ok(()) }
     }
 
     /// The answer and later changes come through the notice.
@@ -189,4 +191,9 @@ impl Worker {
         let outgoing = Outgoing::new(Envelope { request, frame });
         self.seat.outbox.push_backlog(&outgoing).await.map_err(|_| Gone)
     }
+}
+
+fn ahead(conversation: ConversationId, seq: u64, head: u64) -> Refused {
+    let detail = format!("seq {seq} is above the head {head} of {conversation}");
+    Refused::new(Code::CURSOR_AHEAD, detail).within(conversation)
 }
