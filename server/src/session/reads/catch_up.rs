@@ -13,12 +13,12 @@ use crate::session::refused::Refused;
 
 /// Conversations in one page: with the longest names half a frame.
 const PAGE_ROWS: usize = 64;
-/// Logs whose missing entries are read at a time.
-const RUNS_AT_ONCE: usize = 64;
+/// Logs of which entries are read at once: what comes back is one frame's worth of all of them.
+const RUNS_MAX: usize = 64;
 
 /// A piece of a sync.
 pub(super) enum Part {
-    /// Conversations that changed, for one frame.
+    /// Conversations that changed, to be sent in one frame.
     Page { request: Option<u64>, conversations: Vec<ConversationSummary> },
     /// Entries that are named and not sent.
     Gap { request: Option<u64>, gap: Gap },
@@ -54,24 +54,21 @@ impl Worker {
             }
         }
         let count = changed.len() as u32;
-        let mut missing = Vec::with_capacity(changed.len());
-        let mut changed = changed.into_iter();
-        while changed.len() > 0 {
-            let page = changed.by_ref().take(PAGE_ROWS).map(|changed| {
-                missing.push(changed.missing);
-                changed.summary
-            });
-            let conversations = page.collect();
-            self.catching_up.push_back(Part::Page { request, conversations });
+        let changed = changed.into_iter().map(|changed| (changed.summary, changed.missing));
+        let (conversations, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
+        let pages = conversations.chunks(PAGE_ROWS);
+        let pages = pages.map(|page| Part::Page { request, conversations: page.to_vec() });
+        self.catching_up.extend(pages);
+        for missing in &missing {
+            self.line_up(request, missing);
         }
-        self.line_up(request, &missing);
         self.catching_up.push_back(Part::End { request, changed: count });
         Ok(())
     }
 
     fn count(&self, changed: &[Changed], ahead: &[Ahead]) {
         let sync = &self.gateway.metrics.sync;
-        let gap = changed.iter().any(|changed| matches!(changed.missing.catch_up, CatchUp::Tail { .. }));
+        let gap = changed.iter().any(|one| matches!(one.missing.catch_up, CatchUp::Tail { .. }));
         match (ahead.is_empty(), changed.is_empty(), gap) {
             (false, _, _) => sync.refused.increment(1),
             (true, true, _) => sync.up_to_date.increment(1),
@@ -80,28 +77,24 @@ impl Worker {
         }
     }
 
-    /// First what is only named, then what is to be read, so that many logs are read at once.
-    fn line_up(&mut self, request: Option<u64>, missing: &[Missing]) {
-        let mut runs = Vec::new();
-        for &Missing { conversation, hidden, catch_up, erased_seq } in missing {
-            if let Some(seq) = erased_seq {
-                self.catching_up.push_back(Part::Erased { request, erased: Erased { conversation, seq } });
-            }
-            let (gap, entries) = match catch_up {
-                CatchUp::Whole { from, to } => (None, Some((from, to))),
-                CatchUp::Tail { gap_from, gap_to, from, to } => (Some((gap_from, gap_to)), Some((from, to))),
-                CatchUp::UpToDate | CatchUp::Ahead => (None, None),
-            };
-            // What the user may not see and what is too much follow each other: one gap.
-            let first = hidden.or(gap).map(|gap| gap.0);
-            if let Some((from, to)) = first.zip(gap.or(hidden).map(|gap| gap.1)) {
-                self.catching_up.push_back(Part::Gap { request, gap: Gap { conversation, from, to } });
-            }
-            let run =
-                entries.map(|(from, to)| Part::Entries { request, run: Run { conversation, from, to } });
-            runs.extend(run);
+    fn line_up(&mut self, request: Option<u64>, missing: &Missing) {
+        let conversation = missing.conversation;
+        if let Some(seq) = missing.erased_seq {
+            self.catching_up.push_back(Part::Erased { request, erased: Erased { conversation, seq } });
         }
-        self.catching_up.extend(runs);
+        let (gap, entries) = match missing.catch_up {
+            CatchUp::Whole { from, to } => (None, Some((from, to))),
+            CatchUp::Tail { gap_from, gap_to, from, to } => (Some((gap_from, gap_to)), Some((from, to))),
+            CatchUp::UpToDate | CatchUp::Ahead => (None, None),
+        };
+        // What the user may not see and what is too much follow each other: one gap.
+        let first = missing.hidden.or(gap).map(|gap| gap.0);
+        if let Some((from, to)) = first.zip(gap.or(missing.hidden).map(|gap| gap.1)) {
+            self.catching_up.push_back(Part::Gap { request, gap: Gap { conversation, from, to } });
+        }
+        if let Some((from, to)) = entries {
+            self.catching_up.push_back(Part::Entries { request, run: Run { conversation, from, to } });
+        }
     }
 
     /// Sends the next piece.
@@ -118,41 +111,49 @@ impl Worker {
         }
     }
 
-    /// Reads the missing entries of as many logs as fit in a frame, and sends them log by log.
-    async fn send_entries(&mut self, request: Option<u64>, first: Run) -> Result<(), Gone> {
-        let mut runs = vec![first];
-        while runs.len() < RUNS_AT_ONCE
-            && let Some(&Part::Entries { run, .. }) = self.catching_up.front()
-        {
-            runs.push(run);
-            self.catching_up.pop_front();
-        }
-        let found = match self.reading(self.gateway.history.runs(&runs)).await {
-            Ok(found) => found,
-            Err(error) => return self.break_off(request, error.into()).await,
-        };
-        // What did not fit comes next; a log that has nothing left to show is done.
-        let answered = found.len().clamp(1, runs.len());
-        for &run in runs[answered..].iter().rev() {
-            self.catching_up.push_front(Part::Entries { request, run });
-        }
-        if let Some(last) = found.last().and_then(|entries| entries.last())
-            && last.seq < runs[answered - 1].to
-        {
-            let run = Run { from: last.seq + 1, ..runs[answered - 1] };
-            self.catching_up.push_front(Part::Entries { request, run });
-        }
-        for (Run { conversation, .. }, entries) in runs.into_iter().zip(found) {
-            let Some(last) = entries.last().map(|entry| entry.seq) else { continue };
-            self.seat.outbox.note_told(conversation, last);
-            self.send(request, Deliver { conversation, entries }.into()).await?;
-        }
-        Ok(())
-    }
-
     /// Without this piece the sync is not complete: no SyncEnd, the client asks again.
     async fn break_off(&mut self, request: Option<u64>, refused: Refused) -> Result<(), Gone> {
         self.catching_up.clear();
         self.send(request, refused.into_frame().into()).await
+    }
+
+    /// Sends what comes next of this run and of those that follow it directly.
+    async fn send_entries(&mut self, request: Option<u64>, run: Run) -> Result<(), Gone> {
+        let mut runs = vec![run];
+        while let Some(Part::Entries { run, .. }) = self.catching_up.front().filter(|_| runs.len() < RUNS_MAX)
+        {
+            runs.push(*run);
+            self.catching_up.pop_front();
+        }
+        let read = match self.reading(self.gateway.history.runs(&runs)).await {
+            Ok(read) => read,
+            Err(error) => {
+                return self.break_off(request, Refused::from(error).within(run.conversation)).await;
+            }
+        };
+        let (mut left, mut delivers) = (Vec::new(), Vec::new());
+        for (at, run) in runs.into_iter().enumerate() {
+            let entries = read.get(at);
+            // What was read and is not there has aged out.
+            let last = entries.map(|entries| entries.last().map_or(run.to, |last| last.seq));
+            let from = last.map_or(run.from, |last| last + 1);
+            if from <= run.to {
+                left.push(Part::Entries { request, run: Run { from, ..run } });
+            }
+            delivers.extend(entries.filter(|entries| !entries.is_empty()).map(|entries| {
+                let conversation = run.conversation;
+                Deliver { conversation, entries: entries.clone() }
+            }));
+        }
+        for part in left.into_iter().rev() {
+            self.catching_up.push_front(part);
+        }
+        for deliver in delivers {
+            if let Some(last) = deliver.entries.last() {
+                self.seat.outbox.note_told(deliver.conversation, last.seq);
+            }
+            self.send(request, deliver.into()).await?;
+        }
+        Ok(())
     }
 }

@@ -122,37 +122,40 @@ impl Worker {
     }
 
     async fn read(&self, read: Read) -> Result<(), Refused> {
-        let Read { conversation, seq } = read;
-        let user = &self.seat.user;
+        let (Read { conversation, seq }, user) = (read, &self.seat.user);
         let marked = self.gateway.history.mark_read(user, conversation, seq).await?;
         match marked {
             Marked::NotFound => return Err(Refused::not_found().within(conversation)),
             Marked::Ahead(head) => return Err(ahead(conversation, seq, head)),
-            Marked::Rose(ReadPosition { seq, messages }) => {
-                let have_read = Outgoing::new(HaveRead { conversation, seq, messages });
-                let except = Except::Session(self.seat.at.clone());
-                self.gateway.delivery.hand_out(Parcel::control([user.clone()], have_read).except(except));
-            }
-            Marked::Stood => {}
+            // What was read was seen.
+            Marked::Rose(_) | Marked::Stood => self.gateway.confirm(&self.seat, conversation, seq),
         }
-        // What was read was seen.
-        self.gateway.confirm(&self.seat, conversation, seq);
+        if let Marked::Rose(ReadPosition { seq, messages }) = marked {
+            let have_read = Outgoing::new(HaveRead { conversation, seq, messages });
+            let except = Except::Session(self.seat.at.clone());
+            self.gateway.delivery.hand_out(Parcel::control([user.clone()], have_read).except(except));
+        }
         Ok(())
     }
 
     async fn ack(&self, positions: Vec<Position>) -> Result<(), Refused> {
-        for Position { conversation, seq } in positions {
-            self.check_position(conversation, seq).await?;
-            self.gateway.confirm(&self.seat, conversation, seq);
+        let (history, user) = (&self.gateway.history, &self.seat.user);
+        let ids: Vec<ConversationId> = positions.iter().map(|position| position.conversation).collect();
+        let accesses = history.accesses(user, &ids).await?;
+        for (Position { conversation, seq }, mut access) in positions.into_iter().zip(accesses) {
+            if access.is_some_and(|access| seq > access.last_seq) {
+                access = history.access_up_to(user, conversation, seq).await?;
+            }
+            // A position must lie in the part of the log that the user may see.
+            match access {
+                None => return Err(Refused::not_found().within(conversation)),
+                Some(access) if seq > access.last_seq => {
+                    return Err(ahead(conversation, seq, access.last_seq));
+                }
+                Some(_) => self.gateway.confirm(&self.seat, conversation, seq),
+            }
         }
         Ok(())
-    }
-
-    /// A position must lie in the part of the log that the user may see.
-    async fn check_position(&self, conversation: ConversationId, seq: u64) -> Result<(), Refused> {
-        let access = self.gateway.history.access_up_to(&self.seat.user, conversation, seq).await?;
-        let access = access.ok_or_else(|| Refused::not_found().within(conversation))?;
-        if seq > access.last_seq { Err(ahead(conversation, seq, access.last_seq)) } else { Ok(()) }
     }
 
     /// The answer and later changes come through the notice.
