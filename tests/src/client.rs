@@ -9,6 +9,7 @@ use tern_protocol::{
 };
 use uuid::Uuid;
 
+use crate::caught::Caught;
 use crate::hang::within;
 use crate::quic::QuicLink;
 use crate::server::Server;
@@ -47,15 +48,6 @@ impl Wire {
             (_, number) => number.into(),
         }
     }
-}
-
-/// How the transport itself was closed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caught {
-    /// Its code, if it had one.
-    pub code: Option<u64>,
-    /// Its reason.
-    pub reason: String,
 }
 
 /// The end of a session, seen by its client.

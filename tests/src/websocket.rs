@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
-use crate::client::Caught;
+use crate::caught::Caught;
 use crate::hang::within;
 use crate::server::Server;
 use crate::tls::client_config;

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tern_protocol::{ConversationId, EntryId};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Context;
 use super::answer::Refusal;
@@ -37,8 +38,8 @@ enum Event {
     Accepted(Vec<Accepted>),
     /// The store has answered appends.
     Answered(Vec<Answers>),
-    /// Something that was asked of the store is done.
-    Done(Done),
+    /// Things that were asked of the store are done.
+    Done(Vec<Done>),
     /// A pause is over, or something has been idle for long.
     Due,
     /// No more submissions are to come.
@@ -67,6 +68,29 @@ pub(super) async fn run(context: Context, mut inbox: mpsc::Receiver<Accepted>, c
             return;
         }
         tracing::error!("an owner of conversations panicked; it begins again from the store");
+    }
+}
+
+/// Where events come from besides the store.
+struct Sources<'a> {
+    inbox: &'a mut mpsc::Receiver<Accepted>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    alarm: Pin<Box<Sleep>>,
+    /// No more submissions are let in.
+    is_closing: bool,
+    /// None is left that was let in.
+    is_closed: bool,
+}
+
+impl<'a> Sources<'a> {
+    fn new(inbox: &'a mut mpsc::Receiver<Accepted>, closing: &CancellationToken) -> Self {
+        Self {
+            inbox,
+            closing: Box::pin(closing.clone().cancelled_owned()),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            is_closing: false,
+            is_closed: false,
+        }
     }
 }
 
@@ -118,14 +142,14 @@ impl Shard {
     }
 
     async fn run(mut self, inbox: &mut mpsc::Receiver<Accepted>, closing: &CancellationToken) {
-        let (mut is_closing, mut is_closed) = (false, false);
-        while !is_closed || self.under_way > 0 || !self.ready.is_empty() {
-            match self.pick(inbox, closing, is_closing, is_closed).await {
+        let mut sources = Sources::new(inbox, closing);
+        while !sources.is_closed || self.under_way > 0 || !self.ready.is_empty() {
+            match self.pick(&mut sources).await {
                 Event::Closing => {
-                    inbox.close();
-                    is_closing = true;
+                    sources.inbox.close();
+                    sources.is_closing = true;
                 }
-                Event::Closed => is_closed = true,
+                Event::Closed => sources.is_closed = true,
                 event => self.apply(event),
             }
             self.end_turn();
@@ -133,25 +157,22 @@ impl Shard {
     }
 
     /// Waits until something has happened.
-    async fn pick(
-        &mut self,
-        inbox: &mut mpsc::Receiver<Accepted>,
-        closing: &CancellationToken,
-        is_closing: bool,
-        is_closed: bool,
-    ) -> Event {
-        let due = self.due();
+    async fn pick(&mut self, sources: &mut Sources<'_>) -> Event {
+        if let Some(due) = self.due().filter(|due| *due != sources.alarm.deadline()) {
+            sources.alarm.as_mut().reset(due);
+        }
+        let has_alarm = !self.pauses.is_empty() || !self.idle.is_empty();
         let (mut accepted, mut answered) = (Vec::new(), Vec::new());
         tokio::select! {
-            taken = inbox.recv_many(&mut accepted, TURN_MAX), if !is_closed => match taken {
+            taken = sources.inbox.recv_many(&mut accepted, TURN_MAX), if !sources.is_closed => match taken {
                 0 => Event::Closed,
                 _ => Event::Accepted(accepted),
             },
             // It ends with the shard: we hold a sender.
             _ = self.answered.recv_many(&mut answered, TURN_MAX) => Event::Answered(answered),
-            Some(done) = self.asked.next(), if !self.asked.is_empty() => Event::Done(done),
-            () = closing.cancelled(), if !is_closing => Event::Closing,
-            () = sleep_until(due) => Event::Due,
+            Some(done) = self.asked.next(), if !self.asked.is_empty() => Event::Done(vec![done]),
+            () = &mut sources.closing, if !sources.is_closing => Event::Closing,
+            () = &mut sources.alarm, if has_alarm => Event::Due,
         }
     }
 
@@ -165,9 +186,24 @@ impl Shard {
                     }
                 }
             }
-            Event::Done(Done::Read(id, input)) => self.step(id, input),
-            Event::Done(Done::Retold(id, retold)) => self.end(id, &retold),
-            Event::Done(Done::Sent) | Event::Due | Event::Closing | Event::Closed => {}
+            Event::Done(mut done) => {
+                // What else is done already belongs to this turn.
+                while done.len() < TURN_MAX
+                    && let Some(Some(more)) = self.asked.next().now_or_never()
+                {
+                    done.push(more);
+                }
+                done.into_iter().for_each(|done| self.on_done(done));
+            }
+            Event::Due | Event::Closing | Event::Closed => {}
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Read(id, input) => self.step(id, input),
+            Done::Retold(id, retold) => self.end(id, &retold),
+            Done::Sent => {}
         }
     }
 
@@ -342,12 +378,5 @@ impl Shard {
         let idle =
             self.idle.front().map(|(since, ..)| *since + self.context.idle.max(Duration::from_millis(1)));
         pause.into_iter().chain(idle).min()
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }

@@ -8,12 +8,12 @@ use serde::Serialize;
 use tern_protocol::{ConversationId, Entry, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::cache::{self, Keep};
 use super::door::{Named, Reader};
 use super::query::{limit, parameters};
 use super::submit::unavailable;
-use super::{Api, Problem};
-use crate::conversation::history::{Anchor, HistoryPage};
+use crate::conversation::history::{Anchor, History, HistoryPage};
 
 /// Parameters of the query.
 const KNOWN: [&str; 5] = ["limit", "cursor", "before", "after", "around"];
@@ -78,7 +78,7 @@ enum Place {
     )
 )]
 pub(super) async fn history(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     uri: Uri,
     Named(id): Named,
@@ -88,13 +88,13 @@ pub(super) async fn history(
     let anchor = match query.place {
         Place::At(anchor) => anchor,
         Place::Time(time_ms) => {
-            let access = api.history.access(&user, id).await.map_err(unavailable)?;
+            let access = history.access(&user, id).await.map_err(unavailable)?;
             let access = access.ok_or_else(Problem::absent)?;
-            let seq = api.history.seq_at(id, access, time_ms).await.map_err(unavailable)?;
+            let seq = history.seq_at(id, access, time_ms).await.map_err(unavailable)?;
             Anchor::Before(seq + 1)
         }
     };
-    let page = api.history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?;
+    let page = history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?;
     let page = page.ok_or_else(Problem::absent)?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
     let (older, newer) = neighbours(&page, anchor);

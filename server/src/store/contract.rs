@@ -10,9 +10,9 @@ use tern_protocol::{ConversationId, ConversationKind, Entry, EntryBody, EntryId,
 use uuid::Uuid;
 
 use super::{
-    Ages, AppendGroup, Appended, Conversation, Departure, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX,
-    Intent, Kept, Marker, Member, NewEntry, OpenErasure, Order, PageLimit, ReadPosition, Store, StoreError,
-    User, UserChange, intent_shard,
+    Ages, AppendAnswers, AppendGroup, Appended, Barred, Conversation, Departure, Erasure, GROUP_BYTES_MAX,
+    GROUP_ENTRIES_MAX, Glance, Granularity, InboxCursor, InboxRow, Intent, Kept, Marker, Member, NewEntry,
+    OpenErasure, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, intent_shard,
 };
 
 /// A store under test.
@@ -41,9 +41,16 @@ macro_rules! suite {
             the_inbox_is_ordered_by_the_latest_change
             members_rows_follow_the_log_and_departures_end_them
             the_read_position_never_goes_down
+            who_writes_or_joins_has_read_up_to_there
             users_are_answered_in_the_order_of_the_questions
             the_name_and_the_last_time_of_a_user_never_undo_each_other
             intents_come_by_time_until_they_are_cleared
+            groups_of_one_call_are_answered_each_by_its_ticket
+            many_are_seen_at_a_glance
+            the_newest_entry_up_to_a_seq_and_up_to_a_time_is_found
+            lists_come_page_by_page_in_a_stable_order
+            what_an_erased_user_asked_for_earlier_is_not_written
+            who_is_being_erased_joins_nothing
             what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on
             entries_stay_as_long_as_their_markers
             a_log_that_ages_while_it_is_read_has_no_hole
@@ -142,14 +149,16 @@ impl Talk {
                 sender: sender.clone(),
                 sender_name: Some("A Name".into()),
                 temp_id: Some(*temp_id),
-                messages: seq,
+                messages: self.state.messages + seq - self.state.head,
                 body: EntryBody::text(*text),
             };
             NewEntry::new(entry, [text.len() as u8; 16], true, None)
         });
         let entries: Vec<_> = entries.collect();
         let head = self.state.head + entries.len() as u64;
-        let state = Conversation { head, messages: head, last_time_ms: head * 1000, ..(*self.state).clone() };
+        let counted = self.state.messages + entries.len() as u64;
+        let state = (*self.state).clone();
+        let state = Conversation { head, messages: counted, last_time_ms: head * 1000, ..state };
         let state = Arc::new(state);
         let expected_head = self.state.head;
         AppendGroup { conversation: self.id, expected_head, entries, state, departures: Vec::new() }
@@ -294,6 +303,8 @@ pub(crate) async fn malformed_groups_are_refused_and_write_nothing(fixture: &mut
     let good = talk.group(&alice, &[(temp_id, "a"), (fresh_temp_id(), "b")]);
     let mut hole = good.clone();
     change(&mut hole.entries[1], |entry| entry.seq = 3);
+    let mut count = good.clone();
+    change(&mut count.entries[0], |entry| entry.messages = 0);
     let mut head = good.clone();
     Arc::make_mut(&mut head.state).head = 3;
     let many: Vec<_> = (0..=GROUP_ENTRIES_MAX).map(|_| (fresh_temp_id(), "x")).collect();
@@ -303,6 +314,7 @@ pub(crate) async fn malformed_groups_are_refused_and_write_nothing(fixture: &mut
         ("empty", AppendGroup { entries: Vec::new(), ..good.clone() }),
         ("a hole", hole),
         ("a wrong head", head),
+        ("a wrong count", count),
         ("a marker twice", talk.group(&alice, &[(temp_id, "a"), (temp_id, "b")])),
         ("too many", talk.group(&alice, &many)),
         ("too large", talk.group(&alice, &large)),
@@ -412,11 +424,11 @@ pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture:
     talk.say(&fixture.store(), &alice, "four").await;
     let row = async |fixture: &dyn Fixture, user: &UserId| {
         let row = fixture.store().inbox_row(user, talk.id).await.unwrap()?;
-        Some((row.first_seq, row.last_seq, row.last_time_ms, row.until_seq))
+        Some((row.first_seq, row.last_seq, row.last_messages, row.last_time_ms, row.until_seq))
     };
     fixture.reopen().await;
-    assert_eq!(row(fixture, &bob).await, Some((1, 2, 2000, Some(2))));
-    assert_eq!(row(fixture, &alice).await, Some((1, 4, 4000, None)));
+    assert_eq!(row(fixture, &bob).await, Some((1, 2, 2, 2000, Some(2))));
+    assert_eq!(row(fixture, &alice).await, Some((1, 4, 4, 4000, None)));
     assert_eq!(row(fixture, &fresh_user("nobody")).await, None);
 
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "bob is back")]);
@@ -427,7 +439,7 @@ pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture:
     });
     talk.state = group.state.clone();
     assert_eq!(settle(&fixture.store(), group).await.unwrap(), Appended::Applied);
-    assert_eq!(row(fixture, &bob).await, Some((5, 5, 5000, None)));
+    assert_eq!(row(fixture, &bob).await, Some((5, 5, 5, 5000, None)));
 
     // Gone and back again in one group: a member, from the new entry on.
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "out"), (fresh_temp_id(), "in")]);
@@ -435,7 +447,7 @@ pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture:
     Arc::make_mut(&mut group.state).members[1].first_seq = 7;
     let members = group.state.members.clone();
     assert_eq!(settle(&fixture.store(), group).await.unwrap(), Appended::Applied);
-    assert_eq!(row(fixture, &bob).await, Some((7, 7, 7000, None)));
+    assert_eq!(row(fixture, &bob).await, Some((7, 7, 7, 7000, None)));
     let state = fixture.store().conversation(talk.id).await.unwrap().unwrap();
     assert_eq!(state.members, members);
 }
@@ -447,21 +459,47 @@ pub(crate) async fn the_read_position_never_goes_down(fixture: &mut impl Fixture
         talk.say(&fixture.store(), &alice, "x").await;
     }
     for (seq, rises) in [(2, true), (1, false), (2, false), (3, true), (0, false)] {
-        assert_eq!(
-            fixture.store().set_read(&bob, talk.id, ReadPosition { seq, messages: seq }).await.unwrap(),
-            rises,
-            "{seq}"
-        );
+        let read = ReadPosition { seq, messages: seq };
+        assert_eq!(fixture.store().set_read(&bob, talk.id, read).await.unwrap(), rises, "{seq}");
     }
-    talk.say(&fixture.store(), &alice, "an append does not touch it").await;
+    talk.say(&fixture.store(), &alice, "an append of somebody else does not touch it").await;
     fixture.reopen().await;
-    let read = async |user: &UserId| {
-        let row = fixture.store().inbox_row(user, talk.id).await.unwrap().unwrap();
-        assert_eq!(fixture.store().inbox(user, None, usize::MAX).await.unwrap(), std::slice::from_ref(&row));
-        row.read.seq
-    };
-    assert_eq!(read(&bob).await, 3);
-    assert_eq!(read(&alice).await, 0);
+    assert_eq!(read_of(fixture, &bob, talk.id).await, ReadPosition { seq: 3, messages: 3 });
+}
+
+/// How far somebody has read, by the list and by the row.
+async fn read_of(fixture: &dyn Fixture, user: &UserId, id: ConversationId) -> ReadPosition {
+    let row = fixture.store().inbox_row(user, id).await.unwrap().unwrap();
+    assert_eq!(fixture.store().inbox(user, None, usize::MAX).await.unwrap(), std::slice::from_ref(&row));
+    row.read
+}
+
+pub(crate) async fn who_writes_or_joins_has_read_up_to_there(fixture: &mut impl Fixture) {
+    let (alice, bob, carol) = (fresh_user("alice"), fresh_user("bob"), fresh_user("carol"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    talk.say(&fixture.store(), &alice, "one").await;
+    talk.say(&fixture.store(), &bob, "two").await;
+    let at = |seq, messages| ReadPosition { seq, messages };
+    assert_eq!(read_of(fixture, &alice, talk.id).await, at(1, 1));
+    assert_eq!(read_of(fixture, &bob, talk.id).await, at(2, 2));
+
+    // Carol joins with entry 3, which is no message; alice writes after it in the same group.
+    let mut group = talk.group(&alice, &[(fresh_temp_id(), "added"), (fresh_temp_id(), "hello carol")]);
+    let users = vec![carol.clone()];
+    change(&mut group.entries[0], |entry| {
+        (entry.messages, entry.body) = (2, EntryBody::Added { users });
+    });
+    change(&mut group.entries[1], |entry| entry.messages = 3);
+    let state = Arc::make_mut(&mut group.state);
+    state.messages = 3;
+    state.members.push(Member { user: carol.clone(), role: Role::Member, first_seq: 3 });
+    talk.apply(&fixture.store(), group).await;
+    fixture.reopen().await;
+    assert_eq!(read_of(fixture, &carol, talk.id).await, at(2, 2), "the message after that is unread");
+    assert_eq!(read_of(fixture, &alice, talk.id).await, at(4, 3));
+    assert_eq!(read_of(fixture, &bob, talk.id).await, at(2, 2));
+    let row = fixture.store().inbox_row(&carol, talk.id).await.unwrap().unwrap();
+    assert_eq!((row.last_seq, row.last_messages), (4, 3));
 }
 
 pub(crate) async fn users_are_answered_in_the_order_of_the_questions(fixture: &mut impl Fixture) {
@@ -567,6 +605,181 @@ pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut im
     assert!([early, all[2].clone(), all[3].clone()].iter().all(|left| after.contains(left)), "{after:?}");
 }
 
+pub(crate) async fn groups_of_one_call_are_answered_each_by_its_ticket(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let mut old = Talk::new(&[&alice]);
+    old.say(&store, &alice, "one").await;
+    let fresh: Vec<_> = (0..20).map(|_| Talk::new(&[&alice])).collect();
+    let group = |talk: &Talk| talk.group(&alice, &[(fresh_temp_id(), "x")]);
+    let mut groups: Vec<_> = fresh.iter().map(group).collect();
+    groups.push(
+        Talk { id: old.id, state: Talk::new(&[&alice]).state }.group(&alice, &[(fresh_temp_id(), "late")]),
+    );
+    groups.push(AppendGroup { entries: Vec::new(), ..group(&Talk::new(&[&alice])) });
+    let groups: Vec<_> = (100..).zip(groups.into_iter().map(Arc::new)).collect();
+    let (answers, mut answered) = AppendAnswers::new(groups.len());
+    store.append_all(groups.clone(), &answers).await;
+    drop(answers);
+    let mut all = std::collections::BTreeMap::new();
+    while let Some(some) = answered.recv().await {
+        for (ticket, answer) in some {
+            assert!(all.insert(ticket, answer).is_none(), "{ticket} is answered twice");
+        }
+    }
+    assert!(all.keys().copied().eq(100..122));
+    for (ticket, group) in groups {
+        let answer = &all[&ticket];
+        match ticket {
+            120 => assert!(!matches!(answer, Ok(Appended::Applied)), "{answer:?}"),
+            121 => assert!(matches!(answer, Err(_) | Ok(Appended::Unknown)), "{answer:?}"),
+            // What it says of itself is so.
+            _ if matches!(answer, Ok(Appended::Applied)) => {
+                let state = store.conversation(group.conversation).await.unwrap();
+                assert_eq!(state.as_ref(), Some(&group.state));
+            }
+            _ => match self::answer(&store, &group).await.0.unwrap() {
+                Appended::Applied => {}
+                Appended::Duplicates(found) => assert!(is_own(&group, &found)),
+                other => panic!("{other:?}"),
+            },
+        }
+    }
+}
+
+pub(crate) async fn many_are_seen_at_a_glance(fixture: &mut impl Fixture) {
+    let alice = fresh_user("alice");
+    let mut talks: Vec<_> = (0..30).map(|_| Talk::new(&[&alice])).collect();
+    for talk in talks.iter_mut().skip(1) {
+        talk.say(&fixture.store(), &alice, "x").await;
+    }
+    let ids: Vec<_> = talks.iter().chain(&talks[..2]).map(|talk| talk.id).collect();
+    for restart in [false, true] {
+        if restart {
+            fixture.reopen().await;
+        }
+        let glances = fixture.store().glance(&ids).await.unwrap();
+        assert_eq!(glances.len(), ids.len());
+        assert_eq!((&glances[0], &glances[30]), (&None, &None));
+        for (talk, glance) in talks.iter().zip(glances).skip(1) {
+            let expected = Glance { state: talk.state.clone(), kept: Kept::default() };
+            assert_eq!(glance, Some(expected));
+        }
+    }
+    assert_eq!(fixture.store().glance(&[]).await.unwrap(), []);
+    // An append is seen once it is answered.
+    talks[1].say(&fixture.store(), &alice, "y").await;
+    assert_eq!(fixture.store().glance(&ids[1..2]).await.unwrap()[0].as_ref().unwrap().state.head, 2);
+}
+
+pub(crate) async fn the_newest_entry_up_to_a_seq_and_up_to_a_time_is_found(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let (mut talk, mut other) = (Talk::new(&[&alice]), Talk::new(&[&alice]));
+    for (text, time_ms) in [("a", 1_000), ("b", 2_000), ("c", 2_000), ("d", 9_000)] {
+        let mut group = talk.group(&alice, &[(fresh_temp_id(), text)]);
+        change(&mut group.entries[0], |entry| entry.time_ms = time_ms);
+        talk.apply(&store, group).await;
+    }
+    other.say(&store, &alice, "elsewhere").await;
+    let absent = Talk::new(&[&alice]).id;
+    let at = [(talk.id, 3), (talk.id, 99), (other.id, u64::MAX), (absent, 5), (talk.id, 0), (talk.id, 3)];
+    let found = store.last_entries(&at).await.unwrap();
+    let seqs: Vec<_> = found.iter().map(|entry| entry.as_ref().map(|entry| entry.seq)).collect();
+    assert_eq!(seqs, [Some(3), Some(4), Some(1), None, None, Some(3)]);
+    assert_eq!(found[2].as_ref().unwrap().body, EntryBody::text("elsewhere"));
+    for (range, time_ms, seq) in [
+        (1..=4, 999, 0),
+        (1..=4, 1_000, 1),
+        (1..=4, 1_999, 1),
+        (1..=4, 2_000, 3),
+        (1..=4, 8_999, 3),
+        (1..=4, u64::MAX, 4),
+        (3..=4, 1_500, 2),
+        (1..=2, u64::MAX, 2),
+        (2..=3, 0, 1),
+    ] {
+        assert_eq!(store.seq_at(talk.id, range.clone(), time_ms).await.unwrap(), seq, "{range:?} {time_ms}");
+    }
+}
+
+pub(crate) async fn lists_come_page_by_page_in_a_stable_order(fixture: &mut impl Fixture) {
+    let (store, alice, bob) = (fixture.store(), fresh_user("alice"), fresh_user("bob"));
+    let mut talks: Vec<_> = (0..9).map(|_| Talk::new(&[&alice, &bob])).collect();
+    for (number, talk) in talks.iter_mut().enumerate() {
+        // Three of each time.
+        for _ in 0..=number / 3 {
+            talk.say(&store, &bob, "x").await;
+        }
+    }
+    let whole = store.inbox(&alice, None, usize::MAX).await.unwrap();
+    assert!(whole.is_sorted_by_key(InboxRow::place) && whole.len() == 9);
+    for limit in [1, 2, 4, 9, 10] {
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.inbox(&alice, after, limit).await.unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= limit);
+            after = Some(last.place());
+            paged.extend(page);
+        }
+        assert_eq!(paged, whole, "{limit} a page");
+    }
+    assert_eq!(store.inbox(&alice, None, 0).await.unwrap(), []);
+    let nowhere = InboxCursor { last_time_ms: 2_500, conversation: talks[0].id };
+    let after = store.inbox(&alice, Some(nowhere), 9).await.unwrap();
+    assert_eq!(after, whole[3..], "a place that no row has");
+}
+
+pub(crate) async fn what_an_erased_user_asked_for_earlier_is_not_written(fixture: &mut impl Fixture) {
+    let (alice, bob) = (fresh_user("alice"), fresh_user("bob"));
+    let mut talk = Talk::new(&[&alice]);
+    let mut mixed =
+        talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "b"), (fresh_temp_id(), "c")]);
+    for (new, (sender, issued_ms)) in
+        mixed.entries.iter_mut().zip([(&alice, Some(50)), (&bob, Some(50)), (&bob, None)])
+    {
+        change(new, |entry| entry.sender = sender.clone());
+        new.issued_ms = issued_ms;
+    }
+    let name = |name: &str| UserChange::Name(Some(name.into()));
+    let store = fixture.store();
+    assert!(store.change_user(&bob, name("Bob"), Some(50)).await.unwrap());
+    store.begin_erasure(&bob, UserId::erased([1; 16]), 50).await.unwrap();
+    assert_eq!(settle(&store, mixed.clone()).await.unwrap(), Appended::Barred(vec![(1, Barred::Sender)]));
+    let mut later = mixed.clone();
+    later.entries[1].issued_ms = Some(51);
+    let barred = Appended::Barred(vec![(1, Barred::Sender)]);
+    assert_eq!(settle(&store, later.clone()).await.unwrap(), barred, "while it is open none counts");
+    assert!(!store.change_user(&bob, name("Bob"), Some(51)).await.unwrap());
+    assert!(store.finish_erasure(&bob).await.unwrap());
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
+    assert_eq!(settle(&store, mixed).await.unwrap(), barred);
+    assert!(!store.change_user(&bob, name("Bob"), Some(50)).await.unwrap());
+    assert_eq!(store.users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
+    assert_eq!(store.conversation(talk.id).await.unwrap(), None, "nothing was written");
+    assert!(store.change_user(&bob, name("Bob"), Some(51)).await.unwrap());
+    talk.apply(&store, later).await;
+}
+
+pub(crate) async fn who_is_being_erased_joins_nothing(fixture: &mut impl Fixture) {
+    let (store, alice, bob) = (fixture.store(), fresh_user("alice"), fresh_user("bob"));
+    let mut talk = Talk::new(&[&alice]);
+    talk.say(&store, &alice, "one").await;
+    store.begin_erasure(&bob, UserId::erased([1; 16]), 50).await.unwrap();
+    let mut group = talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "bob comes")]);
+    let member = Member { user: bob.clone(), role: Role::Member, first_seq: 3 };
+    Arc::make_mut(&mut group.state).members.push(member);
+    let barred = Appended::Barred(vec![(1, Barred::Joining)]);
+    assert_eq!(settle(&store, group.clone()).await.unwrap(), barred);
+    assert_eq!(store.inbox_row(&bob, talk.id).await.unwrap(), None);
+    let pair = Talk::new(&[&alice, &bob]);
+    let first = pair.group(&alice, &[(fresh_temp_id(), "hi")]);
+    assert_eq!(settle(&store, first).await.unwrap(), Appended::Barred(vec![(0, Barred::Joining)]));
+    assert!(store.finish_erasure(&bob).await.unwrap());
+    talk.apply(&store, group).await;
+}
+
 /// Ages a log until nothing is left to go.
 async fn age_all(store: &Arc<dyn Store>, id: ConversationId, ages: Ages) -> (usize, usize) {
     let mut gone = (0, 0);
@@ -579,39 +792,59 @@ async fn age_all(store: &Arc<dyn Store>, id: ConversationId, ages: Ages) -> (usi
     }
 }
 
+/// The last entry that goes from a log up to `head`, all up to `old` being old enough; 0: none goes.
+fn gone_until(store: &Arc<dyn Store>, old: u64, head: u64) -> u64 {
+    match store.ages_by() {
+        Granularity::Entry => old,
+        Granularity::Bucket(size) => ((old + 1).min(head) / size * size).saturating_sub(1),
+    }
+}
+
 pub(crate) async fn what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on(fixture: &mut impl Fixture) {
     let (alice, bob) = (fresh_user("alice"), fresh_user("bob"));
     let mut talk = Talk::new(&[&alice, &bob]);
     assert_eq!(kept_of(fixture.store(), talk.id).await, Kept::default());
+    let piece = match fixture.store().ages_by() {
+        Granularity::Entry => 1,
+        Granularity::Bucket(size) => size,
+    };
     let mut log = Vec::new();
-    for _ in 0..7 {
+    while talk.state.head < piece * 2 + 5 {
         log.push(talk.say(&fixture.store(), &alice, "x").await);
     }
+    let head = talk.state.head;
     let ages = |ms| Ages { markers_before_ms: ms, entries_before_ms: Some(ms) };
     assert_eq!(age_all(&fixture.store(), talk.id, ages(1_000)).await, (0, 0));
-    assert_eq!(age_all(&fixture.store(), talk.id, ages(4_000)).await, (3, 3));
-    assert_eq!(age_all(&fixture.store(), talk.id, ages(4_000)).await, (0, 0));
+    let old = piece + 2;
+    let gone = gone_until(&fixture.store(), old, head);
+    let aged = age_all(&fixture.store(), talk.id, ages((old + 1) * 1_000)).await;
+    assert_eq!(aged, (gone as usize, old as usize));
+    assert_eq!(age_all(&fixture.store(), talk.id, ages((old + 1) * 1_000)).await, (0, 0));
     fixture.reopen().await;
     let kept = kept_of(fixture.store(), talk.id).await;
-    assert_eq!(kept, Kept { first_seq: 4, markers_until: 3, erased_seq: 0, messages: 0 });
-    assert_eq!(talk.log(&fixture.store()).await, log[3..]);
+    let expected = Kept { first_seq: gone + 1, markers_until: old, erased_seq: 0, messages: gone };
+    assert_eq!(kept, expected);
+    assert_eq!(talk.log(&fixture.store()).await, log[gone as usize..]);
     let marker = async |fixture: &dyn Fixture, entry: &Entry| {
         let found = fixture.store().marker(talk.id, &alice, entry.temp_id.unwrap(), 0).await.unwrap();
         found.map(|marker| marker.seq)
     };
-    assert_eq!(marker(fixture, &log[2]).await, None);
-    assert_eq!(marker(fixture, &log[3]).await, Some(4));
-    // Nothing of it is left; the log goes on where it was.
-    assert_eq!(age_all(&fixture.store(), talk.id, ages(u64::MAX)).await, (4, 4));
-    assert_eq!(kept_of(fixture.store(), talk.id).await.first_seq, 8);
-    assert_eq!(talk.log(&fixture.store()).await, []);
+    assert_eq!(marker(fixture, &log[gone as usize - 1]).await, None);
+    assert_eq!(marker(fixture, &log[old as usize]).await, Some(old + 1));
+    // All is old; the log goes on where it was.
+    let all = gone_until(&fixture.store(), head, head);
+    let aged = age_all(&fixture.store(), talk.id, ages(u64::MAX)).await;
+    assert_eq!(aged, ((all - gone) as usize, (head - old) as usize));
+    let kept = kept_of(fixture.store(), talk.id).await;
+    assert_eq!((kept.first_seq, kept.messages), (all + 1, all));
+    assert_eq!(talk.log(&fixture.store()).await, log[all as usize..]);
     let state = fixture.store().conversation(talk.id).await.unwrap().unwrap();
-    assert_eq!((state.head, state.last_time_ms), (7, 7_000));
-    assert_eq!(fixture.store().inbox_row(&bob, talk.id).await.unwrap().unwrap().last_seq, 7);
+    assert_eq!((state.head, state.last_time_ms), (head, head * 1_000));
+    assert_eq!(fixture.store().inbox_row(&bob, talk.id).await.unwrap().unwrap().last_seq, head);
     let next = talk.say(&fixture.store(), &alice, "after all").await;
-    assert_eq!(next.seq, 8);
+    assert_eq!(next.seq, head + 1);
     fixture.reopen().await;
-    assert_eq!(talk.log(&fixture.store()).await, [next]);
+    assert_eq!(talk.log(&fixture.store()).await.last(), Some(&next));
     let ids = fixture.store().conversations(None, usize::MAX).await.unwrap();
     assert!(ids.is_sorted() && ids.contains(&talk.id));
     let after = fixture.store().conversations(Some(talk.id), usize::MAX).await.unwrap();
@@ -621,16 +854,17 @@ pub(crate) async fn what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on(fixt
 pub(crate) async fn entries_stay_as_long_as_their_markers(fixture: &mut impl Fixture) {
     let alice = fresh_user("alice");
     let mut talk = Talk::new(&[&alice]);
-    for _ in 0..4 {
+    for _ in 0..8 {
         talk.say(&fixture.store(), &alice, "x").await;
     }
     let markers_only = Ages { markers_before_ms: 3_000, entries_before_ms: None };
     assert_eq!(age_all(&fixture.store(), talk.id, markers_only).await, (0, 2));
-    assert_eq!(talk.log(&fixture.store()).await.len(), 4);
+    assert_eq!(talk.log(&fixture.store()).await.len(), 8);
     // A retry is answered from its entry, so the entry must not go before the marker.
     let too_soon = Ages { markers_before_ms: 3_000, entries_before_ms: Some(u64::MAX) };
-    assert_eq!(age_all(&fixture.store(), talk.id, too_soon).await, (2, 0));
-    assert_eq!(kept_of(fixture.store(), talk.id).await.first_seq, 3);
+    let gone = gone_until(&fixture.store(), 2, 8);
+    assert_eq!(age_all(&fixture.store(), talk.id, too_soon).await, (gone as usize, 0));
+    assert_eq!(kept_of(fixture.store(), talk.id).await.first_seq, gone + 1);
 }
 
 pub(crate) async fn a_log_that_ages_while_it_is_read_has_no_hole(fixture: &mut impl Fixture) {
@@ -678,14 +912,16 @@ pub(crate) async fn rewritten_entries_keep_their_place_and_lose_their_marker(fix
     };
     let ages = Ages { markers_before_ms: 2_000, entries_before_ms: Some(2_000) };
     age_all(&fixture.store(), talk.id, ages).await;
-    // The first has aged out, and must not come back.
+    // What has aged out must not come back.
+    let gone = gone_until(&fixture.store(), 1, 3);
     let rewritten = vec![tombstone(&log[0]), tombstone(&log[1])];
     fixture.store().rewrite(talk.id, rewritten, 9).await.unwrap();
     fixture.store().rewrite(talk.id, Vec::new(), 5).await.unwrap();
     fixture.reopen().await;
-    assert_eq!(talk.log(&fixture.store()).await, [tombstone(&log[1]), log[2].clone()]);
+    let expected = [tombstone(&log[0]), tombstone(&log[1]), log[2].clone()];
+    assert_eq!(talk.log(&fixture.store()).await, expected[gone as usize..]);
     let kept = kept_of(fixture.store(), talk.id).await;
-    assert_eq!(kept, Kept { first_seq: 2, markers_until: 1, erased_seq: 9, messages: 0 });
+    assert_eq!(kept, Kept { first_seq: gone + 1, markers_until: 1, erased_seq: 9, messages: gone });
     for (entry, seq) in [(&log[1], None), (&log[2], Some(3))] {
         let found = fixture.store().marker(talk.id, &alice, entry.temp_id.unwrap(), 0).await.unwrap();
         assert_eq!(found.map(|marker| marker.seq), seq);

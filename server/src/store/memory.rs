@@ -20,6 +20,7 @@ use super::{
 /// A store in memory, under one lock.
 pub struct MemoryStore {
     store_id: StoreId,
+    ages_by: Granularity,
     state: Mutex<State>,
 }
 
@@ -38,9 +39,14 @@ struct State {
 }
 
 impl MemoryStore {
-    /// An empty store with an id of its own.
+    /// An empty store with an id of its own, which lets go of single entries.
     pub fn new() -> Self {
-        Self { store_id: StoreId::from_uuid(Uuid::new_v4()), state: Mutex::default() }
+        Self::ageing_by(Granularity::Entry)
+    }
+
+    /// An empty store that lets go of what is old in these pieces.
+    pub fn ageing_by(ages_by: Granularity) -> Self {
+        Self { store_id: StoreId::from_uuid(Uuid::new_v4()), ages_by, state: Mutex::default() }
     }
 }
 
@@ -97,7 +103,7 @@ impl State {
             let row = InboxRow {
                 conversation: *conversation,
                 last_seq: gone.until_seq,
-                last_messages: 0,
+                last_messages: at.map_or(state.messages, |new| new.entry.messages),
                 last_time_ms: at.map_or(state.last_time_ms, |new| new.entry.time_ms),
                 first_seq: gone.first_seq,
                 until_seq: Some(gone.until_seq),
@@ -109,13 +115,16 @@ impl State {
             let row = InboxRow {
                 conversation: *conversation,
                 last_seq: state.head,
-                last_messages: 0,
+                last_messages: state.messages,
                 last_time_ms: state.last_time_ms,
                 first_seq: member.first_seq,
                 until_seq: None,
                 read: ReadPosition::default(), // kept apart
             };
             self.rows.insert((member.user.clone(), *conversation), row);
+        }
+        for (user, read) in group.reads() {
+            self.reads.insert((user.clone(), *conversation), read);
         }
         if let Some(intent) = group.intent() {
             self.intents.insert((intent.time_ms, *conversation, intent.from_seq), intent);
@@ -322,7 +331,7 @@ impl Intents for MemoryStore {
 #[async_trait]
 impl Upkeep for MemoryStore {
     fn ages_by(&self) -> Granularity {
-        Granularity::Entry
+        self.ages_by
     }
 
     async fn conversations(
@@ -355,15 +364,27 @@ impl Upkeep for MemoryStore {
             }
         }
         let before_ms = ages.entries_before_ms.unwrap_or(0);
-        while aged.entries < limit && kept.first_seq <= kept.markers_until {
-            let first = entry(&state, kept.first_seq).expect("logs are dense");
-            if first.time_ms >= before_ms {
+        while aged.entries < limit {
+            // The last entry of the piece that the log begins with; its marker is the last of it to go.
+            let last = match self.ages_by {
+                Granularity::Entry => kept.first_seq,
+                Granularity::Bucket(size) => (kept.first_seq / size + 1) * size - 1,
+            };
+            let is_sealed = self.ages_by == Granularity::Entry || head > last;
+            if last > kept.markers_until || !is_sealed {
                 break;
             }
-            state.entries.remove(&(conversation, first.seq));
-            (kept.first_seq, aged.entries) = (first.seq + 1, aged.entries + 1);
+            let entry = entry(&state, last).expect("logs are dense");
+            if entry.time_ms >= before_ms {
+                break;
+            }
+            for seq in kept.first_seq..=last {
+                state.entries.remove(&(conversation, seq));
+                aged.entries += 1;
+            }
+            (kept.first_seq, kept.messages) = (last + 1, entry.messages);
         }
-        aged.more = looked_at == limit || aged.entries == limit;
+        aged.more = looked_at == limit || aged.entries >= limit;
         if kept != Kept::default() {
             state.kept.insert(conversation, kept);
         }
@@ -465,4 +486,9 @@ mod tests {
     }
 
     contract::suite!(Memory(Arc::new(MemoryStore::new())));
+
+    mod by_buckets {
+        use super::*;
+        contract::suite!(Memory(Arc::new(MemoryStore::ageing_by(Granularity::Bucket(4)))));
+    }
 }

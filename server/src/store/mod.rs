@@ -113,6 +113,9 @@ pub struct NewEntry {
     /// When the token was issued by which it was asked for, in Unix milliseconds: 0 if the token does not
     /// say. `None`: the server itself asks.
     pub issued_ms: Option<u64>,
+    /// Time since the sender's first attempt in milliseconds: a marker that is older, with a margin of 15
+    /// minutes, may go unseen. `u64::MAX`, as it is made: nobody knows.
+    pub age_ms: u64,
 }
 
 impl NewEntry {
@@ -120,7 +123,7 @@ impl NewEntry {
     pub fn new(entry: Entry, digest: [u8; 16], push: bool, issued_ms: Option<u64>) -> Self {
         let stored = postcard::to_extend(&entry, vec![STORED_VERSION]);
         let stored = stored.expect("entries have no unsized sequences").into();
-        Self { entry: Arc::new(entry), stored, digest, push, issued_ms }
+        Self { entry: Arc::new(entry), stored, digest, push, issued_ms, age_ms: u64::MAX }
     }
 
     /// The entry as postcard, as it stands in a frame. Shared, not copied.
@@ -176,8 +179,16 @@ impl AppendGroup {
         if !seqs.eq(self.expected_head + 1..=self.expected_head + self.entries.len() as u64) {
             return Err(StoreError::Malformed("its seqs must go on from the expected head"));
         }
-        if self.state.head != self.expected_head + self.entries.len() as u64 {
+        let last = self.entries.last().map_or(0, |new| new.entry.messages);
+        if self.state.head != self.expected_head + self.entries.len() as u64 || self.state.messages != last {
             return Err(StoreError::Malformed("the head of its state must be its last entry"));
+        }
+        let counts = self.entries.windows(2).all(|two| {
+            let counted = two[0].entry.messages + u64::from(two[1].entry.body.is_message());
+            two[1].entry.messages == counted
+        });
+        if !counts || last < self.entries.iter().filter(|new| new.entry.body.is_message()).count() as u64 {
+            return Err(StoreError::Malformed("its entries must count the messages"));
         }
         let marked = self.entries.iter().filter_map(|new| Some((&new.entry.sender, new.entry.temp_id?)));
         let mut seen = HashSet::new();
@@ -196,6 +207,27 @@ impl AppendGroup {
     pub fn intent(&self) -> Option<Intent> {
         let pushed = self.entries.iter().filter(|new| new.push).map(|new| &*new.entry);
         Intent::of(self.conversation, pushed)
+    }
+
+    /// The read positions that it moves: of who joins, to where they begin, and of who writes a message, to
+    /// that. All are above what was read before. The last of a user counts.
+    pub fn reads(&self) -> Vec<(&UserId, ReadPosition)> {
+        let mut reads = Vec::new();
+        for member in self.state.members.iter().filter(|member| member.first_seq > self.expected_head) {
+            let index = (member.first_seq - self.expected_head - 1) as usize;
+            let Some(first) = self.entries.get(index) else { continue };
+            let messages = first.entry.messages - u64::from(first.entry.body.is_message());
+            reads.push((&member.user, ReadPosition { seq: member.first_seq - 1, messages }));
+        }
+        for Entry { sender, seq, messages, .. } in self.messages() {
+            reads.push((sender, ReadPosition { seq: *seq, messages: *messages }));
+        }
+        reads.retain(|(_, read)| read.seq > 0);
+        reads
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|new| &*new.entry).filter(|entry| entry.body.is_message())
     }
 
     /// Entries by index that must not be written, and why. `erasure` gives the last erasure of a user.

@@ -3,107 +3,64 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use fjall::Snapshot;
 use foldhash::fast::RandomState;
 use tern_protocol::{ConversationId, UserId};
-use tokio::sync::oneshot;
 
+use super::append::{Append, Record};
 use super::disk::Disk;
 use super::intents::IntentChange;
 use super::keys;
-use super::upkeep::{Age, Rewrite};
-use super::values::{self, Head, Row, Shape};
+use super::op::{Frozen, Op, Reply};
+use super::values::{self, Head, Shape};
 use crate::store::{
-    AppendGroup, Appended, Barred, Conversation, Erasure, Marker, Member, NewEntry, Owed, ReadPosition,
-    StoreError, User, UserChange,
+    Answers, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Kept, Marker, Member, Owed,
+    ReadPosition, StoreError, User, UserChange,
 };
 
-/// Where the answer to an operation goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// A durable write, its values encoded already: the committer is one thread, its callers are many.
-pub(super) enum Op {
-    Appends { appends: Vec<Append>, owed: Owed },
-    SetRead { key: Bytes, read: ReadPosition, reply: Reply<bool> },
-    ChangeUser { user: UserId, change: UserChange, issued_ms: Option<u64>, reply: Reply<bool> },
-    ClearIntents { intents: Vec<(u8, Bytes)>, reply: Reply<()> },
-    Age { age: Age, reply: Reply<bool> },
-    Rewrite { rewrite: Rewrite, reply: Reply<()> },
-    BeginErasure { user: UserId, became: UserId, at_ms: u64, reply: Reply<Erasure> },
-    FinishErasure { user: UserId, conversations: Vec<ConversationId>, reply: Reply<bool> },
-    Snapshot { reply: Reply<Frozen> },
-}
-
-/// The store as of a commit, unmoved by later ones.
-pub(super) struct Frozen {
-    pub(super) snapshot: Snapshot,
-    /// Number of that commit.
-    pub(super) commits: u64,
-}
-
-/// An append group with the keys and values that only depend on it.
-pub(super) struct Append {
-    group: Arc<AppendGroup>,
-    records: Vec<Record>,
-    departures: Vec<(Bytes, Row)>,
-    intent: Option<(IntentChange, Bytes, Bytes)>,
-}
-
-struct Record {
-    entry: (Bytes, Bytes),
-    marker: Option<(Bytes, Bytes)>,
-}
-
-impl Append {
-    /// Makes keys and values of a group that was checked.
-    pub(super) fn new(group: Arc<AppendGroup>) -> Self {
-        let AppendGroup { conversation, entries, state, departures, .. } = &*group;
-        let departures = departures.iter().map(|gone| {
-            let at = entries.iter().find(|new| new.entry.seq == gone.until_seq);
-            let (messages, time_ms) = at
-                .map_or((state.messages, state.last_time_ms), |new| (new.entry.messages, new.entry.time_ms));
-            let until = Some(Head { seq: gone.until_seq, messages, time_ms });
-            (keys::row(&gone.user, *conversation), Row { first_seq: gone.first_seq, until })
-        });
-        let departures = departures.collect();
-        let record = |new: &NewEntry| {
-            let entry = &new.entry;
-            Record {
-                entry: (keys::entry(*conversation, entry.seq), new.stored()),
-                marker: entry.temp_id.map(|temp_id| {
-                    let key = keys::marker(*conversation, &entry.sender, temp_id);
-                    (key, values::encode_marker(entry.seq, new.digest))
-                }),
-            }
-        };
-        let records = entries.iter().map(record).collect();
-        let intent = group.intent().map(|intent| {
-            let change = IntentChange::Written { shard: intent.shard(), time_ms: intent.time_ms };
-            (change, keys::intent(&intent), values::encode_intent(&intent))
-        });
-        Self { records, departures, intent, group }
-    }
-}
+mod upkeep;
 
 /// The operations of one commit.
 pub(super) struct Batch<'a> {
     pub(super) disk: &'a Disk,
     /// `None` removes the key. The last write of a key counts.
     pub(super) writes: HashMap<Bytes, Option<Bytes>, RandomState>,
-    states: HashMap<ConversationId, Arc<Conversation>, RandomState>,
+    /// Rows that are written once and never looked at in the same batch: entries, markers and intents.
+    fresh: Vec<(Bytes, Bytes)>,
+    /// The markers among them.
+    markers: HashMap<Bytes, Marker, RandomState>,
+    states: HashMap<ConversationId, NewState, RandomState>,
     answers: Vec<Answer>,
     intents: Vec<IntentChange>,
+    pub(super) kept: Option<(ConversationId, Kept)>,
+    pub(super) erasure: Option<(UserId, Erasure)>,
+    entries: usize,
 }
 
-/// What is left to do once the writes of a batch are durable.
-pub(super) struct Decided {
+/// A state that a batch makes.
+struct NewState {
+    state: Arc<Conversation>,
+    /// The conversation did not exist before the batch.
+    is_new: bool,
+    /// More than the head changes.
+    is_shape_new: bool,
+}
+
+/// What a batch writes, each key once.
+pub(super) struct Rows {
+    pub(super) fresh: Vec<(Bytes, Bytes)>,
     pub(super) writes: HashMap<Bytes, Option<Bytes>, RandomState>,
-    pub(super) states: HashMap<ConversationId, Arc<Conversation>, RandomState>,
-    pub(super) answers: Vec<Answer>,
-    /// `u64::MAX` if there is none.
-    pub(super) intents: Vec<IntentChange>,
+}
+
+/// What is left to do once the rows of a batch are durable.
+pub(super) struct Decided {
+    states: Vec<(ConversationId, Arc<Conversation>, bool)>,
+    kept: Option<(ConversationId, Kept)>,
+    erasure: Option<(UserId, Erasure)>,
+    intents: Vec<IntentChange>,
+    answers: Vec<Answer>,
 }
 
 impl<'a> Batch<'a> {
@@ -111,15 +68,25 @@ impl<'a> Batch<'a> {
         Self {
             disk,
             writes: HashMap::default(),
+            fresh: Vec::new(),
+            markers: HashMap::default(),
             states: HashMap::default(),
             answers: Vec::new(),
             intents: Vec::new(),
+            kept: None,
+            erasure: None,
+            entries: 0,
         }
     }
 
     /// Operations so far.
     pub(super) fn len(&self) -> usize {
         self.answers.len()
+    }
+
+    /// Entries that are appended.
+    pub(super) fn entries(&self) -> usize {
+        self.entries
     }
 
     /// Decides an operation. Its answer waits for the commit, whatever it is: also a duplicate or a
@@ -148,17 +115,28 @@ impl<'a> Batch<'a> {
         self.answers.push(answer);
     }
 
-    pub(super) fn decide(self) -> Decided {
-        let Self { disk: _, writes, states, answers, intents } = self;
-        Decided { writes, states, answers, intents }
+    pub(super) fn decide(self) -> (Rows, Decided) {
+        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, erasure, .. } = self;
+        // Before they can be seen: who finds none of them looks on disk.
+        disk.recent.written(markers.keys().map(|key| &key[..]), Instant::now());
+        let mut decided = Vec::with_capacity(states.len());
+        for (id, NewState { state, is_new, is_shape_new }) in states {
+            let head = Head { seq: state.head, messages: state.messages, time_ms: state.last_time_ms };
+            writes.insert(keys::head(id), Some(values::encode(&head)));
+            if is_shape_new {
+                writes.insert(keys::shape(id), Some(values::encode(&Shape::of(&state))));
+            }
+            decided.push((id, state, is_new));
+        }
+        (Rows { fresh, writes }, Decided { states: decided, kept, erasure, intents, answers })
     }
 
     fn append(&mut self, append: Append) -> Result<Appended, StoreError> {
-        let duplicates = self.duplicates(&append.records)?;
+        let duplicates = self.duplicates(&append)?;
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let barred = self.barred(&append.group)?;
+        let barred = append.group.barred(|user| self.disk.erasures.get(user));
         if !barred.is_empty() {
             return Ok(Appended::Barred(barred));
         }
@@ -171,68 +149,58 @@ impl<'a> Batch<'a> {
         Ok(Appended::Applied)
     }
 
-    /// What must not be written since a user was erased.
-    fn barred(&self, group: &AppendGroup) -> Result<Vec<(usize, Barred)>, StoreError> {
-        let mut failed = Ok(());
-        let barred = group.barred(|user| {
-            let erasure = self.erasure(user);
-            erasure.unwrap_or_else(|error| {
-                failed = Err(error);
-                None
-            })
-        });
-        failed.map(|()| barred)
-    }
-
-    pub(super) fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError> {
-        self.get(&keys::erasure(user))?.map(|bytes| values::decode("an erasure", &bytes)).transpose()
-    }
-
-    fn duplicates(&self, records: &[Record]) -> Result<Vec<(usize, Marker)>, StoreError> {
-        let mut found = Vec::new();
-        for (index, record) in records.iter().enumerate() {
+    fn duplicates(&self, append: &Append) -> Result<Vec<(usize, Marker)>, StoreError> {
+        let (mut found, now) = (Vec::new(), Instant::now());
+        for (index, (record, new)) in append.records.iter().zip(&append.group.entries).enumerate() {
             let Some((key, _)) = &record.marker else { continue };
-            if let Some(bytes) = self.get(key)? {
-                found.push((index, values::decode_marker(&bytes)?));
+            if let Some(marker) = self.markers.get(key) {
+                found.push((index, *marker));
+            } else if let Some(marker) = self.disk.marker(key, new.age_ms, now)? {
+                found.push((index, marker));
             }
         }
         Ok(found)
     }
 
     fn write(&mut self, append: Append, current: Option<&Conversation>) {
-        let Append { group, records, departures, intent } = append;
-        let AppendGroup { conversation, state, .. } = &*group;
+        let Append { group, records, departures, reads, intent } = append;
+        let AppendGroup { conversation, entries, state, .. } = &*group;
         let conversation = *conversation;
-        for Record { entry, marker } in records {
-            self.writes.insert(entry.0, Some(entry.1));
-            self.writes.extend(marker.map(|(key, value)| (key, Some(value))));
-        }
-        if let Some((change, key, value)) = intent {
-            self.writes.insert(key, Some(value));
-            self.intents.push(change);
-        }
-        for (key, row) in departures {
-            self.writes.insert(key, Some(values::encode(&row)));
-        }
-        let members: &[Member] = current.map_or(&[], |current| &current.members);
-        if state.members != members {
-            // After the departures: who left and came back in one group is a member.
-            for member in state.members.iter().filter(|member| !is_same_member(members, member)) {
-                let row = Row { first_seq: member.first_seq, until: None };
-                self.writes.insert(keys::row(&member.user, conversation), Some(values::encode(&row)));
+        self.entries += entries.len();
+        for (Record { entry, marker }, new) in records.into_iter().zip(entries) {
+            self.fresh.push(entry);
+            if let Some((key, value)) = marker {
+                self.markers.insert(key.clone(), Marker { seq: new.entry.seq, digest: new.digest });
+                self.fresh.push((key, value));
             }
         }
-        let is_shape = |current: &Conversation| {
-            current.members == state.members && current.kind == state.kind && current.name == state.name
-        };
-        if !current.is_some_and(is_shape) {
-            let Conversation { kind, name, members, .. } = &**state;
-            let shape = Shape { kind: *kind, name: name.clone(), members: members.clone() };
-            self.writes.insert(keys::shape(conversation), Some(values::encode(&shape)));
+        if let Some((change, key, value)) = intent {
+            self.fresh.push((key, value));
+            self.intents.push(change);
         }
-        let head = Head { seq: state.head, messages: state.messages, time_ms: state.last_time_ms };
-        self.writes.insert(keys::head(conversation), Some(values::encode(&head)));
-        self.states.insert(conversation, state.clone());
+        self.writes.extend(reads.into_iter().map(|(key, read)| (key, Some(read))));
+        self.writes.extend(departures.into_iter().map(|(key, row)| (key, Some(row))));
+        let members: &[Member] = current.map_or(&[], |current| &current.members);
+        let same_members = state.members == members;
+        if !same_members {
+            // After the departures: who left and came back in one group is a member.
+            for member in state.members.iter().filter(|member| !is_same_member(members, member)) {
+                let row = values::member_row(member.first_seq);
+                self.writes.insert(keys::row(&member.user, conversation), Some(row));
+            }
+        }
+        let is_shape_new = !same_members
+            || current.is_none_or(|current| current.kind != state.kind || current.name != state.name);
+        let new = NewState { state: state.clone(), is_new: current.is_none(), is_shape_new };
+        let new = match self.states.remove(&conversation) {
+            Some(before) => NewState {
+                is_new: before.is_new,
+                is_shape_new: before.is_shape_new || new.is_shape_new,
+                ..new
+            },
+            None => new,
+        };
+        self.states.insert(conversation, new);
     }
 
     fn set_read(&mut self, key: Bytes, read: ReadPosition) -> Result<bool, StoreError> {
@@ -261,9 +229,8 @@ impl<'a> Batch<'a> {
         change: UserChange,
         issued_ms: Option<u64>,
     ) -> Result<bool, StoreError> {
-        if let Some(issued_ms) = issued_ms
-            && self.erasure(user)?.is_some_and(|erasure| erasure.bars(issued_ms))
-        {
+        let erasure = self.disk.erasures.get(user);
+        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
             return Ok(false);
         }
         let key = keys::user(user);
@@ -275,6 +242,7 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
+    /// A value as of the last commit or of this batch; not of entries, markers and intents of this batch.
     pub(super) fn get(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
         match self.writes.get(key) {
             Some(write) => Ok(write.clone()),
@@ -284,7 +252,7 @@ impl<'a> Batch<'a> {
 
     pub(super) fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
         match self.states.get(&id) {
-            Some(state) => Ok(Some(state.clone())),
+            Some(new) => Ok(Some(new.state.clone())),
             None => self.disk.conversation(id),
         }
     }
@@ -294,8 +262,31 @@ fn is_same_member(members: &[Member], member: &Member) -> bool {
     members.iter().any(|other| other.user == member.user && other.first_seq == member.first_seq)
 }
 
+impl Decided {
+    /// It is durable and visible as commit number `commits`: what is in memory follows, then the answers.
+    pub(super) fn publish(self, disk: &Disk, commits: u64) {
+        for (id, state, is_new) in self.states {
+            disk.states.committed(id, state, is_new);
+        }
+        if let Some((id, kept)) = self.kept {
+            disk.states.aged(id, kept);
+        }
+        if let Some((user, erasure)) = self.erasure {
+            disk.erasures.put(&user, erasure);
+        }
+        disk.intents.note(&self.intents);
+        let mut appended: Vec<(AppendAnswers, Answers)> = Vec::new();
+        for answer in self.answers {
+            answer.send(disk, commits, &mut appended);
+        }
+        for (asker, answers) in appended {
+            asker.send(answers);
+        }
+    }
+}
+
 /// An answer that waits for the commit. Dropped unsent, it tells the caller that nothing is known.
-pub(super) enum Answer {
+enum Answer {
     Appends(Owed, Vec<Result<Appended, StoreError>>),
     Flag(Reply<bool>, Result<bool, StoreError>),
     Done(Reply<()>, Result<(), StoreError>),
@@ -305,10 +296,18 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// Sends it, as of commit number `commits`; a caller that has gone does not matter.
-    pub(super) fn send(self, disk: &Disk, commits: u64) {
+    /// Sends it, as of commit number `commits`; a caller that has gone does not matter. Answers to appends
+    /// are collected by asker.
+    fn send(self, disk: &Disk, commits: u64, appended: &mut Vec<(AppendAnswers, Answers)>) {
         match self {
-            Self::Appends(owed, results) => owed.settle(results),
+            Self::Appends(owed, results) => {
+                let (asker, tickets) = owed.take();
+                let answers = tickets.into_iter().zip(results);
+                match appended.iter_mut().find(|(other, _)| other.is_same(&asker)) {
+                    Some((_, collected)) => collected.extend(answers),
+                    None => appended.push((asker, answers.collect())),
+                }
+            }
             Self::Flag(reply, result) => drop(reply.send(result)),
             Self::Done(reply, result) => drop(reply.send(result)),
             Self::Erasure(reply, result) => drop(reply.send(result)),

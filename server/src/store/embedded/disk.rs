@@ -2,40 +2,58 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, Readable, Snapshot};
-use moka::sync::Cache;
 use tern_protocol::{ConversationId, Entry, UserId};
 
+use super::erasures::Erasures;
+use super::intents::IntentShards;
 use super::keys;
+use super::recent::RecentMarkers;
+use super::states::{Known, States};
 use super::values::{self, Head, Row, Shape};
 use crate::store::{
-    Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Order, PageLimit, ReadPosition,
-    StoreError,
+    Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
+    ReadPosition, StoreError,
 };
 
-/// Members over all cached conversations; one takes about 100 bytes, so this is some 10 MiB.
-const CACHED_MEMBERS_MAX: u64 = 100_000;
-
 /// The database, with one keyspace for everything: its parts then reach tables together, so the
-/// commit count can never be ahead of the data it counts.
+/// commit count can never be ahead of the data it counts. Beside it what is kept of it in memory, as of the
+/// last commit.
 #[derive(Clone)]
 pub(super) struct Disk {
     pub(super) db: Database,
     pub(super) space: Keyspace,
-    /// States as of the last commit. Only the committer inserts, or a slow reader could put back
-    /// an old state.
-    states: Cache<ConversationId, Arc<Conversation>>,
+    pub(super) states: Arc<States>,
+    pub(super) recent: Arc<RecentMarkers>,
+    pub(super) erasures: Arc<Erasures>,
+    pub(super) intents: Arc<IntentShards>,
 }
 
 impl Disk {
     pub(super) fn new(db: Database, space: Keyspace) -> Self {
-        let states = Cache::builder()
-            .weigher(|_, state: &Arc<Conversation>| 1 + state.members.len() as u32)
-            .max_capacity(CACHED_MEMBERS_MAX)
-            .build();
-        Self { db, space, states }
+        Self {
+            db,
+            space,
+            states: Arc::default(),
+            recent: Arc::new(RecentMarkers::new(Instant::now())),
+            erasures: Arc::default(),
+            intents: Arc::default(),
+        }
+    }
+
+    /// Reads what is always in memory. Before anything else is asked.
+    pub(super) fn load(&self) -> Result<(), StoreError> {
+        let mut erasures = Vec::new();
+        for item in self.space.prefix(keys::ERASURES) {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            erasures.push((keys::erasure_hash(&key)?, values::decode("an erasure", &value)?));
+        }
+        self.erasures.load(erasures);
+        self.intents.load(&self.count_intents()?);
+        Ok(())
     }
 
     /// A value as of the last commit.
@@ -56,20 +74,55 @@ impl Disk {
 
     /// A state as of the last commit.
     pub(super) fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
-        if let Some(state) = self.states.get(&id) {
-            return Ok(Some(state));
+        match self.states.get(id) {
+            Some(known) => Ok(known.state),
+            None => self.fill(id).map(|known| known.state),
         }
-        let snapshot = self.db.snapshot();
-        let Some(head) = self.head(&snapshot, id)? else { return Ok(None) };
-        let shape = snapshot.get(&self.space, keys::shape(id)).map_err(read_failed)?;
-        let shape = shape.ok_or_else(|| StoreError::Corrupt(format!("{id} has a head but no members")))?;
-        let shape: Shape = values::decode("a conversation", &shape)?;
-        Ok(Some(Arc::new(values::conversation(head, shape))))
     }
 
-    /// Keeps a state that has just been committed. For the committer only.
-    pub(super) fn committed(&self, id: ConversationId, state: Arc<Conversation>) {
-        self.states.insert(id, state);
+    /// State and what is kept, if that can be told from memory.
+    pub(super) fn glance_warm(&self, id: ConversationId) -> Option<Option<Glance>> {
+        match self.states.get(id)? {
+            Known { state: None, .. } => Some(None),
+            Known { state: Some(state), kept: Some(kept) } => Some(Some(Glance { state, kept })),
+            Known { .. } => None,
+        }
+    }
+
+    /// State and what is kept, from memory or from disk.
+    pub(super) fn glance(&self, id: ConversationId) -> Result<Option<Glance>, StoreError> {
+        if let Some(glance) = self.glance_warm(id) {
+            return Ok(glance);
+        }
+        let Known { state, kept } = self.fill(id)?;
+        Ok(state.map(|state| Glance { state, kept: kept.unwrap_or_default() }))
+    }
+
+    /// Reads a conversation from disk, for the next who asks too.
+    fn fill(&self, id: ConversationId) -> Result<Known, StoreError> {
+        let filling = self.states.begin(id);
+        let read = self.read(id);
+        self.states.finish(id, filling, read.as_ref().ok().cloned());
+        read
+    }
+
+    fn read(&self, id: ConversationId) -> Result<Known, StoreError> {
+        let snapshot = self.db.snapshot();
+        let get = |key: Bytes| snapshot.get(&self.space, key).map_err(read_failed);
+        let Some(head) = self.head(&snapshot, id)? else { return Ok(Known::default()) };
+        let shape = get(keys::shape(id))?;
+        let shape = shape.ok_or_else(|| StoreError::Corrupt(format!("{id} has a head but no members")))?;
+        let shape: Shape = values::decode("a conversation", &shape)?;
+        let kept = values::decode_kept(get(keys::kept(id))?.as_deref())?;
+        Ok(Known { state: Some(Arc::new(values::conversation(head, shape))), kept: Some(kept) })
+    }
+
+    /// A marker by its key. One that is older than `age_ms`, with a margin, may go unseen.
+    pub(super) fn marker(&self, key: &[u8], age_ms: u64, now: Instant) -> Result<Option<Marker>, StoreError> {
+        if self.recent.surely_absent(key, age_ms, now) {
+            return Ok(None);
+        }
+        self.get(key)?.map(|bytes| values::decode_marker(&bytes)).transpose()
     }
 
     fn head(&self, snapshot: &Snapshot, id: ConversationId) -> Result<Option<Head>, StoreError> {
@@ -97,16 +150,6 @@ impl Disk {
             Order::Descending => page.fill(found.rev())?,
         }
         Ok(page.entries)
-    }
-
-    /// State and what is kept of each.
-    pub(super) fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
-        let glance = |id: &ConversationId| {
-            // In this order: what is kept is never older than the state.
-            let Some(state) = self.conversation(*id)? else { return Ok(None) };
-            Ok(Some(Glance { state, kept: self.kept(*id)? }))
-        };
-        ids.iter().map(glance).collect()
     }
 
     /// The first `limit` rows of a user after a place, most recently changed first.
@@ -173,7 +216,7 @@ impl Disk {
         Ok(InboxRow {
             conversation,
             last_seq: last.seq,
-            last_messages: 0,
+            last_messages: last.messages,
             last_time_ms: last.time_ms,
             first_seq,
             until_seq: until.map(|until| until.seq),

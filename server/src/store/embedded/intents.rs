@@ -28,12 +28,18 @@ struct Shard {
     waiting: u64,
 }
 
+impl Default for IntentShards {
+    fn default() -> Self {
+        Self(Mutex::new(vec![Shard::default(); INTENT_SHARDS]))
+    }
+}
+
 impl IntentShards {
-    /// So many wait in each shard.
-    pub(super) fn new(waiting: Vec<u64>) -> Self {
-        debug_assert_eq!(waiting.len(), INTENT_SHARDS);
-        let shard = |waiting| Shard { waiting, ..Shard::default() };
-        Self(Mutex::new(waiting.into_iter().map(shard).collect()))
+    /// So many wait in each shard, found on disk.
+    pub(super) fn load(&self, waiting: &[u64]) {
+        for (shard, waiting) in self.0.lock().iter_mut().zip(waiting) {
+            shard.waiting = *waiting;
+        }
     }
 
     /// Intents in each of these shards.
@@ -81,7 +87,8 @@ mod tests {
 
     #[test]
     fn an_intent_committed_at_any_point_of_a_scan_is_found_by_the_next() {
-        let shards = IntentShards::new(vec![1; INTENT_SHARDS]);
+        let shards = IntentShards::default();
+        shards.load(&[1; INTENT_SHARDS]);
         let written = |time_ms| shards.note(&[IntentChange::Written { shard: 7, time_ms }]);
         shards.begin_scan(7);
         shards.end_scan(7, 1_000);
@@ -97,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_shard_with_nothing_in_it_is_not_scanned() {
-        let shards = IntentShards::new(vec![0; INTENT_SHARDS]);
+        let shards = IntentShards::default();
         assert_eq!(shards.begin_scan(3), None);
         shards.note(&[IntentChange::Written { shard: 3, time_ms: 5 }]);
         assert_eq!((shards.begin_scan(3), shards.waiting(&[2, 3])), (Some(0), vec![0, 1]));

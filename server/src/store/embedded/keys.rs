@@ -144,7 +144,19 @@ pub(super) fn conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
 
 /// The erasure of a user: found by who knows the id, and telling nobody else.
 pub(super) fn erasure(user: &UserId) -> Bytes {
-    join(&[&[ERASURE], &Sha256::digest(user.as_str())[..16]])
+    join(&[&[ERASURE], &erased(user)])
+}
+
+/// What an erased user is known by.
+pub(super) fn erased(user: &UserId) -> [u8; 16] {
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&Sha256::digest(user.as_str())[..16]);
+    hash
+}
+
+/// The user's hash in the key of an erasure.
+pub(super) fn erasure_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
+    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure"))
 }
 
 /// What the keys of all erasures start with.

@@ -3,15 +3,20 @@
 //! Every write is one synced group commit of the one committer thread; what has been answered is on
 //! disk. A commit that fails ends the process, since nobody can tell what it left behind.
 
+mod append;
 mod backup;
 mod batch;
 mod committer;
 mod directory;
 mod disk;
+mod erasures;
 mod intents;
 mod journals;
 mod keys;
+mod op;
 mod open;
+mod recent;
+mod states;
 #[cfg(test)]
 mod tests;
 mod tripwire;
@@ -24,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use fjall::OwnedWriteBatch;
@@ -36,15 +42,15 @@ pub use directory::OpenError;
 pub use open::{Recovered, recover_accept_loss};
 pub use verify::{Findings, verify_store};
 
-use self::batch::{Append, Op};
+use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
 use self::directory::Directory;
 use self::disk::Disk;
-use self::intents::IntentShards;
+use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
 use super::{
-    AppendAnswers, AppendGroup, Conversation, Glance, Glances, Inbox, InboxCursor, InboxRow, Intent, Intents,
-    Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
+    AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
+    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
 };
 use crate::ops::metrics::Metrics;
 
@@ -52,8 +58,6 @@ use crate::ops::metrics::Metrics;
 pub const EXIT_BROKEN: i32 = 70;
 /// Most range scans at a time; they run on blocking threads, more wait.
 const SCANS_MAX: usize = 8;
-/// Up to this many single keys are read on the caller's thread: most are in memory.
-const INLINE_READS_MAX: usize = 8;
 
 /// About how many bytes a user takes in the queue of writes.
 const USER_BYTES: usize = 256;
@@ -83,7 +87,6 @@ pub struct EmbeddedStore {
     queue: Option<Queue>,
     committer: Option<JoinHandle<()>>,
     scans: Arc<Semaphore>,
-    intents: Arc<IntentShards>,
     /// One scan for intents at a time, or their floors could miss one.
     intent_scan: Arc<Semaphore>,
     /// Long work in the background stops.
@@ -116,10 +119,7 @@ impl EmbeddedStore {
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let waiting = disk.count_intents().map_err(|error| directory.damaged(error.to_string()))?;
-        let intents = Arc::new(IntentShards::new(waiting));
-        let committer =
-            Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks, metrics };
+        let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
         let (queue, thread) = committer.start().map_err(io)?;
         Ok(Self {
             store_id,
@@ -127,7 +127,6 @@ impl EmbeddedStore {
             queue: Some(queue),
             committer: Some(thread),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
-            intents,
             intent_scan: Arc::new(Semaphore::new(1)),
             closing: Arc::default(),
             _directory: directory,
@@ -147,7 +146,31 @@ impl EmbeddedStore {
         .await
     }
 
-    async fn submit<T>(&self, bytes: usize, op: impl FnOnce(batch::Reply<T>) -> Op) -> Result<T, StoreError> {
+    /// Queues groups whose conversations are in memory.
+    async fn queue_appends(&self, appends: Appends, answers: &AppendAnswers) {
+        let owed = answers.owe(appends.tickets);
+        if let Some(queue) = self.queue.as_ref().filter(|_| !appends.appends.is_empty()) {
+            let op = Op::Appends { appends: appends.appends, owed };
+            // What cannot be queued any more is answered by being dropped.
+            let _ = queue.send(appends.bytes, op).await;
+        }
+    }
+
+    /// Has conversations read where it may block, so that the committer need not, then queues their groups.
+    fn warm_up(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
+        let Some(queue) = self.queue.as_ref().map(Queue::downgrade) else { return };
+        let owe = |(ticket, group)| (answers.owe(vec![ticket]), group);
+        let (disk, owed): (_, Vec<_>) = (self.disk.clone(), groups.into_iter().map(owe).collect());
+        tokio::task::spawn_blocking(move || {
+            for (owed, group) in owed {
+                // If it fails, the committer meets the same error and answers with it.
+                let _ = disk.conversation(group.conversation);
+                queue.try_send(group.bytes(), Op::Appends { appends: vec![Append::new(group)], owed });
+            }
+        });
+    }
+
+    async fn submit<T>(&self, bytes: usize, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, StoreError> {
         match &self.queue {
             Some(queue) => queue.submit(bytes, op).await,
             None => Err(StoreError::Unavailable("the store is being dropped".into())),
@@ -167,6 +190,25 @@ impl EmbeddedStore {
             scan(&disk)
         });
         scan.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a read failed: {error}"))))
+    }
+}
+
+/// Groups that are queued together.
+#[derive(Default)]
+struct Appends {
+    tickets: Vec<u64>,
+    appends: Vec<Append>,
+    bytes: usize,
+}
+
+impl Appends {
+    /// Adds a group; those before it come back if they fill a commit.
+    fn add(&mut self, ticket: u64, group: Arc<AppendGroup>) -> Option<Self> {
+        let full = (self.bytes + group.bytes() > GROUP_BYTES_MAX).then(|| std::mem::take(self));
+        self.bytes += group.bytes();
+        self.tickets.push(ticket);
+        self.appends.push(Append::new(group));
+        full
     }
 }
 
@@ -203,28 +245,28 @@ impl Store for EmbeddedStore {
 #[async_trait]
 impl Log for EmbeddedStore {
     async fn append_all(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
-        let (mut tickets, mut appends, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = 0;
+        let (mut warm, mut cold, mut refused) = (Appends::default(), Vec::new(), Vec::new());
         for (ticket, group) in groups {
-            match group.check() {
-                Ok(()) => {
-                    bytes += group.bytes();
-                    tickets.push(ticket);
-                    appends.push(Append::new(group));
-                }
-                Err(error) => refused.push((ticket, Err(error))),
+            if let Err(error) = group.check() {
+                refused.push((ticket, Err(error)));
+            } else if self.disk.states.get(group.conversation).is_none() {
+                cold.push((ticket, group));
+            } else if let Some(full) = warm.add(ticket, group) {
+                self.queue_appends(full, answers).await;
             }
         }
         answers.send(refused);
-        let owed = answers.owe(tickets);
-        if let Some(queue) = self.queue.as_ref().filter(|_| !appends.is_empty()) {
-            // What cannot be queued any more is answered by being dropped.
-            let _ = queue.send(bytes, Op::Appends { appends, owed }).await;
+        self.queue_appends(warm, answers).await;
+        if !cold.is_empty() {
+            self.warm_up(cold, answers);
         }
     }
 
     async fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
-        self.disk.conversation(id)
+        match self.disk.states.get(id) {
+            Some(known) => Ok(known.state),
+            None => self.scan(&self.scans, move |disk| disk.conversation(id)).await,
+        }
     }
 
     async fn marker(
@@ -232,10 +274,13 @@ impl Log for EmbeddedStore {
         conversation: ConversationId,
         sender: &UserId,
         temp_id: TempId,
-        _age_ms: u64, // markers are found however old they are
+        age_ms: u64,
     ) -> Result<Option<Marker>, StoreError> {
-        let bytes = self.disk.get(&keys::marker(conversation, sender, temp_id))?;
-        bytes.map(|bytes| values::decode_marker(&bytes)).transpose()
+        let key = keys::marker(conversation, sender, temp_id);
+        if self.disk.recent.surely_absent(&key, age_ms, Instant::now()) {
+            return Ok(None);
+        }
+        self.scan(&self.scans, move |disk| disk.marker(&key, u64::MAX, Instant::now())).await
     }
 
     async fn entries(
@@ -265,8 +310,11 @@ impl Log for EmbeddedStore {
 #[async_trait]
 impl Glances for EmbeddedStore {
     async fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
+        if let Some(warm) = ids.iter().map(|id| self.disk.glance_warm(*id)).collect() {
+            return Ok(warm);
+        }
         let ids = ids.to_vec();
-        self.scan(&self.scans, move |disk| disk.glance(&ids)).await
+        self.scan(&self.scans, move |disk| ids.iter().map(|id| disk.glance(*id)).collect()).await
     }
 
     async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
@@ -289,7 +337,8 @@ impl Inbox for EmbeddedStore {
     }
 
     async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
-        self.disk.inbox_row(user, id)
+        let user = user.clone();
+        self.scan(&self.scans, move |disk| disk.inbox_row(&user, id)).await
     }
 
     async fn set_read(
@@ -312,7 +361,7 @@ impl Users for EmbeddedStore {
                 |key: &bytes::Bytes| disk.get(key)?.map(|bytes| values::decode("a user", &bytes)).transpose();
             keys.iter().map(read).collect()
         };
-        if users.len() <= INLINE_READS_MAX { read(&self.disk) } else { self.scan(&self.scans, read).await }
+        self.scan(&self.scans, read).await
     }
 
     async fn change_user(
@@ -329,7 +378,7 @@ impl Users for EmbeddedStore {
 #[async_trait]
 impl Intents for EmbeddedStore {
     async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
-        let (shards, floors) = (shards.to_vec(), self.intents.clone());
+        let (shards, floors) = (shards.to_vec(), self.disk.intents.clone());
         let scan = move |disk: &Disk| {
             let mut found = Vec::new();
             for shard in shards {
@@ -357,6 +406,6 @@ impl Intents for EmbeddedStore {
     }
 
     async fn intents_waiting(&self, shards: &[u8]) -> Result<Vec<u64>, StoreError> {
-        Ok(self.intents.waiting(shards))
+        Ok(self.disk.intents.waiting(shards))
     }
 }

@@ -168,7 +168,8 @@ pub(super) fn open_database(directory: &Directory, cache_bytes: u64) -> Result<(
         Ok(Err(error)) => return Err(directory.damaged(error.to_string())),
         Err(_) => return Err(directory.damaged("the database cannot make sense of its files")),
     };
-    let commits = disk.commits().map_err(|error| directory.damaged(error.to_string()))?;
+    let loaded = disk.load().and_then(|()| disk.commits());
+    let commits = loaded.map_err(|error| directory.damaged(error.to_string()))?;
     Ok((disk, commits))
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationKind, Entry, UserId};
 
 use super::keys;
-use crate::store::{Conversation, Intent, Marker, Member, STORED_VERSION, StoreError};
+use crate::store::{Conversation, Intent, Kept, Marker, Member, STORED_VERSION, StoreError};
 
 /// Version of every value written by this program.
 const VERSION: u8 = STORED_VERSION;
@@ -26,6 +26,18 @@ pub(super) struct Shape {
     pub(super) kind: ConversationKind,
     pub(super) name: Option<String>,
     pub(super) members: Vec<Member>,
+}
+
+impl Shape {
+    /// All of a state but its head.
+    pub(super) fn of(state: &Conversation) -> Self {
+        Self { kind: state.kind, name: state.name.clone(), members: state.members.clone() }
+    }
+}
+
+/// The inbox row of a member.
+pub(super) fn member_row(first_seq: u64) -> Bytes {
+    encode(&Row { first_seq, until: None })
 }
 
 /// What a user may see of a conversation. The newest seq of a member's row is the head of the log,
@@ -68,6 +80,11 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T,
         ))),
         None => Err(StoreError::Corrupt(format!("{what} is empty"))),
     }
+}
+
+/// What is left of a log; without a value all of it is.
+pub(super) fn decode_kept(bytes: Option<&[u8]>) -> Result<Kept, StoreError> {
+    bytes.map_or(Ok(Kept::default()), |bytes| decode("the start of a log", bytes))
 }
 
 /// An entry, and its encoded bytes without the version.

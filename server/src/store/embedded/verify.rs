@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::{fs, io};
 
-use tern_protocol::{ConversationId, Entry, GROUP_MEMBERS_MAX, UserId};
+use tern_protocol::{ConversationId, Entry, EntryBody, GROUP_MEMBERS_MAX, UserId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::directory::{Directory, OpenError, is_absent};
@@ -210,6 +210,13 @@ impl Checker {
         let log = self.known(key)?;
         let expected = log.last.as_ref().map_or(log.kept.first_seq, |last| last.seq + 1);
         let last_ms = log.last.as_ref().map_or(0, |last| last.time_ms);
+        let before = log.last.as_ref().map_or(log.kept.messages, |last| last.messages);
+        let counted = match entry.body {
+            EntryBody::Message { .. } | EntryBody::Erased => before + 1..=before + 1,
+            EntryBody::Opaque { .. } => before..=before + 1,
+            _ => before..=before,
+        };
+        let messages = entry.messages;
         if seq > log.kept.markers_until
             && let Some(temp_id) = entry.temp_id
         {
@@ -219,6 +226,9 @@ impl Checker {
         log.last = Some(entry);
         if seq != expected || found != seq {
             return wrong(format!("entry {seq} of {id} stands where {expected} is due (it says {found})"));
+        }
+        if !counted.contains(&messages) {
+            return wrong(format!("entry {seq} of {id} counts {messages} messages, {before} are before it"));
         }
         if time_ms < last_ms {
             return wrong(format!("entry {seq} of {id} is older than the one before it"));
@@ -283,9 +293,10 @@ impl Log {
         let Some(head) = self.head else { return vec!["there is no head".into()] };
         let Some(members) = &self.members else { return vec!["it has no members' list".into()] };
         match &self.last {
-            Some(last) if (last.seq, last.time_ms) == (head.seq, head.time_ms) => {}
+            Some(last)
+                if (last.seq, last.messages, last.time_ms) == (head.seq, head.messages, head.time_ms) => {}
             Some(last) => faults.push(format!("the head is {}, the last entry is {}", head.seq, last.seq)),
-            None if self.kept.first_seq == head.seq + 1 => {}
+            None if (self.kept.first_seq, self.kept.messages) == (head.seq + 1, head.messages) => {}
             None => faults.push(format!("entries {} to {} are missing", self.kept.first_seq, head.seq)),
         }
         if self.markers != self.expected_markers {

@@ -3,9 +3,9 @@ use quinn::{ClientConfig, RecvStream, SendStream};
 use tern_protocol::{Decoder, Envelope, Frame, Incoming, Ping, StreamKind, Target, Typing, UserId};
 
 use super::super::LinkError;
-use super::super::loopback::{ANY, Session, Tls, close, conversation, deliver, within};
+use super::super::loopback::{ANY, DrivenLink, Tls, close, conversation, deliver, within};
 use super::*;
-use crate::roster::outbox::{OutboxConfig, Outgoing, Pushed};
+use crate::roster::{OutboxConfig, Outgoing, Pushed};
 
 pub(super) struct Client {
     connection: Connection,
@@ -118,15 +118,15 @@ impl Server {
     }
 
     /// A session over such a link, the ping read.
-    async fn pair(&self, transport: quinn::TransportConfig, outbox: OutboxConfig) -> (Client, Session) {
+    async fn pair(&self, transport: quinn::TransportConfig, outbox: OutboxConfig) -> (Client, DrivenLink) {
         let (client, link) = self.link(transport).await;
-        let mut session = Session::start(link, outbox);
+        let mut session = DrivenLink::start(link, outbox);
         assert_eq!(session.frame().await, Ping { nonce: 0 }.into());
         (client, session)
     }
 }
 
-async fn default_pair() -> (Server, Client, Session) {
+async fn default_pair() -> (Server, Client, DrivenLink) {
     let server = Server::start(&TransportConfig::default());
     let (client, session) = server.pair(quinn::TransportConfig::default(), OutboxConfig::default()).await;
     (server, client, session)
@@ -136,7 +136,7 @@ fn ping(nonce: u64) -> Outgoing {
     Outgoing::new(Ping { nonce })
 }
 
-fn connection_of(session: &Session) -> Connection {
+fn connection_of(session: &DrivenLink) -> Connection {
     match &session.reader {
         LinkReader::Quic(reader) => match reader.carrier() {
             super::super::carrier::Carrier::Whole(connection) => connection.clone(),

@@ -64,7 +64,7 @@ impl Gated {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_that_share_a_commit_see_each_other() {
     let gated = Gated::new();
-    let alice = user("alice");
+    let (alice, bob) = (user("alice"), user("bob"));
     let talk = Talk::new(&[&alice]);
     let (same, other) = (temp_id(), temp_id());
     let first = talk.group(&alice, &[(same, "a")]);
@@ -84,8 +84,8 @@ async fn groups_that_share_a_commit_see_each_other() {
             store.append(&rival),
             store.append(&retry),
             store.append(&next),
-            store.set_read(&alice, id, ReadPosition { seq: 2, messages: 2 }),
-            store.set_read(&alice, id, ReadPosition { seq: 1, messages: 1 }),
+            store.set_read(&bob, id, ReadPosition { seq: 2, messages: 2 }),
+            store.set_read(&bob, id, ReadPosition { seq: 1, messages: 1 }),
         )
     });
     // All six wait in the queue before the commit in front of them ends.

@@ -91,6 +91,11 @@ fn talk_id(number: u8) -> ConversationId {
     ConversationId::from_bytes([number; 16])
 }
 
+/// Every third entry is no message.
+fn messages(seq: u64) -> u64 {
+    seq - seq / 3
+}
+
 fn message(sender: u8, seq: u64, temp_id: Option<u8>, push: bool) -> NewEntry {
     let entry = Entry {
         seq,
@@ -100,8 +105,11 @@ fn message(sender: u8, seq: u64, temp_id: Option<u8>, push: bool) -> NewEntry {
         sender: user(sender),
         sender_name: None,
         temp_id: temp_id.map(|byte| TempId::from_bytes([byte; 16])),
-        messages: seq,
-        body: EntryBody::text("x".repeat(seq as usize * 7 % 50)),
+        messages: messages(seq),
+        body: match seq % 3 {
+            0 => EntryBody::Renamed { name: "n".into() },
+            _ => EntryBody::text("x".repeat(seq as usize * 7 % 50)),
+        },
     };
     NewEntry::new(entry, [temp_id.unwrap_or(0); 16], push, None)
 }
@@ -120,7 +128,7 @@ async fn group(model: &MemoryStore, talk: u8, off: u64, entries: Vec<(u8, Option
         .map(|(seq, (sender, temp_id, push))| message(sender, seq, temp_id, push))
         .collect();
     state.head = expected_head + entries.len() as u64;
-    state.messages = state.head;
+    state.messages = messages(state.head);
     state.last_time_ms = state.head / 2;
     let (conversation, state) = (talk_id(talk), Arc::new(state));
     AppendGroup { conversation, expected_head, entries, state, departures: Vec::new() }
@@ -241,7 +249,9 @@ async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
         }
         Step::SetRead { talk, user: number, seq } => {
             let (user, talk) = (user(number), talk_id(talk));
-            let read = ReadPosition { seq, messages: seq };
+            let head = model.conversation(talk).await.unwrap().map_or(0, |state| state.head);
+            let seq = seq.min(head);
+            let read = ReadPosition { seq, messages: messages(seq) };
             let expected = model.set_read(&user, talk, read).await.unwrap();
             assert_eq!(store.set_read(&user, talk, read).await.unwrap(), expected);
         }
