@@ -17,7 +17,7 @@ use super::active::Active;
 use super::step::Step;
 use super::*;
 use crate::auth::{Algorithm, AuthConfig, JwksConfig, KeyConfig, Mint, SigningKey, ensure_secret_file};
-use crate::clock::unix_ms;
+use crate::clock::{now, unix_ms};
 use crate::conversation::Conversations;
 use crate::drain::Leaving;
 use crate::presence::PresenceTasks;
