@@ -89,7 +89,7 @@ async fn obey_hangups(mut hangups: Hangups, file: &Path, reloader: &Reloader, no
 /// Runs until a signal asks to drain, and drains.
 pub(super) async fn until_drained(node: Node, signals: Signals) {
     node.count_panics();
-    let obeyed = signals.obey(node.shutdown_handle(), node.drain_deadline());
+    let obeyed = signals.obey(node.shutdown_handle());
     tokio::select! {
         () = obeyed => {}
         () = node.finish() => {}

@@ -10,8 +10,8 @@ use super::{Ask, Change, ConversationConfig, Conversations, Outcome, Reply, Subm
 use crate::cluster::{NodeId, SessionRef};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
-use crate::roster::outbox::{Format, OutboxConfig, TakeLimit};
-use crate::roster::{Outbox, Roster, Seat, SeatGuard};
+use crate::roster::outbox::TakeLimit;
+use crate::roster::{Format, Outbox, OutboxConfig, Roster, Seat, SeatGuard};
 use crate::store::{Log, Users};
 
 mod gate;
@@ -114,8 +114,8 @@ impl Listener {
         let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
         let device = DeviceId::new("phone").unwrap();
         let seat = Seat::new(session(number), user(name), device, Arc::clone(&outbox));
-        let (guard, _) = roster.register(seat, 20);
-        Self { _guard: guard, outbox, decoder: Decoder::default() }
+        let begun = roster.begin(seat, 20);
+        Self { _guard: begun.guard, outbox, decoder: Decoder::default() }
     }
 
     /// What has come since the last look.

@@ -11,13 +11,13 @@ use tern_protocol::{
 };
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::body::JsonBody;
 use super::cache::{self, Keep};
 use super::door::{Caller, Named, Reader};
 use super::query::{limit, once, parameters};
-use super::submit::{admit, named, oneself, submit, unavailable};
-use super::{Api, Problem};
-use crate::conversation::history::{Anchor, ListCursor};
+use super::submit::{Desk, admit, named, oneself, submit, unavailable};
+use crate::conversation::history::{Described, History, ListCursor};
 use crate::conversation::{Change, Wanted};
 
 /// About how many bytes a conversation takes in a page besides its names and its last entry.
@@ -80,7 +80,7 @@ pub(super) struct NewGroup {
     )
 )]
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     uri: Uri,
     headers: HeaderMap,
@@ -90,19 +90,20 @@ pub(super) async fn list(
         once(&pairs, "limit")?.map_or(Ok(PAGE_ENTRIES_DEFAULT), |text| limit(text, PAGE_ENTRIES_MAX))?;
     let cursor = once(&pairs, "cursor")?.map(str::parse::<ListCursor>).transpose();
     let cursor = cursor.map_err(|()| Problem::parameter("cursor must be the `next` of an earlier page"))?;
-    let page = api.history.list(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
-    let (mut conversations, mut next, mut bytes) = (Vec::new(), page.next, 0);
-    let mut summaries = page.conversations.into_iter().peekable();
-    while let Some(summary) = summaries.next() {
-        let here = ListCursor::after(&summary);
-        let conversation = describe(&api, &user, summary).await?;
-        bytes += conversation.weight();
-        conversations.push(conversation);
-        if bytes > PAGE_BYTES_MAX && summaries.peek().is_some() {
-            next = Some(here.to_string());
+    let mut page = history.list_described(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
+    let described = std::mem::take(&mut page.conversations);
+    let (whole, mut bytes) = (described.len(), 0);
+    let mut conversations: Vec<Conversation> = Vec::new();
+    for described in described {
+        if bytes > PAGE_BYTES_MAX {
             break;
         }
+        let conversation = Conversation::from(described);
+        bytes += conversation.weight();
+        conversations.push(conversation);
     }
+    let last = conversations.last().filter(|_| conversations.len() < whole);
+    let next = last.map(|last| page.next_after(&last.summary)).or(page.next);
     Ok(cache::json(&headers, &ConversationList { conversations, next }, Keep::Ask))
 }
 
@@ -119,15 +120,14 @@ pub(super) async fn list(
     )
 )]
 pub(super) async fn show(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let summary =
-        api.history.one(&user, id).await.map_err(unavailable)?.ok_or_else(|| Problem::absent().within(id))?;
-    let conversation = describe(&api, &user, summary).await?;
-    Ok(cache::json(&headers, &conversation, Keep::Ask))
+    let described = history.described(&user, id).await.map_err(unavailable)?;
+    let described = described.ok_or_else(Problem::absent)?;
+    Ok(cache::json(&headers, &Conversation::from(described), Keep::Ask))
 }
 
 /// Makes a group.
@@ -143,7 +143,7 @@ pub(super) async fn show(
     )
 )]
 pub(super) async fn create(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     JsonBody(group): JsonBody<NewGroup>,
 ) -> Result<Response, Problem> {
@@ -151,9 +151,9 @@ pub(super) async fn create(
     let temp_id = named(temp_id);
     let id = ConversationId::group(&claims.user, &temp_id);
     let wanted = Wanted::group(id, temp_id, Change::Create { name, members });
-    admit(&api, &claims.user, &wanted)?;
-    let sender = oneself(&api, claims).await?;
-    let ack = submit(&api, sender, wanted).await?;
+    admit(&desk, &claims.user, &wanted)?;
+    let sender = oneself(&desk, claims).await?;
+    let ack = submit(&desk, sender, wanted).await?;
     if ack.duplicate {
         return Ok(Json(ack).into_response());
     }
@@ -163,19 +163,14 @@ pub(super) async fn create(
     Ok(response)
 }
 
-async fn describe(api: &Api, user: &UserId, summary: ConversationSummary) -> Result<Conversation, Problem> {
-    let id = summary.conversation;
-    let page = api.history.page(user, id, Anchor::Latest, 1).await.map_err(unavailable)?;
-    let members = api.history.members(user, id).await.map_err(unavailable)?;
-    let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
-    // Where the other user of a pair was erased there is neither.
-    let title = summary.name.clone().or(peer).unwrap_or_else(|| id.to_string());
-    Ok(Conversation {
-        last_entry: page.and_then(|page| page.entries.into_iter().next()),
-        summary,
-        title,
-        members,
-    })
+impl From<Described> for Conversation {
+    fn from(described: Described) -> Self {
+        let Described { summary, members, last_entry } = described;
+        let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
+        // Where the other user of a pair was erased there is neither.
+        let title = summary.name.clone().or(peer).unwrap_or_else(|| summary.conversation.to_string());
+        Self { summary, title, last_entry, members }
+    }
 }
 
 impl Conversation {

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use tern_protocol::{Code, Data, SendAck, Target, TempId, UserId};
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::body::JsonBody;
 use super::door::Caller;
-use super::submit::{admit, named, oneself, somebody, submit};
-use super::{Api, Problem};
+use super::submit::{Desk, admit, named, oneself, somebody, submit};
 use crate::conversation::{Change, Wanted};
 
 /// A message.
@@ -56,7 +56,7 @@ pub(super) struct NewMessage {
     )
 )]
 pub(super) async fn send(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     JsonBody(message): JsonBody<NewMessage>,
 ) -> Result<Json<SendAck>, Problem> {
@@ -76,10 +76,10 @@ pub(super) async fn send(
     };
     let change = Change::Message { text, data, reply_to };
     let wanted = Wanted { conversation, peer, temp_id: named(temp_id), age_ms, change };
-    admit(&api, user, &wanted)?;
+    admit(&desk, user, &wanted)?;
     let sender = match from {
-        Some(from) => somebody(&api, from, &claims).await?,
-        None => oneself(&api, claims).await?,
+        Some(from) => somebody(&desk, from, &claims).await?,
+        None => oneself(&desk, claims).await?,
     };
-    submit(&api, sender, wanted).await.map(Json)
+    submit(&desk, sender, wanted).await.map(Json)
 }

@@ -1,16 +1,26 @@
 //! Changes asked for by HTTP: the same rules, rates and log as for those of a session.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use tern_protocol::{Code, ConversationId, SendAck, TempId, UserId};
+use tern_protocol::{Code, SendAck, TempId, UserId};
 use tokio::sync::oneshot;
 
-use super::{Api, Problem};
+use super::Problem;
 use crate::auth::Claims;
 use crate::conversation::{Ask, Refusal, Reply, Submission, Wanted};
-use crate::session::quota::Verdict;
+use crate::router::Router;
+use crate::session::quota::{Allowance, Quota};
 use crate::session::{Refused, is_erased, remember};
-use crate::store::UserChange;
+use crate::store::{Store, UserChange};
+
+/// Where changes are asked for. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) quota: Arc<Quota>,
+    pub(super) router: Router,
+}
 
 /// The name that the request gave its change, or a new one: then a retry would be another change.
 pub(super) fn named(temp_id: Option<TempId>) -> TempId {
@@ -26,14 +36,14 @@ pub(super) struct Sender {
 }
 
 /// The owner of the token; it is kept that they have been here, and their name.
-pub(super) async fn oneself(api: &Api, claims: Claims) -> Result<Sender, Problem> {
-    remember(&*api.store, &claims).await.map_err(unavailable)?;
+pub(super) async fn oneself(desk: &Desk, claims: Claims) -> Result<Sender, Problem> {
+    remember(&*desk.store, &claims).await.map_err(unavailable)?;
     Ok(Sender { user: claims.user, name: claims.name, issued_ms: claims.issued_ms.unwrap_or(0) })
 }
 
 /// Somebody for whom a back end speaks by this token, with the name of their own last token.
-pub(super) async fn somebody(api: &Api, user: UserId, claims: &Claims) -> Result<Sender, Problem> {
-    let store = &*api.store;
+pub(super) async fn somebody(desk: &Desk, user: UserId, claims: &Claims) -> Result<Sender, Problem> {
+    let store = &*desk.store;
     if is_erased(store, &user, claims).await.map_err(unavailable)? {
         let detail = "from was erased; a token of the back end issued after that may begin again";
         return Err(Problem::of(Code::FORBIDDEN, detail));
@@ -56,20 +66,20 @@ pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
 }
 
 /// Whether the change makes sense and the user may ask for one now. Called before anything is written.
-pub(super) fn admit(api: &Api, user: &UserId, wanted: &Wanted) -> Result<(), Problem> {
-    wanted.check().map_err(|refusal| refused(refusal, wanted.conversation))?;
-    match api.quota.send(user, Instant::now()) {
-        Verdict::Allowed => Ok(()),
-        Verdict::Refused { retry_after } => Err(Problem::too_often(retry_after, "sends of this user")),
+pub(super) fn admit(desk: &Desk, user: &UserId, wanted: &Wanted) -> Result<(), Problem> {
+    wanted.check().map_err(refused)?;
+    match desk.quota.send(user, Instant::now()) {
+        Allowance::Allowed => Ok(()),
+        Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "sends of this user")),
     }
 }
 
 /// Has the change made, and answers once it is durable. All sessions of all members are told of it, those
 /// of the sender too. Ask [`admit`] first.
-pub(super) async fn submit(api: &Api, sender: Sender, wanted: Wanted) -> Result<SendAck, Problem> {
+pub(super) async fn submit(desk: &Desk, sender: Sender, wanted: Wanted) -> Result<SendAck, Problem> {
     let checked = wanted.check();
     let Wanted { conversation, peer, temp_id, change, .. } = wanted;
-    let age_ms = checked.map_err(|refusal| refused(refusal, conversation))?;
+    let age_ms = checked.map_err(refused)?;
     let ask = Ask {
         conversation,
         peer,
@@ -84,12 +94,12 @@ pub(super) async fn submit(api: &Api, sender: Sender, wanted: Wanted) -> Result<
     };
     let (answer, answered) = oneshot::channel();
     let reply = Reply::new(move |outcome| drop(answer.send(outcome)));
-    api.router.submit(Submission { ask, arrived: Instant::now(), reply });
+    desk.router.submit(Submission { ask, arrived: Instant::now(), reply });
     // A reply is never dropped without an answer.
     let outcome = answered.await.unwrap_or(Err(Refusal::Unavailable("the outcome is not known")));
-    Ok(outcome.map_err(|refusal| refused(refusal, conversation))?.ack(conversation, temp_id))
+    Ok(outcome.map_err(refused)?.ack(conversation, temp_id))
 }
 
-fn refused(refusal: Refusal, conversation: ConversationId) -> Problem {
-    Refused::from(refusal).within(conversation).into()
+fn refused(refusal: Refusal) -> Problem {
+    Refused::from(refusal).into()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::uri::Authority;
-use tern_protocol::{Code, GoAway};
+use tern_protocol::Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -20,11 +20,12 @@ pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
 
 use crate::auth::{AuthConfigError, Authenticator};
+use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
-use crate::drain::Shutdown;
+use crate::drain::{Leaving, Shutdown};
 use crate::events::file::{FileEvents, FileEventsError};
 use crate::http::{self, Bootstrap, DevTokens};
 use crate::ops::logs;
@@ -33,10 +34,11 @@ use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
 use crate::registry::memory::MemoryRegistry;
+use crate::registry::{Keeper, Lease};
 use crate::roster::{Outgoing, Roster};
 use crate::router::Router;
 use crate::session::quota::Quota;
-use crate::session::{Gateway, NodeIdentity, Parts};
+use crate::session::{self, Gateway, LAST_FRAME, STOPS, close_for};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
@@ -47,10 +49,13 @@ use life::Life;
 use listen::{ListenError, Listeners};
 use reload::WatchFiles;
 
-/// GoAway frames sent between two pauses of [`GO_AWAY_PAUSE`].
-const GO_AWAY_BURST: usize = 1000;
-/// Pause between bursts of GoAway, so that a large node does not stall on telling everybody.
-const GO_AWAY_PAUSE: Duration = Duration::from_millis(10);
+/// Sessions told something between two pauses of [`BURST_PAUSE`].
+const BURST: usize = 1000;
+/// Pause between bursts, so that a large node does not stall on telling everybody.
+const BURST_PAUSE: Duration = Duration::from_millis(10);
+
+/// A node that says nothing for so long is taken for gone by the others.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Time for the last QUIC packets to leave.
 const QUIC_GOODBYE: Duration = Duration::from_millis(200);
@@ -119,6 +124,7 @@ pub struct Node {
     readiness: Readiness,
     conversations: Conversations,
     presence: PresenceTasks,
+    keeper: Keeper,
     publisher: (CancellationToken, JoinHandle<()>),
     life: Life,
     store: Arc<EmbeddedStore>,
@@ -149,24 +155,21 @@ impl Node {
         let shared: Arc<dyn Store> = store.clone();
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (conversations, router) = start_owners(&config, &store, &delivery, &metrics);
-        let (presence, presence_tasks) = Presence::start(&config.presence, shared.clone());
-        let gateway = Gateway::new(Parts {
-            config: config.session.clone(),
-            transport: config.transport.clone(),
-            outbox: config.outbox.clone(),
-            rates: config.quota.clone(),
-            identity: NodeIdentity { name: config.node.name.clone(), boot: rand::random() },
+        let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), shared.clone());
+        // A later start has a higher number, so that nobody mistakes it for an earlier one.
+        let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
+        let keeper = Keeper::start(Arc::new(MemoryRegistry::new()), lease.clone(), roster.clone());
+        let services = session::Services {
             auth: auth.clone(),
-            quota: Quota::new(&config.quota, Instant::now()),
+            quota: Arc::new(Quota::new(&config.quota, Instant::now())),
             roster: roster.clone(),
-            registry: Arc::new(MemoryRegistry::default()),
             router: router.clone(),
             delivery: delivery.clone(),
             history: History::new(shared.clone()),
             store: shared.clone(),
             presence,
             metrics: metrics.clone(),
-        });
+        };
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher = start_publisher(&config, shared, events, delivery.clone(), metrics.clone());
         let life = Life::start(&config, store.clone(), router, delivery, metrics.clone())?;
@@ -179,7 +182,7 @@ impl Node {
         let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
         ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
-        let quic = open(listeners, gateway, (public, dev_tokens), &ready, &shutdown);
+        let quic = open(&config, lease, services, listeners, (public, dev_tokens), &ready, &shutdown);
         accepting.ready();
         Ok(Self {
             ready,
@@ -192,6 +195,7 @@ impl Node {
             readiness,
             conversations,
             presence: presence_tasks,
+            keeper,
             publisher,
             life,
             store,
@@ -217,11 +221,6 @@ impl Node {
         logs::install_panic_hook(self.metrics.process.panics.clone());
     }
 
-    /// How long a drain may take.
-    pub fn drain_deadline(&self) -> Duration {
-        self.config.drain.deadline()
-    }
-
     /// To begin the drain from outside.
     pub fn shutdown_handle(&self) -> Shutdown {
         self.shutdown.clone()
@@ -233,20 +232,22 @@ impl Node {
         self.shutdown.draining().await;
         // First, so that balancers stop sending people here.
         self.readiness.drain();
-        self.tell_all().await;
         let drained = {
             let finished = self.shutdown.finished();
             tokio::pin!(finished);
             tokio::select! {
                 drained = &mut finished => drained,
-                () = self.close_at_deadline() => finished.await,
+                () = self.send_away() => {
+                    self.shutdown.stop();
+                    finished.await
+                }
                 () = self.refuse_new() => finished.await,
             }
         };
         if !drained {
             tracing::warn!("some sessions did not end in time");
         }
-        self.quic.close(Code::SHUTDOWN, "this node stops");
+        self.quic.close(Code::SHUTDOWN, STOPS);
         // The packets that say so are still to leave.
         let _ = tokio::time::timeout(QUIC_GOODBYE, self.quic.wait_idle()).await;
         self.life.stop().await;
@@ -255,6 +256,7 @@ impl Node {
         let (stop, publisher) = self.publisher;
         stop.cancel();
         let _ = publisher.await;
+        self.keeper.stop().await;
         self.presence.stop().await;
         // Last of all: everything before it may write.
         self.store.close().await;
@@ -264,20 +266,30 @@ impl Node {
 
     /// Drains now.
     pub async fn shutdown(self) {
-        self.shutdown.drain(self.config.drain.deadline());
+        self.shutdown.drain();
         self.finish().await;
     }
 
-    async fn tell_all(&self) {
+    /// Asks all sessions to leave, closes those that are left at the deadline they were told, and gives
+    /// these the time that a last frame may take. Whoever says Hello meanwhile is asked as well.
+    async fn send_away(&self) {
         let drain = &self.config.drain;
-        let (deadline_ms, spread_ms) = (drain.deadline_ms, drain.spread_ms.min(drain.deadline_ms));
-        let outgoing = Outgoing::new(GoAway { deadline_ms, spread_ms, target: None });
-        for sessions in self.roster.all().chunks(GO_AWAY_BURST) {
-            for session in sessions {
-                let _ = session.outbox.push_control(&outgoing);
+        let leaving = Leaving::new(Instant::now(), drain.deadline(), drain.spread());
+        for seats in self.roster.leave(leaving).chunks(BURST) {
+            let go_away = Outgoing::new(leaving.go_away(Instant::now()));
+            for seat in seats {
+                let _ = seat.outbox.push_control(&go_away);
             }
-            tokio::time::sleep(GO_AWAY_PAUSE).await;
+            tokio::time::sleep(BURST_PAUSE).await;
         }
+        tokio::time::sleep_until(leaving.deadline.into()).await;
+        for seats in self.roster.shut().chunks(BURST) {
+            for seat in seats {
+                seat.outbox.close(close_for(Code::SHUTDOWN, STOPS));
+            }
+            tokio::time::sleep(BURST_PAUSE).await;
+        }
+        tokio::time::sleep(LAST_FRAME).await;
     }
 
     /// Who connects during the drain is turned away at once, not left to a timeout.
@@ -286,42 +298,47 @@ impl Node {
             pending.refuse();
         }
     }
-
-    /// Shortly before the end the sessions that are left are closed with a reason.
-    async fn close_at_deadline(&self) {
-        let deadline = self.shutdown.draining().await;
-        let margin = (self.config.drain.deadline() / 4).min(Duration::from_secs(2));
-        tokio::time::sleep_until(deadline - margin).await;
-        for session in self.roster.all() {
-            session.outbox.close(tern_protocol::Close {
-                code: Code::SHUTDOWN,
-                reason: "this node stops".into(),
-                retry_after_ms: None,
-                target: None,
-            });
-        }
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Lets clients in.
 fn open(
+    config: &Config,
+    lease: Lease,
+    services: session::Services,
     listeners: Listeners,
-    gateway: Gateway,
     (public, dev_tokens): (Option<Authority>, Option<DevTokens>),
     ready: &Ready,
     shutdown: &Shutdown,
 ) -> Arc<QuicListener> {
     let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
     let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
-    let parts = http::Parts {
+    let session::Services { auth, quota, router, history, store, presence, metrics, .. } = &services;
+    let http = |gateway: &Gateway| http::Services {
         gateway: gateway.clone(),
         shutdown: shutdown.clone(),
+        auth: auth.clone(),
+        quota: quota.clone(),
+        router: router.clone(),
+        history: history.clone(),
+        store: store.clone(),
+        presence: presence.clone(),
+        metrics: metrics.clone(),
+        transport: config.transport.clone(),
         bootstrap,
         dev_tokens,
         page: ready.page_url.is_some(),
     };
-    listeners.serve(gateway, http::router(parts), shutdown)
+    let settings = session::Settings {
+        session: config.session.clone(),
+        transport: config.transport.clone(),
+        outbox: config.outbox.clone(),
+        rates: config.quota.clone(),
+        node: lease.node,
+        boot: lease.boot,
+    };
+    let gateway = Gateway::new(settings, services.clone());
+    let routes = http::router(http(&gateway));
+    listeners.serve(gateway, routes, shutdown)
 }
 
 fn start_owners(

@@ -1,67 +1,37 @@
-//! Who is connected here: a seat for each session of this process, with its outbox.
+//! Who is connected here: a seat for each session of this process, with its outbox. The one place where a
+//! session begins and ends, and where it is decided who may stay and what newcomers are told.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
-use parking_lot::{Mutex, RwLock};
+use foldhash::fast::RandomState;
+use parking_lot::RwLock;
 use smallvec::SmallVec;
-use tern_protocol::{ConversationId, DeviceId, UserId};
+use tern_protocol::UserId;
 
+mod edges;
+mod limit;
 pub mod outbox;
+mod outgoing;
+mod seat;
+#[cfg(test)]
+pub(crate) mod tests;
 
-pub use outbox::{Format, Outbox, OutboxConfig, Outgoing, Pushed};
+pub use edges::{Changes, Edge, Edges};
+pub use outbox::{Outbox, OutboxConfig, Pushed};
+pub use outgoing::{Format, Outgoing};
+pub use seat::Seat;
 
-use crate::cluster::SessionRef;
+use crate::clock::{now, unix_ms};
+use crate::drain::Leaving;
+use limit::{Candidate, victim};
 
-/// Maps of sessions, to keep their locks apart.
+/// Maps of seats, to keep their locks apart. All that is decided about a user is decided under one lock.
 const SHARDS: usize = 32;
-/// Deliveries per session whose time to the Ack is measured; the oldest is forgotten.
-const TIMED_MAX: usize = 64;
 
-/// One live session, as the rest of the server sees it.
-pub struct Seat {
-    /// Its number on this node.
-    pub id: u64,
-    /// The same for the whole fleet.
-    pub at: SessionRef,
-    /// Whose.
-    pub user: UserId,
-    /// On which device.
-    pub device: DeviceId,
-    /// What it is to be sent.
-    pub outbox: Arc<Outbox>,
-    timed: Mutex<VecDeque<(ConversationId, u64, Instant)>>,
-}
-
-impl Seat {
-    /// A session with nothing to measure yet.
-    pub fn new(at: SessionRef, user: UserId, device: DeviceId, outbox: Arc<Outbox>) -> Self {
-        Self { id: at.session, at, user, device, outbox, timed: Mutex::default() }
-    }
-
-    /// An entry whose Send arrived at `arrived` was queued for this session.
-    pub fn delivered(&self, conversation: ConversationId, seq: u64, arrived: Instant) {
-        let mut timed = self.timed.lock();
-        if timed.len() == TIMED_MAX {
-            timed.pop_front();
-        }
-        timed.push_back((conversation, seq, arrived));
-    }
-
-    /// The session has acked up to `seq`: how long each measured entry took.
-    pub fn acked(&self, conversation: ConversationId, seq: u64, mut took: impl FnMut(Duration)) {
-        self.timed.lock().retain(|(of, place, arrived)| {
-            let done = *of == conversation && *place <= seq;
-            if done {
-                took(arrived.elapsed());
-            }
-            !done
-        });
-    }
-}
-
+/// The seats of a user in the order in which they were taken.
 type Seats = SmallVec<[Arc<Seat>; 2]>;
 
 /// The sessions of this process by user. Cheap to clone.
@@ -71,18 +41,40 @@ pub struct Roster {
 }
 
 struct Inner {
-    shards: Vec<RwLock<HashMap<UserId, Seats>>>,
-    hasher: foldhash::fast::RandomState,
+    shards: Vec<RwLock<Shard>>,
+    hasher: RandomState,
+    readers: RwLock<Vec<Edges>>,
 }
 
-impl Default for Roster {
-    fn default() -> Self {
-        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { inner: Arc::new(Inner { shards, hasher: foldhash::fast::RandomState::default() }) }
-    }
+#[derive(Default)]
+struct Shard {
+    users: HashMap<UserId, Seats, RandomState>,
+    stage: Stage,
 }
 
-/// A taken seat; dropping it is the only way to leave it.
+/// Whether newcomers may stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// As long as they like.
+    #[default]
+    Open,
+    /// The node goes: they are to be told at once.
+    Leaving(Leaving),
+    /// The node has closed its sessions.
+    Over,
+}
+
+/// A session has begun.
+pub struct Begun {
+    /// Its seat.
+    pub guard: SeatGuard,
+    /// Who had to leave for it: off the roster already, and to be closed.
+    pub replaced: Option<Arc<Seat>>,
+    /// What it is to be told.
+    pub stage: Stage,
+}
+
+/// A taken seat; dropping it is the end of the session, and the only one.
 pub struct SeatGuard {
     roster: Roster,
     seat: Arc<Seat>,
@@ -97,101 +89,133 @@ impl SeatGuard {
 
 impl Drop for SeatGuard {
     fn drop(&mut self) {
-        let mut shard = self.roster.shard(&self.seat.user).write();
-        if let Some(seats) = shard.get_mut(&self.seat.user) {
-            seats.retain(|seat| seat.id != self.seat.id);
-            if seats.is_empty() {
-                shard.remove(&self.seat.user);
-            }
-        }
+        self.roster.end(&self.seat);
+    }
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        let inner = Inner { shards, hasher: RandomState::default(), readers: RwLock::default() };
+        Self { inner: Arc::new(inner) }
     }
 }
 
 impl Roster {
-    /// Gives a session its seat. Says which is the user's oldest if there are now more than `seats_max`.
-    pub fn register(&self, seat: Seat, seats_max: usize) -> (SeatGuard, Option<Arc<Seat>>) {
+    /// Gives a session its seat. A user has at most `seats_max`, whatever happens at the same time: one more
+    /// takes the place of another.
+    pub fn begin(&self, seat: Seat, seats_max: usize) -> Begun {
         let seat = Arc::new(seat);
         let mut shard = self.shard(&seat.user).write();
-        let seats = shard.entry(seat.user.clone()).or_default();
+        let stage = shard.stage;
+        let seats = shard.users.entry(seat.user.clone()).or_default();
+        let first = seats.is_empty();
+        let replaced = (seats.len() >= seats_max.max(1)).then(|| {
+            let candidate = |other: &Arc<Seat>| Candidate {
+                same_device: other.device == seat.device,
+                heard: other.last_heard(),
+            };
+            seats.remove(victim(&seats.iter().map(candidate).collect::<SmallVec<[_; 32]>>()))
+        });
         seats.push(Arc::clone(&seat));
-        let replaced = (seats.len() > seats_max).then(|| Arc::clone(&seats[0]));
+        if let Some(replaced) = &replaced {
+            self.tell_end(replaced);
+        }
+        if first {
+            self.tell_edge(&seat.user, true);
+        }
         drop(shard);
-        (SeatGuard { roster: self.clone(), seat }, replaced)
+        Begun { guard: SeatGuard { roster: self.clone(), seat }, replaced, stage }
+    }
+
+    fn end(&self, seat: &Arc<Seat>) {
+        let mut shard = self.shard(&seat.user).write();
+        let Some(seats) = shard.users.get_mut(&seat.user) else { return };
+        // One that had to make room is not there any more.
+        let Some(place) = seats.iter().position(|other| Arc::ptr_eq(other, seat)) else { return };
+        seats.remove(place);
+        self.tell_end(seat);
+        if seats.is_empty() {
+            shard.users.remove(&seat.user);
+            self.tell_edge(&seat.user, false);
+        }
     }
 
     /// Adds the seats of a user to `into`.
     pub fn seats_of(&self, user: &UserId, into: &mut Vec<Arc<Seat>>) {
-        if let Some(seats) = self.shard(user).read().get(user) {
+        if let Some(seats) = self.shard(user).read().users.get(user) {
             into.extend(seats.iter().cloned());
         }
     }
 
     /// Whether the user has a session here.
     pub fn is_here(&self, user: &UserId) -> bool {
-        self.shard(user).read().contains_key(user)
+        self.shard(user).read().users.contains_key(user)
     }
 
-    /// Every session of this process.
-    pub fn all(&self) -> Vec<Arc<Seat>> {
+    /// All users who have a session here.
+    pub fn users(&self) -> Vec<UserId> {
         let shards = self.inner.shards.iter();
-        shards.flat_map(|shard| shard.read().values().flatten().cloned().collect::<Vec<_>>()).collect()
+        shards.flat_map(|shard| shard.read().users.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
-    fn shard(&self, user: &UserId) -> &RwLock<HashMap<UserId, Seats>> {
-        &self.inner.shards[self.inner.hasher.hash_one(user) as usize % SHARDS]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::NodeId;
-
-    fn seat(id: u64, user: &str) -> Seat {
-        let device = DeviceId::new("phone").unwrap();
-        let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
-        let at = SessionRef { node: NodeId::new("here").unwrap(), boot: 1, session: id };
-        Seat::new(at, UserId::new(user).unwrap(), device, outbox)
-    }
-
-    fn ids(roster: &Roster, user: &str) -> Vec<u64> {
-        let mut seats = Vec::new();
-        roster.seats_of(&UserId::new(user).unwrap(), &mut seats);
-        seats.iter().map(|seat| seat.id).collect()
-    }
-
-    #[test]
-    fn a_dropped_guard_removes_exactly_its_session() {
-        let roster = Roster::default();
-        let (first, _) = roster.register(seat(1, "alice"), 20);
-        let (_second, _) = roster.register(seat(2, "alice"), 20);
-        assert_eq!(ids(&roster, "alice"), [1, 2]);
-        drop(first);
-        assert_eq!(ids(&roster, "alice"), [2]);
-    }
-
-    #[test]
-    fn one_session_too_many_names_the_oldest() {
-        let roster = Roster::default();
-        let (_first, none) = roster.register(seat(1, "alice"), 2);
-        let (_second, none_again) = roster.register(seat(2, "alice"), 2);
-        assert!(none.is_none() && none_again.is_none());
-        let (_third, replaced) = roster.register(seat(3, "alice"), 2);
-        assert_eq!(replaced.map(|seat| seat.id), Some(1));
-    }
-
-    #[test]
-    fn an_ack_measures_each_entry_once() {
-        let seat = seat(1, "alice");
-        let conversation = ConversationId::from_bytes([1; 16]);
-        for seq in 1..=3 {
-            seat.delivered(conversation, seq, Instant::now());
+    /// Has the end of this session told in [`Changes::ended`]. False if it has ended already, and then
+    /// nothing more is told of it.
+    pub fn mark(&self, seat: &Seat) -> bool {
+        let shard = self.shard(&seat.user).read();
+        let mut seats = shard.users.get(&seat.user).into_iter().flatten();
+        let here = seats.any(|other| other.at == seat.at);
+        if here {
+            seat.watching.store(true, Ordering::Relaxed);
         }
-        let mut measured = 0;
-        seat.acked(conversation, 2, |_| measured += 1);
-        seat.acked(conversation, 2, |_| measured += 1);
-        assert_eq!(measured, 2);
-        seat.acked(conversation, 9, |_| measured += 1);
-        assert_eq!(measured, 3);
+        here
+    }
+
+    /// For somebody who wants to know who comes and goes; begins with everybody who is here.
+    pub fn edges(&self) -> Edges {
+        let edges = Edges::default();
+        self.inner.readers.write().push(edges.clone());
+        let here = Edge { here: true, at: now(), at_ms: unix_ms() };
+        for shard in &self.inner.shards {
+            let shard = shard.read();
+            shard.users.keys().for_each(|user| edges.user(user, here));
+        }
+        edges
+    }
+
+    /// From now on newcomers are to be told that the node goes. Everybody who is not told by that is in the
+    /// list.
+    pub fn leave(&self, leaving: Leaving) -> Vec<Arc<Seat>> {
+        self.enter(Stage::Leaving(leaving))
+    }
+
+    /// From now on nobody stays. Everybody else is in the list.
+    pub fn shut(&self) -> Vec<Arc<Seat>> {
+        self.enter(Stage::Over)
+    }
+
+    fn enter(&self, stage: Stage) -> Vec<Arc<Seat>> {
+        let mut all = Vec::new();
+        for shard in &self.inner.shards {
+            let mut shard = shard.write();
+            shard.stage = stage;
+            all.extend(shard.users.values().flatten().cloned());
+        }
+        all
+    }
+
+    fn tell_edge(&self, user: &UserId, here: bool) {
+        let edge = Edge { here, at: now(), at_ms: unix_ms() };
+        self.inner.readers.read().iter().for_each(|edges| edges.user(user, edge));
+    }
+
+    fn tell_end(&self, seat: &Seat) {
+        if seat.watching.load(Ordering::Relaxed) {
+            self.inner.readers.read().iter().for_each(|edges| edges.ended(seat.id()));
+        }
+    }
+
+    fn shard(&self, user: &UserId) -> &RwLock<Shard> {
+        &self.inner.shards[self.inner.hasher.hash_one(user) as usize % SHARDS]
     }
 }

@@ -4,102 +4,23 @@
 //! grows the outbox beyond its limits: entries that find no room are dropped and named in one
 //! `Lagged` frame, since the log has them; a client that does not even read replies is closed.
 
+mod batch;
 mod queues;
 #[cfg(test)]
 mod tests;
+mod told;
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tern_protocol::{Close, ConversationId, Decoder, Envelope, Incoming};
+use tern_protocol::{Close, ConversationId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use queues::{Batch, Queue};
+use super::outgoing::{Format, Outgoing};
+pub use batch::{Batch, Queue};
 use queues::{Queues, Room};
-
-/// How frames are written on a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// The binary codec.
-    Binary,
-    /// One JSON text per frame.
-    Json,
-}
-
-impl Format {
-    /// A frame in this format.
-    pub fn encode(self, envelope: &Envelope) -> Bytes {
-        match self {
-            Self::Binary => tern_protocol::encode(envelope).into(),
-            Self::Json => tern_protocol::to_json(envelope).into(),
-        }
-    }
-}
-
-/// A frame on its way to any number of sessions, encoded at most once per format. Cloning it
-/// shares it.
-#[derive(Clone, Debug)]
-pub struct Outgoing(Arc<Encodings>);
-
-/// Made of a frame or of its binary form; whatever else is asked for is made of that.
-#[derive(Debug, Default)]
-struct Encodings {
-    /// `None` inside: the binary form is no frame of this version.
-    envelope: OnceLock<Option<Envelope>>,
-    binary: OnceLock<Bytes>,
-    json: OnceLock<Option<Bytes>>,
-}
-
-impl Outgoing {
-    /// Wraps a frame.
-    pub fn new(frame: impl Into<Envelope>) -> Self {
-        let envelope = OnceLock::from(Some(frame.into()));
-        Self(Arc::new(Encodings { envelope, ..Encodings::default() }))
-    }
-
-    /// A frame that was encoded elsewhere, as one binary frame with its length. It is decoded only if a
-    /// JSON session is to have it.
-    pub fn from_binary(frame: Bytes) -> Self {
-        Self(Arc::new(Encodings { binary: frame.into(), ..Encodings::default() }))
-    }
-
-    /// The frame; `None` if its bytes are none that this version knows.
-    pub fn envelope(&self) -> Option<&Envelope> {
-        let decode = || {
-            let mut decoder = Decoder::default();
-            decoder.extend(self.0.binary.get()?);
-            match decoder.next() {
-                Ok(Some(Incoming::Frame(envelope))) => Some(envelope),
-                other => {
-                    tracing::error!(?other, "a frame from elsewhere cannot be read");
-                    None
-                }
-            }
-        };
-        self.0.envelope.get_or_init(decode).as_ref()
-    }
-
-    /// Its bytes in a format; the first call for a format encodes, later ones share. `None` if it was
-    /// encoded elsewhere and cannot be told in this format.
-    pub fn bytes(&self, format: Format) -> Option<Bytes> {
-        match format {
-            Format::Json => {
-                self.0.json.get_or_init(|| self.envelope().map(|frame| format.encode(frame))).clone()
-            }
-            Format::Binary => match self.0.binary.get() {
-                Some(bytes) => Some(bytes.clone()),
-                None => {
-                    let bytes = format.encode(self.envelope()?);
-                    Some(self.0.binary.get_or_init(|| bytes).clone())
-                }
-            },
-        }
-    }
-}
 
 /// Limits of an outbox. Unsent means queued or handed to the link but not yet taken by the socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,13 +93,15 @@ pub struct Outbox {
     work: Notify,
     /// Wakes those who wait for room in the backlog.
     room: Notify,
+    /// Wakes the session when something is unsent again.
+    filled: Notify,
 }
 
 impl Outbox {
     /// An empty outbox for a link of this format.
     pub fn new(format: Format, config: OutboxConfig) -> Arc<Self> {
         let queues = Mutex::new(Queues::new(format, config, Instant::now()));
-        Arc::new(Self { format, queues, work: Notify::new(), room: Notify::new() })
+        Arc::new(Self { format, queues, work: Notify::new(), room: Notify::new(), filled: Notify::new() })
     }
 
     /// The format of its link.
@@ -192,6 +115,13 @@ impl Outbox {
     pub fn push_control(&self, frame: &Outgoing) -> Pushed {
         let Some(bytes) = frame.bytes(self.format) else { return Pushed::Skipped };
         self.push(|queues, now| queues.push_control(bytes, now))
+    }
+
+    /// Queues the first frame of all, ahead of what was queued before it. For a link of which nothing was
+    /// taken yet.
+    pub fn push_first(&self, frame: &Outgoing) -> Pushed {
+        let Some(bytes) = frame.bytes(self.format) else { return Pushed::Skipped };
+        self.push(|queues, now| queues.push_first(bytes, now))
     }
 
     /// Queues live entries of one conversation, the last of them being `seq_last`. If there is no
@@ -219,7 +149,12 @@ impl Outbox {
         loop {
             // Made before looking: it hears of room made in between.
             let room = self.room.notified();
-            match self.queues.lock().push_backlog(&bytes, Instant::now()) {
+            let (pushed, filled) = {
+                let mut queues = self.queues.lock();
+                (queues.push_backlog(&bytes, Instant::now()), queues.take_filled())
+            };
+            self.note_filled(filled);
+            match pushed {
                 Room::Taken => break,
                 Room::Full => {}
                 Room::Closed => return Err(Closed),
@@ -242,9 +177,27 @@ impl Outbox {
         self.queues.lock().closing().cloned()
     }
 
-    /// How long nothing has left although something is unsent; `None` if nothing is.
-    pub fn stalled_for(&self, now: Instant) -> Option<Duration> {
-        self.queues.lock().stalled_for(now)
+    /// Since when nothing has left although something is unsent; `None` if nothing is.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.queues.lock().stalled_since()
+    }
+
+    /// Waits until something is unsent after nothing was. Cancel-safe; for one waiter, who may be woken
+    /// for something that has left since.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// The client is told of everything in this conversation up to `seq` in another way than by
+    /// [`Outbox::push_entry`].
+    pub fn note_told(&self, conversation: ConversationId, seq: u64) {
+        self.queues.lock().told().note(conversation, seq);
+    }
+
+    /// The client was told of this entry, so that it exists and they may see it. Of a bounded number of
+    /// conversations, the latest; false of others.
+    pub fn has_told(&self, conversation: ConversationId, seq: u64) -> bool {
+        self.queues.lock().told().knows(conversation, seq)
     }
 
     /// Bytes queued or handed to the link and not yet taken by its socket, datagrams aside.
@@ -253,16 +206,23 @@ impl Outbox {
     }
 
     fn push(&self, push: impl FnOnce(&mut Queues, Instant) -> Pushed) -> Pushed {
-        let (pushed, closed) = {
+        let (pushed, closed, filled) = {
             let mut queues = self.queues.lock();
-            (push(&mut queues, Instant::now()), queues.closing().is_some())
+            (push(&mut queues, Instant::now()), queues.closing().is_some(), queues.take_filled())
         };
+        self.note_filled(filled);
         if closed {
             self.wake_all();
         } else {
             self.work.notify_one();
         }
         pushed
+    }
+
+    fn note_filled(&self, filled: bool) {
+        if filled {
+            self.filled.notify_one();
+        }
     }
 
     fn wake_all(&self) {

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tern_protocol::{Abandon, Code, ConversationId, Envelope, TempId};
+use tern_protocol::{Abandon, Code, ConversationId, TempId};
 
-use super::active::{Active, Handled};
+use super::active::Active;
+use super::answered::Awaited;
 use super::lane::Admission;
-use super::quota::Verdict;
+use super::quota::Allowance;
 use super::refused::Refused;
-use super::run::close_for;
-use crate::conversation::{Ask, Reply, Submission, Wanted};
-use crate::roster::Outgoing;
+use super::step::{Handled, close_for};
+use crate::conversation::{Ask, Refusal, Reply, Submission, Wanted};
 
 impl Active {
     pub(super) fn on_abandon(&mut self, abandon: Abandon) -> Result<Handled, Refused> {
         let conversation = abandon.to.conversation(&self.seat.user);
         self.lanes.lock().abandon(conversation, abandon.temp_id);
-        Ok(Handled::Later)
+        Ok(Handled::Silent)
     }
 
     /// A change that is refused for now before it was looked at keeps its place.
@@ -42,39 +42,27 @@ impl Active {
         let (attempt, after) = match admission {
             Admission::Submit { attempt, after } => (attempt, after),
             Admission::OutOfOrder => {
-                return Err(
-                    Refused::from(crate::conversation::Refusal::OutOfOrder).about(conversation, temp_id)
-                );
+                return Err(Refused::from(Refusal::OutOfOrder).about(conversation, temp_id));
             }
             Admission::TooMany => {
                 let reason = "more than sends_in_flight unresolved sends in this session";
                 return Ok(Handled::Fatal(close_for(Code::LIMIT_EXCEEDED, reason)));
             }
         };
-        tracing::debug!(session = self.seat.id, request, %conversation, %temp_id, "change asked for");
-        let parts = &self.gateway.parts;
-        if let Verdict::Refused { retry_after } = parts.quota.send(&self.seat.user, now) {
+        tracing::debug!(session = self.seat.id(), request, %conversation, %temp_id, "change asked for");
+        if let Allowance::Refused { retry_after } = self.gateway.quota.send(&self.seat.user, now) {
             self.lanes.lock().answered(conversation, temp_id, attempt, true);
             return Err(Refused::rate_limited(retry_after, "sends of this user").about(conversation, temp_id));
         }
-        let lanes = Arc::clone(&self.lanes);
-        let seat = Arc::clone(&self.seat);
-        let gateway = Arc::clone(&self.gateway);
-        let reply = Reply::new(move |outcome| {
-            let temporary = outcome.as_ref().is_err_and(|refusal| refusal.code().temporary());
-            lanes.lock().answered(conversation, temp_id, attempt, temporary);
-            let seq = outcome.as_ref().ok().map(|committed| committed.seq);
-            let code = outcome.as_ref().err().map(|refusal| refusal.code().0);
-            tracing::debug!(session = seat.id, request, %conversation, %temp_id, seq, code, "change answered");
-            let frame = match outcome {
-                Ok(committed) => committed.ack(conversation, temp_id).into(),
-                Err(refusal) => {
-                    gateway.refused(refusal.code());
-                    Refused::from(refusal).about(conversation, temp_id).into_frame().into()
-                }
-            };
-            let _ = seat.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
-        });
+        let awaited = Awaited {
+            gateway: Arc::clone(&self.gateway),
+            seat: Arc::clone(&self.seat),
+            lanes: Arc::clone(&self.lanes),
+            request,
+            conversation,
+            temp_id,
+            attempt,
+        };
         let ask = Ask {
             conversation,
             peer,
@@ -87,7 +75,8 @@ impl Active {
             issued_ms: Some(self.claims.issued_ms.unwrap_or(0)),
             change,
         };
-        parts.router.submit(Submission { ask, arrived: now, reply });
-        Ok(Handled::Later)
+        let reply = Reply::new(move |outcome| awaited.settle(outcome));
+        self.gateway.router.submit(Submission { ask, arrived: now, reply });
+        Ok(Handled::Pending)
     }
 }

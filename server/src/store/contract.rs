@@ -47,6 +47,7 @@ macro_rules! suite {
             intents_come_by_time_until_they_are_cleared
             groups_of_one_call_are_answered_each_by_its_ticket
             many_are_seen_at_a_glance
+            runs_of_several_logs_are_cut_together
             the_newest_entry_up_to_a_seq_and_up_to_a_time_is_found
             lists_come_page_by_page_in_a_stable_order
             what_an_erased_user_asked_for_earlier_is_not_written
@@ -71,7 +72,7 @@ pub(crate) use suite;
 
 const NO_LIMIT: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
 
-fn fresh_user(name: &str) -> UserId {
+pub(crate) fn fresh_user(name: &str) -> UserId {
     UserId::new(&format!("{name}-{}", Uuid::new_v4())).unwrap()
 }
 
@@ -104,7 +105,7 @@ fn is_own(group: &AppendGroup, found: &[(usize, Marker)]) -> bool {
 }
 
 /// A new entry with something changed.
-fn change(new: &mut NewEntry, change: impl FnOnce(&mut Entry)) {
+pub(crate) fn change(new: &mut NewEntry, change: impl FnOnce(&mut Entry)) {
     let mut entry = (*new.entry).clone();
     change(&mut entry);
     *new = NewEntry::new(entry, new.digest, new.push, new.issued_ms);
@@ -114,7 +115,12 @@ async fn kept_of(store: Arc<dyn Store>, id: ConversationId) -> Kept {
     store.glance(&[id]).await.unwrap().pop().flatten().map_or_else(Kept::default, |glance| glance.kept)
 }
 
-fn fresh_temp_id() -> TempId {
+/// One row of a user's list.
+pub(crate) async fn row_of(store: &Arc<dyn Store>, user: &UserId, id: ConversationId) -> Option<InboxRow> {
+    store.inbox_rows(user, &[id]).await.unwrap().pop().unwrap()
+}
+
+pub(crate) fn fresh_temp_id() -> TempId {
     TempId::from_uuid(Uuid::new_v4())
 }
 
@@ -202,7 +208,7 @@ pub(crate) async fn an_append_is_readable_at_once_and_after_a_restart(fixture: &
         assert_eq!(talk.log(&store).await, expected);
         let marker = store.marker(talk.id, &alice, second, 0).await.unwrap();
         assert_eq!(marker, Some(Marker { seq: 2, digest: [6; 16] }));
-        let row = store.inbox_row(&bob, talk.id).await.unwrap().unwrap();
+        let row = row_of(&store, &bob, talk.id).await.unwrap();
         assert_eq!((row.first_seq, row.last_seq, row.last_time_ms, row.until_seq), (1, 2, 2000, None));
         let intents = store.intents(&[intent_shard(talk.id)], 2000, usize::MAX).await.unwrap();
         let intent = intents.iter().find(|intent| intent.conversation == talk.id).unwrap();
@@ -423,7 +429,7 @@ pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture:
     talk.apply(&fixture.store(), group).await;
     talk.say(&fixture.store(), &alice, "four").await;
     let row = async |fixture: &dyn Fixture, user: &UserId| {
-        let row = fixture.store().inbox_row(user, talk.id).await.unwrap()?;
+        let row = row_of(&fixture.store(), user, talk.id).await?;
         Some((row.first_seq, row.last_seq, row.last_messages, row.last_time_ms, row.until_seq))
     };
     fixture.reopen().await;
@@ -469,7 +475,7 @@ pub(crate) async fn the_read_position_never_goes_down(fixture: &mut impl Fixture
 
 /// How far somebody has read, by the list and by the row.
 async fn read_of(fixture: &dyn Fixture, user: &UserId, id: ConversationId) -> ReadPosition {
-    let row = fixture.store().inbox_row(user, id).await.unwrap().unwrap();
+    let row = row_of(&fixture.store(), user, id).await.unwrap();
     assert_eq!(fixture.store().inbox(user, None, usize::MAX).await.unwrap(), std::slice::from_ref(&row));
     row.read
 }
@@ -498,7 +504,7 @@ pub(crate) async fn who_writes_or_joins_has_read_up_to_there(fixture: &mut impl 
     assert_eq!(read_of(fixture, &carol, talk.id).await, at(2, 2), "the message after that is unread");
     assert_eq!(read_of(fixture, &alice, talk.id).await, at(4, 3));
     assert_eq!(read_of(fixture, &bob, talk.id).await, at(2, 2));
-    let row = fixture.store().inbox_row(&carol, talk.id).await.unwrap().unwrap();
+    let row = row_of(&fixture.store(), &carol, talk.id).await.unwrap();
     assert_eq!((row.last_seq, row.last_messages), (4, 3));
 }
 
@@ -671,6 +677,33 @@ pub(crate) async fn many_are_seen_at_a_glance(fixture: &mut impl Fixture) {
     assert_eq!(fixture.store().glance(&ids[1..2]).await.unwrap()[0].as_ref().unwrap().state.head, 2);
 }
 
+pub(crate) async fn runs_of_several_logs_are_cut_together(fixture: &mut impl Fixture) {
+    let (store, alice) = (fixture.store(), fresh_user("alice"));
+    let mut talks: Vec<_> = (0..3).map(|_| Talk::new(&[&alice])).collect();
+    for talk in &mut talks {
+        for _ in 0..5 {
+            talk.say(&store, &alice, &"x".repeat(100)).await;
+        }
+    }
+    let [a, b, c] = [0, 1, 2].map(|at: usize| talks[at].id);
+    let absent = Talk::new(&[&alice]).id;
+    let read = async |of: &[(ConversationId, std::ops::RangeInclusive<u64>)], limit| {
+        let runs = store.runs(of, limit).await.unwrap();
+        let seqs = |run: &Vec<Entry>| run.iter().map(|entry| entry.seq).collect::<Vec<_>>();
+        runs.iter().map(seqs).collect::<Vec<_>>()
+    };
+    let of = [(a, 1..=2), (absent, 1..=9), (b, 4..=9), (c, 2..=4)];
+    let whole = [vec![1, 2], vec![], vec![4, 5], vec![2, 3, 4]];
+    assert_eq!(read(&of, NO_LIMIT).await, whole);
+    assert_eq!(read(&of, PageLimit { entries: 3, bytes: usize::MAX }).await, [vec![1, 2], vec![], vec![4]]);
+    assert_eq!(read(&of, PageLimit { entries: 2, bytes: usize::MAX }).await, whole[..2]);
+    let log = talks[0].log(&store).await;
+    let bytes = postcard::to_stdvec(&log[0]).unwrap().len();
+    assert_eq!(read(&of, PageLimit { entries: 99, bytes: bytes * 3 }).await, [vec![1, 2], vec![], vec![4]]);
+    assert_eq!(read(&of, PageLimit { entries: 99, bytes: 1 }).await, [vec![1]]);
+    assert_eq!(read(&[], NO_LIMIT).await, Vec::<Vec<u64>>::new());
+}
+
 pub(crate) async fn the_newest_entry_up_to_a_seq_and_up_to_a_time_is_found(fixture: &mut impl Fixture) {
     let (store, alice) = (fixture.store(), fresh_user("alice"));
     let (mut talk, mut other) = (Talk::new(&[&alice]), Talk::new(&[&alice]));
@@ -724,6 +757,12 @@ pub(crate) async fn lists_come_page_by_page_in_a_stable_order(fixture: &mut impl
         assert_eq!(paged, whole, "{limit} a page");
     }
     assert_eq!(store.inbox(&alice, None, 0).await.unwrap(), []);
+    let ids: Vec<_> = talks.iter().map(|talk| talk.id).chain([Talk::new(&[&bob]).id]).collect();
+    let rows = store.inbox_rows(&alice, &ids).await.unwrap();
+    for (id, row) in ids.iter().zip(&rows) {
+        assert_eq!(row.as_ref(), whole.iter().find(|row| row.conversation == *id));
+    }
+    assert_eq!((rows.len(), &rows[9]), (10, &None));
     let nowhere = InboxCursor { last_time_ms: 2_500, conversation: talks[0].id };
     let after = store.inbox(&alice, Some(nowhere), 9).await.unwrap();
     assert_eq!(after, whole[3..], "a place that no row has");
@@ -772,7 +811,7 @@ pub(crate) async fn who_is_being_erased_joins_nothing(fixture: &mut impl Fixture
     Arc::make_mut(&mut group.state).members.push(member);
     let barred = Appended::Barred(vec![(1, Barred::Joining)]);
     assert_eq!(settle(&store, group.clone()).await.unwrap(), barred);
-    assert_eq!(store.inbox_row(&bob, talk.id).await.unwrap(), None);
+    assert_eq!(row_of(&store, &bob, talk.id).await, None);
     let pair = Talk::new(&[&alice, &bob]);
     let first = pair.group(&alice, &[(fresh_temp_id(), "hi")]);
     assert_eq!(settle(&store, first).await.unwrap(), Appended::Barred(vec![(0, Barred::Joining)]));
@@ -840,7 +879,7 @@ pub(crate) async fn what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on(fixt
     assert_eq!(talk.log(&fixture.store()).await, log[all as usize..]);
     let state = fixture.store().conversation(talk.id).await.unwrap().unwrap();
     assert_eq!((state.head, state.last_time_ms), (head, head * 1_000));
-    assert_eq!(fixture.store().inbox_row(&bob, talk.id).await.unwrap().unwrap().last_seq, head);
+    assert_eq!(row_of(&fixture.store(), &bob, talk.id).await.unwrap().last_seq, head);
     let next = talk.say(&fixture.store(), &alice, "after all").await;
     assert_eq!(next.seq, head + 1);
     fixture.reopen().await;
@@ -950,7 +989,7 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     assert!(fixture.store().open_erasures().await.unwrap().contains(&bob));
 
     assert!(!fixture.store().finish_erasure(&bob).await.unwrap(), "still a member");
-    assert!(fixture.store().inbox_row(&bob, talk.id).await.unwrap().is_some());
+    assert!(row_of(&fixture.store(), &bob, talk.id).await.is_some());
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "bob is gone")]);
     Arc::make_mut(&mut group.state).members.pop();
     talk.apply(&fixture.store(), group).await;

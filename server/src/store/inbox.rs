@@ -76,8 +76,13 @@ pub trait Inbox: Send + Sync {
         limit: usize,
     ) -> Result<Vec<InboxRow>, StoreError>;
 
-    /// One row; `None` if the user never was a member.
-    async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError>;
+    /// The rows of these conversations, `None` where the user never was a member; one answer per question, in
+    /// order. One round trip.
+    async fn inbox_rows(
+        &self,
+        user: &UserId,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError>;
 
     /// Raises the read position, durably; never lowers it. True if it rose. The caller has seen the entry it
     /// stands on: it is not above the head.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use uuid::Uuid;
 
+use super::runs::Runs;
 use super::{
     Aged, Ages, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, GROUP_ENTRIES_MAX, Glance,
     Glances, Granularity, INTENT_SHARDS, Inbox, InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker,
@@ -231,6 +232,23 @@ impl Glances for MemoryStore {
         Ok(ids.iter().map(glance).collect())
     }
 
+    async fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let state = self.state.lock();
+        let mut runs = Runs::new(limit);
+        for (id, range) in of {
+            let fits =
+                runs.add(state.log(*id, range).map(|entry| Ok(((**entry).clone(), encoded_bytes(entry)))))?;
+            if !fits {
+                break;
+            }
+        }
+        Ok(runs.finish())
+    }
+
     async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
         let state = self.state.lock();
         let last = |(id, seq): &(ConversationId, u64)| state.log(*id, &(0..=*seq)).next_back();
@@ -256,9 +274,14 @@ impl Inbox for MemoryStore {
         Ok(rows)
     }
 
-    async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
+    async fn inbox_rows(
+        &self,
+        user: &UserId,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
         let state = self.state.lock();
-        Ok(state.rows.get(&(user.clone(), id)).map(|row| state.row(user, row)))
+        let row = |id| state.rows.get(&(user.clone(), id)).map(|row| state.row(user, row));
+        Ok(ids.iter().map(|id| row(*id)).collect())
     }
 
     async fn set_read(

@@ -18,6 +18,7 @@ pub mod embedded;
 mod inbox;
 mod intents;
 pub mod memory;
+mod runs;
 #[cfg(test)]
 pub(crate) mod shaky;
 mod upkeep;
@@ -387,6 +388,15 @@ pub trait Glances: Send + Sync {
     /// State and what is kept of each, `None` for one that does not exist; one answer per question, in order.
     /// `kept` is not older than `state`. One round trip however many they are.
     async fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError>;
+
+    /// Entries of several logs, ascending, one log after the other, cut at `limit` over all of them: answers for
+    /// the first of the ranges, the last one perhaps cut. At least one entry, if there is one. Those that have
+    /// aged out are left out.
+    async fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError>;
 
     /// The newest entry up to this seq of each log, `None` if nothing up to there is left; one answer per
     /// question, in order.

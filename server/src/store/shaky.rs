@@ -50,9 +50,10 @@ pub(crate) enum Call {
     SeqAt,
     Redo,
     Glance,
+    Runs,
     LastEntries,
     Inbox,
-    InboxRow,
+    InboxRows,
     SetRead,
     Users,
     ChangeUser,
@@ -307,6 +308,15 @@ impl Glances for Shaky {
         Ok(stale.collect())
     }
 
+    async fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        self.read(Call::Runs).await?;
+        self.store.runs(of, limit).await
+    }
+
     async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
         self.read(Call::LastEntries).await?;
         self.store.last_entries(at).await
@@ -325,9 +335,13 @@ impl Inbox for Shaky {
         self.store.inbox(user, after, limit).await
     }
 
-    async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
-        self.read(Call::InboxRow).await?;
-        self.store.inbox_row(user, id).await
+    async fn inbox_rows(
+        &self,
+        user: &UserId,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
+        self.read(Call::InboxRows).await?;
+        self.store.inbox_rows(user, ids).await
     }
 
     async fn set_read(

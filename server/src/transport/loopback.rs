@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::tls::{Certificate, Identity, quic_server_config, tcp_server_config};
 use super::{Inbound, Link, LinkError, LinkInfo, LinkReader};
-use crate::roster::outbox::{Outbox, OutboxConfig, Outgoing};
+use crate::roster::{Outbox, OutboxConfig, Outgoing};
 use tern_protocol::ConversationId;
 
 /// Any free port of 127.0.0.1.

@@ -21,7 +21,7 @@ use super::error::clean_reason;
 use super::http3::Http3Connection;
 use super::tls::ALPN_HTTP3;
 use super::{EstablishError, Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
-use crate::roster::outbox::Format;
+use crate::roster::Format;
 
 pub use reader::QuicReader;
 pub use writer::QuicWriter;

@@ -22,7 +22,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::{Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
-use crate::roster::outbox::Format;
+use crate::roster::Format;
 
 pub use negotiate::{Negotiated, UpgradeError, negotiate, token_in_query};
 pub use reader::WebSocketReader;

@@ -13,7 +13,7 @@ use super::carrier::Carrier;
 use super::http3::{Arrival, ConnectRequest, NoPlace};
 use super::quic::{QuicReader, QuicWriter};
 use super::{EstablishError, Link, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
-use crate::roster::outbox::Format;
+use crate::roster::Format;
 
 pub use negotiate::SessionRefused;
 pub(super) use session::{SessionClose, SessionEnd, WebTransportSession};

@@ -1,91 +1,18 @@
 //! The rules of the outbox as plain data: queues, turns, limits and what is dropped at them.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::{AddAssign, SubAssign};
-use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use smallvec::SmallVec;
 use tern_protocol::{Close, Code, ConversationId, Envelope, Lagged};
 use tokio::time::Instant;
 
+use super::batch::{Amount, Batch, Queue, amount_of};
+use super::told::Told;
 use super::{Format, OutboxConfig, Pushed, TakeLimit};
 
 /// A queue that has emptied keeps at most room for this many frames.
 const KEPT_FRAMES: usize = 8;
-
-/// Where a frame waits. The order is the priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Queue {
-    /// Replies and notices.
-    Control,
-    /// What may be lost.
-    Datagram,
-    /// Live entries of one conversation.
-    Conversation(ConversationId),
-    /// Catch-up and history.
-    Backlog,
-}
-
-/// A number of frames and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Amount {
-    frames: usize,
-    bytes: usize,
-}
-
-impl AddAssign<usize> for Amount {
-    fn add_assign(&mut self, bytes: usize) {
-        self.frames += 1;
-        self.bytes += bytes;
-    }
-}
-
-impl SubAssign<Amount> for Amount {
-    fn sub_assign(&mut self, other: Amount) {
-        self.frames -= other.frames;
-        self.bytes -= other.bytes;
-    }
-}
-
-/// Frames taken by the link; it hands the batch back by `sent` or `lost`.
-#[derive(Debug)]
-#[must_use = "room is freed by handing the batch back"]
-pub struct Batch {
-    /// The queue of the first frame; of all of them, if one queue was taken.
-    pub queue: Queue,
-    /// The encoded frames, in order.
-    pub frames: SmallVec<[Bytes; 4]>,
-    /// The newest seq that was queued when a conversation queue was taken.
-    seq_last: u64,
-    control: Amount,
-    entries: Amount,
-    backlog: Amount,
-}
-
-impl Batch {
-    fn new(queue: Queue) -> Self {
-        let (control, entries, backlog) = Default::default();
-        Self { queue, frames: SmallVec::new(), seq_last: 0, control, entries, backlog }
-    }
-
-    fn add(&mut self, queue: Queue, frame: Bytes) {
-        match queue {
-            Queue::Control => self.control += frame.len(),
-            Queue::Conversation(_) => self.entries += frame.len(),
-            Queue::Backlog => self.backlog += frame.len(),
-            Queue::Datagram => {}
-        }
-        self.frames.push(frame);
-    }
-
-    /// A further frame of `len` bytes fits, or it would be the first.
-    fn fits(&self, len: usize, limit: TakeLimit) -> bool {
-        let bytes: usize = self.frames.iter().map(Bytes::len).sum();
-        self.frames.is_empty() || (self.frames.len() < limit.frames && bytes + len <= limit.bytes)
-    }
-}
 
 /// Live entries of one conversation.
 #[derive(Debug, Default)]
@@ -119,9 +46,12 @@ pub(super) struct Queues {
     control_unsent: Amount,
     entries_unsent: Amount,
     backlog_unsent: Amount,
+    told: Told,
     closing: Option<Close>,
     /// When something last left, or when the outbox last stopped being empty.
     progress: Instant,
+    /// It has stopped being empty since this was last asked.
+    filled: bool,
 }
 
 impl Queues {
@@ -138,8 +68,10 @@ impl Queues {
             control_unsent: Amount::default(),
             entries_unsent: Amount::default(),
             backlog_unsent: Amount::default(),
+            told: Told::default(),
             closing: None,
             progress: now,
+            filled: false,
         }
     }
 
@@ -162,6 +94,14 @@ impl Queues {
         Pushed::Queued
     }
 
+    pub(super) fn push_first(&mut self, frame: Bytes, now: Instant) -> Pushed {
+        let pushed = self.push_control(frame, now);
+        if pushed == Pushed::Queued {
+            self.control.rotate_right(1);
+        }
+        pushed
+    }
+
     pub(super) fn push_entry(
         &mut self,
         id: ConversationId,
@@ -172,6 +112,7 @@ impl Queues {
         if self.closing.is_some() {
             return Pushed::Closed;
         }
+        self.told.note(id, seq_last);
         if let Some(head) = self.lagged.get_mut(&id) {
             *head = seq_last.max(*head);
             return Pushed::Lagged;
@@ -248,6 +189,7 @@ impl Queues {
         self.turns = VecDeque::new();
         self.datagrams = VecDeque::new();
         self.lagged.clear();
+        self.told = Told::default();
     }
 
     /// The client does not read even its replies: they are dropped too.
@@ -271,8 +213,16 @@ impl Queues {
         if self.queued() { None } else { self.closing.clone() }
     }
 
-    pub(super) fn stalled_for(&self, now: Instant) -> Option<Duration> {
-        self.unsent().then(|| now.saturating_duration_since(self.progress))
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        self.unsent().then_some(self.progress)
+    }
+
+    pub(super) fn take_filled(&mut self) -> bool {
+        std::mem::take(&mut self.filled)
+    }
+
+    pub(super) fn told(&mut self) -> &mut Told {
+        &mut self.told
     }
 
     pub(super) fn unsent_bytes(&self) -> usize {
@@ -464,12 +414,9 @@ impl Queues {
     fn note_arrival(&mut self, now: Instant) {
         if !self.unsent() {
             self.progress = now;
+            self.filled = true;
         }
     }
-}
-
-fn amount_of(frames: &VecDeque<Bytes>) -> Amount {
-    Amount { frames: frames.len(), bytes: frames.iter().map(Bytes::len).sum() }
 }
 
 /// Takes the first frame; an idle outbox keeps no large buffer.

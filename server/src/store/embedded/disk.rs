@@ -14,6 +14,7 @@ use super::keys;
 use super::recent::RecentMarkers;
 use super::states::{Known, States};
 use super::values::{self, Head, Row, Shape};
+use crate::store::runs::Runs;
 use crate::store::{
     Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
     ReadPosition, StoreError,
@@ -142,14 +143,18 @@ impl Disk {
             return Ok(Vec::new());
         }
         // Of one moment: a commit that removes entries while they are read must not look like a hole.
-        let range = keys::entry(id, *range.start())..=keys::entry(id, *range.end());
-        let found = self.db.snapshot().range(&self.space, range);
-        let mut page = Page { order, limit, bytes: 0, entries: Vec::new() };
+        let found = self.range(&self.db.snapshot(), id, &range);
+        let mut page = Runs::new(limit);
+        let mut check = Dense::new(order);
         match order {
-            Order::Ascending => page.fill(found)?,
-            Order::Descending => page.fill(found.rev())?,
-        }
-        Ok(page.entries)
+            Order::Ascending => page.add(found.map(|item| check.entry(item)))?,
+            Order::Descending => page.add(found.rev().map(|item| check.entry(item)))?,
+        };
+        Ok(page.finish().pop().unwrap_or_default())
+    }
+
+    fn range(&self, snapshot: &Snapshot, id: ConversationId, range: &RangeInclusive<u64>) -> fjall::Iter {
+        snapshot.range(&self.space, keys::entry(id, *range.start())..=keys::entry(id, *range.end()))
     }
 
     /// The first `limit` rows of a user after a place, most recently changed first.
@@ -185,18 +190,21 @@ impl Disk {
         Ok(rows)
     }
 
-    /// One row of a user.
-    pub(super) fn inbox_row(
+    /// Rows of a user.
+    pub(super) fn inbox_rows(
         &self,
         user: &UserId,
-        id: ConversationId,
-    ) -> Result<Option<InboxRow>, StoreError> {
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
         let snapshot = self.db.snapshot();
-        let row = snapshot.get(&self.space, keys::row(user, id)).map_err(read_failed)?;
-        let Some(row) = row else { return Ok(None) };
-        let read = snapshot.get(&self.space, keys::read(user, id)).map_err(read_failed)?;
-        let read = read.map(|bytes| values::decode("a read position", &bytes)).transpose()?;
-        self.row(&snapshot, id, &row, read.unwrap_or_default()).map(Some)
+        let one = |id: &ConversationId| {
+            let row = snapshot.get(&self.space, keys::row(user, *id)).map_err(read_failed)?;
+            let Some(row) = row else { return Ok(None) };
+            let read = snapshot.get(&self.space, keys::read(user, *id)).map_err(read_failed)?;
+            let read = read.map(|bytes| values::decode("a read position", &bytes)).transpose()?;
+            self.row(&snapshot, *id, &row, read.unwrap_or_default()).map(Some)
+        };
+        ids.iter().map(one).collect()
     }
 
     fn row(
@@ -254,6 +262,25 @@ impl Disk {
         Ok(counts)
     }
 
+    /// Entries of several logs, cut at `limit` over all of them.
+    pub(super) fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let snapshot = self.db.snapshot();
+        let mut runs = Runs::new(limit);
+        for (id, range) in of {
+            let found = (!range.is_empty()).then(|| self.range(&snapshot, *id, range));
+            let mut check = Dense::new(Order::Ascending);
+            let entries = found.into_iter().flatten().map(|item| check.entry(item));
+            if !runs.add(entries)? {
+                break;
+            }
+        }
+        Ok(runs.finish())
+    }
+
     /// The newest entry of a log up to `seq`.
     pub(super) fn last_entry(&self, id: ConversationId, seq: u64) -> Result<Option<Entry>, StoreError> {
         let one = PageLimit { entries: 1, bytes: 0 };
@@ -282,42 +309,32 @@ impl Disk {
     }
 }
 
-struct Page {
+/// A log has no holes: one found while it is read is damage, and must not look like the end of the log.
+struct Dense {
     order: Order,
-    limit: PageLimit,
-    bytes: usize,
-    entries: Vec<Entry>,
+    last: Option<u64>,
 }
 
-impl Page {
-    fn fill(&mut self, found: impl Iterator<Item = fjall::Guard>) -> Result<(), StoreError> {
-        for item in found {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
-            let (entry, bytes) = values::decode_entry(&value)?;
-            self.check(keys::entry_seq(&key)?, &entry)?;
-            self.bytes += bytes;
-            if self.bytes > self.limit.bytes && !self.entries.is_empty() {
-                break;
-            }
-            self.entries.push(entry);
-            if self.entries.len() == self.limit.entries {
-                break;
-            }
-        }
-        Ok(())
+impl Dense {
+    fn new(order: Order) -> Self {
+        Self { order, last: None }
     }
 
-    /// A log has no holes: one found here is damage, and must not look like the end of the log.
-    fn check(&self, key: u64, entry: &Entry) -> Result<(), StoreError> {
-        let expected = match (self.entries.last(), self.order) {
+    /// The next entry that was read, and its encoded bytes.
+    fn entry(&mut self, item: fjall::Guard) -> Result<(Entry, usize), StoreError> {
+        let (key, value) = item.into_inner().map_err(read_failed)?;
+        let key = keys::entry_seq(&key)?;
+        let (entry, bytes) = values::decode_entry(&value)?;
+        let expected = match (self.last, self.order) {
             (None, _) => key,
-            (Some(last), Order::Ascending) => last.seq + 1,
-            (Some(last), Order::Descending) => last.seq - 1,
+            (Some(last), Order::Ascending) => last + 1,
+            (Some(last), Order::Descending) => last - 1,
         };
         if key != expected || entry.seq != key {
             return Err(StoreError::Corrupt(format!("entry {expected} of a log is missing")));
         }
-        Ok(())
+        self.last = Some(key);
+        Ok((entry, bytes))
     }
 }
 

@@ -317,6 +317,15 @@ impl Glances for EmbeddedStore {
         self.scan(&self.scans, move |disk| ids.iter().map(|id| disk.glance(*id)).collect()).await
     }
 
+    async fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let of = of.to_vec();
+        self.scan(&self.scans, move |disk| disk.runs(&of, limit)).await
+    }
+
     async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
         let at = at.to_vec();
         let read = move |disk: &Disk| at.iter().map(|(id, seq)| disk.last_entry(*id, *seq)).collect();
@@ -336,9 +345,13 @@ impl Inbox for EmbeddedStore {
         self.scan(&self.scans, move |disk| disk.inbox(&user, after, limit)).await
     }
 
-    async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
-        let user = user.clone();
-        self.scan(&self.scans, move |disk| disk.inbox_row(&user, id)).await
+    async fn inbox_rows(
+        &self,
+        user: &UserId,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
+        let (user, ids) = (user.clone(), ids.to_vec());
+        self.scan(&self.scans, move |disk| disk.inbox_rows(&user, &ids)).await
     }
 
     async fn set_read(

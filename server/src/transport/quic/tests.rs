@@ -5,7 +5,7 @@ use tern_protocol::{Decoder, Envelope, Frame, Incoming, Ping, StreamKind, Target
 use super::super::LinkError;
 use super::super::loopback::{ANY, DrivenLink, Tls, close, conversation, deliver, within};
 use super::*;
-use crate::roster::outbox::{OutboxConfig, Outgoing, Pushed};
+use crate::roster::{OutboxConfig, Outgoing, Pushed};
 
 pub(super) struct Client {
     connection: Connection,

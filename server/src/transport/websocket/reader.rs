@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::super::error::clean_reason;
 use super::super::{Inbound, LinkError, TransportConfig};
 use super::Shared;
-use crate::roster::outbox::Format;
+use crate::roster::Format;
 
 /// Bytes of a control frame around its payload, as clients send it: header and mask.
 const CONTROL_HEADER_BYTES: usize = 6;

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use super::super::Inbound;
 use super::super::loopback::{ANY, DrivenLink, close, conversation, deliver, within};
 use super::*;
-use crate::roster::outbox::{OutboxConfig, Outgoing, Pushed};
+use crate::roster::{OutboxConfig, Outgoing, Pushed};
 
 /// Room for everything a test writes without reading.
 const PIPE_BYTES: usize = 1024 * 1024;

@@ -20,7 +20,8 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use super::super::error::clean_reason;
 use super::super::{LinkError, TransportConfig};
 use super::Shared;
-use crate::roster::outbox::{Batch, Format, Outbox, TakeLimit};
+use crate::roster::outbox::{Batch, TakeLimit};
+use crate::roster::{Format, Outbox};
 
 /// How much goes to the socket at a time. The socket keeps a buffer of that size, so it is small.
 pub(super) const TAKE: TakeLimit = TakeLimit { frames: 16, bytes: 16 * 1024 };

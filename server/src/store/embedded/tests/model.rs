@@ -189,7 +189,7 @@ async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
         let rest = model.inbox(user, after, 1).await.unwrap();
         assert_eq!(store.inbox(user, after, 1).await.unwrap(), rest);
         for row in inbox {
-            assert_eq!(store.inbox_row(user, row.conversation).await.unwrap(), Some(row));
+            assert_eq!(store.inbox_rows(user, &[row.conversation]).await.unwrap(), [Some(row)]);
         }
     }
     let shards: Vec<u8> = (0..=255).collect();
