@@ -1,26 +1,22 @@
 //! The life of the node's data: ageing, erasure, export and backup, on a running node and on a stopped one.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::backends::OpenStore;
 use crate::config::Config;
 use crate::conversation::{ConversationConfig, Conversations};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::roster::Roster;
 use crate::router::Router;
-use crate::store::Store;
-use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, OpenError};
-use crate::upkeep::{self, Control, ControlError, ExportError, Lines, OnDisk, Parts, Request};
-
-/// Memory for blocks of a store that is opened for one command, in MiB.
-const COMMAND_CACHE_MIB: u32 = 32;
+use crate::store::embedded::OpenError;
+use crate::upkeep::{self, Control, ControlError, ExportError, Lines, Parts, Request};
 
 /// The running part.
 pub(super) struct Life {
@@ -33,14 +29,15 @@ impl Life {
     /// Starts it on the store that this node holds.
     pub(super) fn start(
         config: &Config,
-        store: Arc<EmbeddedStore>,
+        opened: &OpenStore,
         router: Router,
         delivery: Delivery,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         config.retention.check()?;
-        let parts = Parts { store: store.clone(), router, delivery };
-        let control = Control::start(&config.store_config().dir, Arc::new(Embedded(store)), parts.clone());
+        let OpenStore { store, on_disk } = opened.clone();
+        let parts = Parts { store, router, delivery };
+        let control = Control::start(&config.store_config().dir, on_disk, parts.clone());
         let stop = CancellationToken::new();
         let work = tokio::spawn(upkeep::work(config.retention.clone(), parts, metrics, stop.clone()));
         Ok(Self { control: control.map_err(StartError::Control)?, work, stop })
@@ -51,26 +48,6 @@ impl Life {
         self.stop.cancel();
         self.control.stop().await;
         let _ = self.work.await;
-    }
-}
-
-struct Embedded(Arc<EmbeddedStore>);
-
-#[async_trait]
-impl OnDisk for Embedded {
-    async fn backup(&self, dir: &Path) -> Result<Value, String> {
-        let manifest = self.0.backup(dir).await.map_err(|error| error.to_string())?;
-        Ok(json!({
-            "store_id": manifest.store_id,
-            "commits": manifest.commits,
-            "rows": manifest.rows,
-            "bytes": manifest.bytes,
-        }))
-    }
-
-    async fn compact(&self) -> Result<Value, String> {
-        let (before, after) = self.0.compact().await.map_err(|error| error.to_string())?;
-        Ok(json!({"bytes_before": before, "bytes_after": after}))
     }
 }
 
@@ -92,12 +69,8 @@ pub async fn command(
     request: Request,
     mut take: impl FnMut(Value) -> std::io::Result<()> + Send,
 ) -> Result<Value, CommandError> {
-    if !dir.join("store.json").exists() {
-        return Err(OpenError::Missing { dir: dir.into() }.into());
-    }
-    let config = EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB };
-    let store = match EmbeddedStore::open(config, Metrics::none()) {
-        Ok(store) => Arc::new(store),
+    let OpenStore { store, on_disk } = match OpenStore::for_command(dir) {
+        Ok(opened) => opened,
         Err(OpenError::Locked { .. }) => return Ok(upkeep::ask(dir, &request, take).await?),
         Err(error) => return Err(error.into()),
     };
@@ -111,7 +84,7 @@ pub async fn command(
         Metrics::none(),
     );
     let parts = Parts { store: store.clone(), router: Router::new(conversations.clone()), delivery };
-    let done = upkeep::run(request, &Embedded(store.clone()), &parts, &mut Taken(&mut take)).await;
+    let done = upkeep::run(request, &*on_disk, &parts, &mut Taken(&mut take)).await;
     conversations.close().await;
     store.close().await;
     Ok(done.map_err(ControlError::Failed)?)
