@@ -42,10 +42,12 @@ impl Worker {
         }
         let count = changed.len() as u32;
         let changed = changed.into_iter().map(|changed| (changed.summary, changed.missing));
-        let (conversations, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
-        let pages = conversations.chunks(PAGE_ROWS);
-        let pages = pages.map(|page| Part::Page { request, conversations: page.to_vec() });
-        self.catching_up.extend(pages);
+        let (summaries, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
+        let mut summaries = summaries.into_iter().peekable();
+        while summaries.peek().is_some() {
+            let conversations = summaries.by_ref().take(PAGE_ROWS).collect();
+            self.catching_up.push_back(Part::Page { request, conversations });
+        }
         for missing in &missing {
             self.line_up(request, missing);
         }
