@@ -1,4 +1,4 @@
-//! What a node runs on: the only file that names concrete backends.
+//! What a node keeps its data in and sends it out by. The only file that names concrete backends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,21 @@ use crate::upkeep::OnDisk;
 /// Memory for blocks of a store that is opened for one command, in MiB.
 const COMMAND_CACHE_MIB: u32 = 32;
 
+/// Everything that outlives the node, and the map of the fleet.
+pub(super) struct Backends {
+    pub(super) data: Data,
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) events: Arc<dyn Events>,
+}
+
+/// The message store.
+#[derive(Clone)]
+pub(super) struct Data {
+    pub(super) store: Arc<dyn Store>,
+    /// What a store does besides that keeps its rows in a directory here.
+    pub(super) on_disk: Arc<dyn OnDisk>,
+}
+
 /// Why a backend cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -30,44 +45,30 @@ pub enum BackendError {
     Events(#[from] FileEventsError),
 }
 
-/// Everything outside the process that a node uses.
-pub(super) struct Backends {
-    pub(super) store: OpenStore,
-    pub(super) events: Arc<dyn Events>,
-    pub(super) registry: Arc<dyn Registry>,
+/// Opens what the configuration names. The store first: it locks the data directory.
+pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<Backends, BackendError> {
+    let data = Data::of(EmbeddedStore::open(config.store_config(), metrics.clone())?);
+    let events = Arc::new(FileEvents::open(config.events_config())?);
+    Ok(Backends { data, registry: Arc::new(MemoryRegistry::new()), events })
 }
 
-impl Backends {
-    /// As the configuration says.
-    pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<Self, BackendError> {
-        // The store locks the data directory, so it comes first: a second node on it fails here.
-        let store = OpenStore::open(config.store_config(), metrics.clone())?;
-        let events = Arc::new(FileEvents::open(config.events_config())?);
-        Ok(Self { store, events, registry: Arc::new(MemoryRegistry::new()) })
+/// Opens the store in a directory for one command; `None`: a running node holds it.
+pub(super) fn open_at(dir: &Path) -> Result<Option<Data>, OpenError> {
+    if !dir.join("store.json").exists() {
+        return Err(OpenError::Missing { dir: dir.into() });
+    }
+    let config = EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB };
+    match EmbeddedStore::open(config, Metrics::none()) {
+        Ok(store) => Ok(Some(Data::of(store))),
+        Err(OpenError::Locked { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// A store in a directory of this machine.
-#[derive(Clone)]
-pub(super) struct OpenStore {
-    /// What all parts use.
-    pub(super) store: Arc<dyn Store>,
-    /// What can be done with its files besides.
-    pub(super) on_disk: Arc<dyn OnDisk>,
-}
-
-impl OpenStore {
-    /// Of a node that does not run, for one command.
-    pub(super) fn for_command(dir: &Path) -> Result<Self, OpenError> {
-        if !dir.join("store.json").exists() {
-            return Err(OpenError::Missing { dir: dir.into() });
-        }
-        Self::open(EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB }, Metrics::none())
-    }
-
-    fn open(config: EmbeddedConfig, metrics: Metrics) -> Result<Self, OpenError> {
-        let store = Arc::new(EmbeddedStore::open(config, metrics)?);
-        Ok(Self { on_disk: Arc::new(Embedded(store.clone())), store })
+impl Data {
+    fn of(store: EmbeddedStore) -> Self {
+        let store = Arc::new(store);
+        Self { on_disk: Arc::new(Embedded(store.clone())), store }
     }
 }
 

@@ -8,14 +8,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
-use super::backends::OpenStore;
+use super::backends::{self, BackendError, Data};
 use crate::config::Config;
 use crate::conversation::{ConversationConfig, Conversations};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::roster::Roster;
 use crate::router::Router;
-use crate::store::embedded::OpenError;
 use crate::upkeep::{self, Control, ControlError, ExportError, Lines, Parts, Request};
 
 /// The running part.
@@ -29,13 +28,12 @@ impl Life {
     /// Starts it on the store that this node holds.
     pub(super) fn start(
         config: &Config,
-        opened: &OpenStore,
+        Data { store, on_disk }: Data,
         router: Router,
         delivery: Delivery,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         config.retention.check()?;
-        let OpenStore { store, on_disk } = opened.clone();
         let parts = Parts { store, router, delivery };
         let control = Control::start(&config.store_config().dir, on_disk, parts.clone());
         let stop = CancellationToken::new();
@@ -56,7 +54,7 @@ impl Life {
 pub enum CommandError {
     /// The store cannot be opened here.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] BackendError),
     /// A node holds it and cannot be asked.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -69,10 +67,8 @@ pub async fn command(
     request: Request,
     mut take: impl FnMut(Value) -> std::io::Result<()> + Send,
 ) -> Result<Value, CommandError> {
-    let OpenStore { store, on_disk } = match OpenStore::for_command(dir) {
-        Ok(opened) => opened,
-        Err(OpenError::Locked { .. }) => return Ok(upkeep::ask(dir, &request, take).await?),
-        Err(error) => return Err(error.into()),
+    let Some(Data { store, on_disk }) = backends::open_at(dir).map_err(BackendError::from)? else {
+        return Ok(upkeep::ask(dir, &request, take).await?);
     };
     // Nobody is connected here, so nobody is told.
     let delivery = Delivery::new(Roster::default(), Metrics::none());

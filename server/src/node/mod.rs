@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 mod backends;
 pub mod config;
 pub mod dev;
+mod health;
 mod life;
 mod listen;
 mod ready;
@@ -26,7 +27,7 @@ use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
-use crate::delivery::Delivery;
+use crate::delivery::{Confirmed, Delivery};
 use crate::drain::{Leaving, Shutdown};
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
@@ -46,6 +47,7 @@ use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use crate::upkeep::RetentionError;
 use backends::Backends;
+use health::Health;
 use life::Life;
 use listen::{ListenError, Listeners};
 use reload::WatchFiles;
@@ -64,7 +66,7 @@ const QUIC_GOODBYE: Duration = Duration::from_millis(200);
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store, the events or the registry.
+    /// The message store, or what events leave by.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// Keys for tokens.
@@ -125,6 +127,7 @@ pub struct Node {
     publisher: (CancellationToken, JoinHandle<()>),
     life: Life,
     store: Arc<dyn Store>,
+    health: Health,
     ops: OpsServer,
     reloader: Arc<Reloader>,
     watch: WatchFiles,
@@ -145,9 +148,10 @@ impl Node {
         let exporter = Arc::new(Exporter::new());
         let (metrics, readiness) = (exporter.metrics(), Readiness::default());
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
-        // Before any port is taken: a second node on the same data fails here.
-        let Backends { store: opened, events, registry } = Backends::open(&config, &metrics)?;
-        let store = opened.store.clone();
+        // The store locks the data directory: before any port is taken, a second node on it fails here.
+        let Backends { data, registry, events } = backends::open(&config, &metrics)?;
+        let store = data.store.clone();
+        let health = Health::start(&readiness, store.clone(), events.clone());
         let roster = Roster::default();
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (conversations, router) = start_owners(&config, &store, &delivery, &metrics);
@@ -167,8 +171,9 @@ impl Node {
             metrics: metrics.clone(),
         };
         // Intents of an earlier run are published before clients are back: they are due already.
-        let publisher = start_publisher(&config, store.clone(), events, delivery.clone(), metrics.clone());
-        let life = Life::start(&config, &opened, router, delivery, metrics.clone())?;
+        let publisher =
+            start_publisher(&config, store.clone(), events, delivery.confirmed().clone(), metrics.clone());
+        let life = Life::start(&config, data, router, delivery, metrics.clone())?;
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -195,6 +200,7 @@ impl Node {
             publisher,
             life,
             store,
+            health,
             ops,
             watch: WatchFiles::start(reloader.clone()),
             reloader,
@@ -254,6 +260,7 @@ impl Node {
         let _ = publisher.await;
         self.keeper.stop().await;
         self.presence.stop().await;
+        drop(self.health);
         // Last of all: everything before it may write.
         self.store.close().await;
         drop(self.watch);
@@ -353,11 +360,11 @@ fn start_publisher(
     config: &Config,
     store: Arc<dyn Store>,
     events: Arc<dyn Events>,
-    delivery: Delivery,
+    confirmed: Confirmed,
     metrics: Metrics,
 ) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let publisher = Publisher::new(&config.push, store, events, delivery, metrics);
+    let publisher = Publisher::new(&config.push, store, events, confirmed, metrics);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
 }
