@@ -433,7 +433,7 @@ async fn what_was_told_is_acked_without_the_store_and_nothing_above_it() {
     sleep(MS).await;
     let trips = bench.store.round_trips();
     let ack = |seq| Ack { positions: vec![Position { conversation, seq }] };
-    let confirmed = |name: &str| bench.gateway.inner.delivery.confirmed(conversation, &user(name));
+    let confirmed = |name: &str| bench.gateway.inner.delivery.confirmed().seen(conversation, &user(name));
     assert_eq!(confirmed("bob"), 0);
     assert!(matches!(bob.say(ack(1)), Step::Nothing));
     assert_eq!(confirmed("bob"), 1, "at once");
@@ -551,7 +551,7 @@ async fn what_was_read_counts_as_seen_and_other_sessions_hear_of_it() {
     assert!(bob.taken().await.is_empty());
     let heard = second.take();
     assert!(matches!(&heard[..], [Frame::HaveRead(read)] if read.seq == 1), "{heard:?}");
-    assert_eq!(bench.gateway.inner.delivery.confirmed(conversation, &user("bob")), 1);
+    assert_eq!(bench.gateway.inner.delivery.confirmed().seen(conversation, &user("bob")), 1);
     bob.say(tern_protocol::Read { conversation, seq: 2 });
     assert_eq!(error(&bob.taken().await[0]).0, Code::CURSOR_AHEAD, "it is not there");
 }
