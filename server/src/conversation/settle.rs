@@ -183,6 +183,11 @@ impl Settling {
                 plan.give_back(&mut self.asks);
                 self.read_again(world)
             }
+            // It would be told again to those who were members at the state that is known, not at the entry.
+            Decision::Ready(plan) if plan.is_behind() => {
+                plan.give_back(&mut self.asks);
+                self.contended().unwrap_or_else(|| self.read_again(world))
+            }
             Decision::Ready(plan) => {
                 let next = plan.group.clone().map_or(Next::Done, Next::Append);
                 self.plan = Some(plan);
@@ -208,6 +213,12 @@ impl Settling {
         }
         self.known = None;
         self.facts.forget_absences();
+    }
+
+    /// One more round was lost to others: perhaps one too many.
+    fn contended(&mut self) -> Option<Next> {
+        self.conflicts += 1;
+        (self.conflicts > CONFLICTS_MAX).then_some(Next::GiveUp(GivenUp::Contended))
     }
 
     fn read_again(&mut self, world: &World<'_>) -> Next {
@@ -249,9 +260,8 @@ impl Settling {
 
     /// Somebody else has committed some of these, or we an earlier batch: the head is not sure either.
     fn on_others(&mut self, found: Vec<(usize, Marker)>, world: &World<'_>) -> Next {
-        self.conflicts += 1;
-        if self.conflicts > CONFLICTS_MAX {
-            return Next::GiveUp(GivenUp::Contended);
+        if let Some(given_up) = self.contended() {
+            return given_up;
         }
         if let Some(plan) = &self.plan {
             for (index, marker) in found {
@@ -277,9 +287,8 @@ impl Settling {
     }
 
     fn on_conflict(&mut self, world: &World<'_>) -> Next {
-        self.conflicts += 1;
-        if self.conflicts > CONFLICTS_MAX {
-            return Next::GiveUp(GivenUp::Contended);
+        if let Some(given_up) = self.contended() {
+            return given_up;
         }
         if !self.is_read {
             // The state was from before: that others have written since is no contention.
