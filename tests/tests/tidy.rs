@@ -329,6 +329,13 @@ fn nothing_is_unbounded_and_no_name_is_empty() {
     }
 }
 
+/// A bug that can no longer be planted guards nothing.
+#[test]
+fn every_planted_bug_fits_the_tree() {
+    let output = std::process::Command::new(root().join("tests/planted")).arg("--fit").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 #[test]
 fn there_is_one_crypto_provider() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
