@@ -2,19 +2,17 @@
 //! remembers who has confirmed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tern_protocol::{ConversationId, Frame, UserId};
+
+mod confirmed;
+
+pub use confirmed::Confirmed;
 
 use crate::cluster::SessionRef;
 use crate::ops::metrics::{Metrics, record};
 use crate::roster::{Outgoing, Pushed, Roster, Seat};
-
-/// Confirmed positions remembered to keep pushes quiet; the least used are forgotten first, which
-/// costs a push event for something already seen.
-const CONFIRMED_MAX: u64 = 1_000_000;
-/// A confirmed position is of use until the push of its entry was decided: seconds, with a margin.
-const CONFIRMED_KEPT: Duration = Duration::from_secs(600);
 
 /// Something to be told to all sessions of some users, wherever they are.
 #[derive(Clone, Debug)]
@@ -77,18 +75,14 @@ impl Parcel {
 #[derive(Clone)]
 pub struct Delivery {
     roster: Roster,
-    confirmed: moka::sync::Cache<(ConversationId, UserId), u64, foldhash::fast::RandomState>,
+    confirmed: Confirmed,
     metrics: Metrics,
 }
 
 impl Delivery {
     /// Delivers to the sessions of `roster`.
     pub fn new(roster: Roster, metrics: Metrics) -> Self {
-        let confirmed = moka::sync::Cache::builder()
-            .max_capacity(CONFIRMED_MAX)
-            .time_to_live(CONFIRMED_KEPT)
-            .build_with_hasher(foldhash::fast::RandomState::default());
-        Self { roster, confirmed, metrics }
+        Self { roster, confirmed: Confirmed::new(Instant::now()), metrics }
     }
 
     /// Queues a parcel for every session it is for. Never waits.
@@ -138,15 +132,12 @@ impl Delivery {
     /// A session has everything up to `seq`.
     pub fn confirm(&self, seat: &Seat, conversation: ConversationId, seq: u64) {
         seat.acked(conversation, seq, |took| record(&self.metrics.messages.delivery_seconds, took));
-        let key = (conversation, seat.user.clone());
-        if self.confirmed.get(&key).is_none_or(|known| known < seq) {
-            self.confirmed.insert(key, seq);
-        }
+        self.confirmed.note(conversation, &seat.user, seq);
     }
 
-    /// What the user has confirmed on any device, as far as this node knows; 0: nothing.
-    pub fn confirmed(&self, conversation: ConversationId, user: &UserId) -> u64 {
-        self.confirmed.get(&(conversation, user.clone())).unwrap_or(0)
+    /// Who has seen what, as far as this node knows.
+    pub fn confirmed(&self) -> &Confirmed {
+        &self.confirmed
     }
 }
 

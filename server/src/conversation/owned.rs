@@ -76,12 +76,12 @@ impl Owned {
     }
 
     /// Takes a submission in, or gives it back if too many wait.
-    pub(super) fn push(&mut self, accepted: Accepted) -> Result<(), Accepted> {
+    pub(super) fn push(&mut self, accepted: Accepted) -> Option<Accepted> {
         if self.waiting.len() == WAITING_MAX {
-            return Err(accepted);
+            return Some(accepted);
         }
         self.waiting.push_back(accepted);
-        Ok(())
+        None
     }
 
     /// Something waits and nothing is under way.

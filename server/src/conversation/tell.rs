@@ -128,6 +128,10 @@ fn fan_out(delivery: &Delivery, id: ConversationId, settled: &Settled, callers: 
         while let Some(set) = sets.next_if(|set| set.from <= place) {
             to = Arc::clone(&set.users);
         }
+        if new.entry.body.is_message() {
+            // Who writes has seen what was before.
+            delivery.confirmed().note(id, &new.entry.sender, new.entry.seq);
+        }
         let asker = settled.asks[by].asker.as_ref();
         let parcel = parcel(id, Arc::clone(&to), (&new.entry, &new.encoded()), asker);
         delivery.hand_out(Parcel { arrived: Some(callers[by].arrived), ..parcel });

@@ -49,4 +49,7 @@ pub trait Events: Send + Sync {
     /// Returns when all events are safe outside (in a file: synced; at a broker: acknowledged by it).
     /// After an error some of them may have left.
     async fn publish(&self, events: &[PushEvent]) -> Result<(), EventsError>;
+
+    /// Whether events can leave now, as far as it can be told without any.
+    async fn health(&self) -> Result<(), EventsError>;
 }

@@ -1,4 +1,4 @@
-//! A whole node: the only place that names concrete backends, and all start-up and shut-down order.
+//! A whole node: all start-up and shut-down order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,13 +8,16 @@ use tern_protocol::Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod backends;
 pub mod config;
 pub mod dev;
+mod health;
 mod life;
 mod listen;
 mod ready;
 mod reload;
 
+pub use backends::BackendError;
 pub use life::{CommandError, command};
 pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
@@ -24,27 +27,27 @@ use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
-use crate::delivery::Delivery;
+use crate::delivery::{Confirmed, Delivery};
 use crate::drain::{Leaving, Shutdown};
-use crate::events::file::{FileEvents, FileEventsError};
+use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
 use crate::ops::logs;
 use crate::ops::metrics::{Exporter, Metrics};
 use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
-use crate::registry::memory::MemoryRegistry;
 use crate::registry::{Keeper, Lease};
 use crate::roster::{Outgoing, Roster};
 use crate::router::Router;
 use crate::session::quota::Quota;
 use crate::session::{self, Gateway, LAST_FRAME, STOPS, close_for};
 use crate::store::Store;
-use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use crate::upkeep::RetentionError;
+use backends::Backends;
+use health::Health;
 use life::Life;
 use listen::{ListenError, Listeners};
 use reload::WatchFiles;
@@ -63,12 +66,9 @@ const QUIC_GOODBYE: Duration = Duration::from_millis(200);
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The message store.
+    /// The message store, or what events leave by.
     #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The directory for events.
-    #[error(transparent)]
-    Events(#[from] FileEventsError),
+    Backend(#[from] BackendError),
     /// Keys for tokens.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
@@ -102,8 +102,7 @@ impl StartError {
             | Self::Retention(_)
             | Self::Listen(ListenError::Public(_))
             | Self::Ops(OpsError::Remote(_)) => true,
-            Self::Store(_)
-            | Self::Events(_)
+            Self::Backend(_)
             | Self::Control(_)
             | Self::Listen(ListenError::Bind { .. })
             | Self::Ops(OpsError::Bind { .. }) => false,
@@ -127,7 +126,8 @@ pub struct Node {
     keeper: Keeper,
     publisher: (CancellationToken, JoinHandle<()>),
     life: Life,
-    store: Arc<EmbeddedStore>,
+    store: Arc<dyn Store>,
+    health: Health,
     ops: OpsServer,
     reloader: Arc<Reloader>,
     watch: WatchFiles,
@@ -149,30 +149,31 @@ impl Node {
         let (metrics, readiness) = (exporter.metrics(), Readiness::default());
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
-        let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
-        let events = FileEvents::open(config.events_config())?;
+        let Backends { data, registry, events } = backends::open(&config, &metrics)?;
+        let store = data.store.clone();
+        let health = Health::start(&readiness, store.clone(), events.clone());
         let roster = Roster::default();
-        let shared: Arc<dyn Store> = store.clone();
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (conversations, router) = start_owners(&config, &store, &delivery, &metrics);
-        let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), shared.clone());
+        let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), store.clone());
         // A later start has a higher number, so that nobody mistakes it for an earlier one.
         let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
-        let keeper = Keeper::start(Arc::new(MemoryRegistry::new()), lease.clone(), roster.clone());
+        let keeper = Keeper::start(registry, lease.clone(), roster.clone());
         let services = session::Services {
             auth: auth.clone(),
             quota: Arc::new(Quota::new(&config.quota, Instant::now())),
             roster: roster.clone(),
             router: router.clone(),
             delivery: delivery.clone(),
-            history: History::new(shared.clone()),
-            store: shared.clone(),
+            history: History::new(store.clone()),
+            store: store.clone(),
             presence,
             metrics: metrics.clone(),
         };
         // Intents of an earlier run are published before clients are back: they are due already.
-        let publisher = start_publisher(&config, shared, events, delivery.clone(), metrics.clone());
-        let life = Life::start(&config, store.clone(), router, delivery, metrics.clone())?;
+        let publisher =
+            start_publisher(&config, store.clone(), events, delivery.confirmed().clone(), metrics.clone());
+        let life = Life::start(&config, data, router, delivery, metrics.clone())?;
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -199,6 +200,7 @@ impl Node {
             publisher,
             life,
             store,
+            health,
             ops,
             watch: WatchFiles::start(reloader.clone()),
             reloader,
@@ -258,6 +260,7 @@ impl Node {
         let _ = publisher.await;
         self.keeper.stop().await;
         self.presence.stop().await;
+        drop(self.health);
         // Last of all: everything before it may write.
         self.store.close().await;
         drop(self.watch);
@@ -343,7 +346,7 @@ fn open(
 
 fn start_owners(
     config: &Config,
-    store: &Arc<EmbeddedStore>,
+    store: &Arc<dyn Store>,
     delivery: &Delivery,
     metrics: &Metrics,
 ) -> (Conversations, Router) {
@@ -356,12 +359,12 @@ fn start_owners(
 fn start_publisher(
     config: &Config,
     store: Arc<dyn Store>,
-    events: FileEvents,
-    delivery: Delivery,
+    events: Arc<dyn Events>,
+    confirmed: Confirmed,
     metrics: Metrics,
 ) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let publisher = Publisher::new(&config.push, store, Arc::new(events), delivery, metrics);
+    let publisher = Publisher::new(&config.push, store, events, confirmed, metrics);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
 }

@@ -127,6 +127,11 @@ impl NewEntry {
         Self { entry: Arc::new(entry), stored, digest, push, issued_ms, age_ms: u64::MAX }
     }
 
+    /// The same, first tried so many milliseconds ago.
+    pub fn aged(self, age_ms: u64) -> Self {
+        Self { age_ms, ..self }
+    }
+
     /// The entry as postcard, as it stands in a frame. Shared, not copied.
     pub fn encoded(&self) -> Bytes {
         self.stored.slice(1..)

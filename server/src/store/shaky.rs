@@ -43,6 +43,7 @@ pub(crate) enum Fault {
 /// What is asked of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
+    Health,
     Append,
     Conversation,
     Marker,
@@ -224,6 +225,7 @@ impl Store for Shaky {
     }
 
     async fn health(&self) -> Result<(), StoreError> {
+        self.read(Call::Health).await?;
         self.store.health().await
     }
 

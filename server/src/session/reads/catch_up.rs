@@ -42,10 +42,12 @@ impl Worker {
         }
         let count = changed.len() as u32;
         let changed = changed.into_iter().map(|changed| (changed.summary, changed.missing));
-        let (conversations, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
-        let pages = conversations.chunks(PAGE_ROWS);
-        let pages = pages.map(|page| Part::Page { request, conversations: page.to_vec() });
-        self.catching_up.extend(pages);
+        let (summaries, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
+        let mut summaries = summaries.into_iter().peekable();
+        while summaries.peek().is_some() {
+            let conversations = summaries.by_ref().take(PAGE_ROWS).collect();
+            self.catching_up.push_back(Part::Page { request, conversations });
+        }
         for missing in &missing {
             self.line_up(request, missing);
         }
@@ -94,7 +96,13 @@ impl Worker {
             Part::Gap { request, gap } => self.send(request, gap.into()).await,
             Part::Erased { request, erased } => self.send(request, erased.into()).await,
             Part::End { request, changed } => self.send(request, SyncEnd { changed }.into()).await,
-            Part::Entries { request, run } => self.send_entries(request, run).await,
+            Part::Entries { request, run } => self.read_entries(request, run).await,
+            Part::Deliver { request, deliver } => {
+                if let Some(last) = deliver.entries.last() {
+                    self.seat.outbox.note_told(deliver.conversation, last.seq);
+                }
+                self.send(request, deliver.into()).await
+            }
         }
     }
 
@@ -104,42 +112,38 @@ impl Worker {
         self.send(request, refused.into_frame().into()).await
     }
 
-    /// Sends what comes next of this run and of those that follow it directly.
-    async fn send_entries(&mut self, request: Option<u64>, run: Run) -> Result<(), Gone> {
+    /// Reads what comes next of this run and of those that follow it directly.
+    async fn read_entries(&mut self, request: Option<u64>, run: Run) -> Result<(), Gone> {
         let mut runs = vec![run];
         while let Some(Part::Entries { run, .. }) = self.catching_up.front().filter(|_| runs.len() < RUNS_MAX)
         {
             runs.push(*run);
             self.catching_up.pop_front();
         }
-        let read = match self.reading(self.gateway.history.runs(&runs)).await {
-            Ok(read) => read,
+        let mut read = match self.reading(self.gateway.history.runs(&runs)).await {
+            Ok(read) => read.into_iter(),
             Err(error) => {
                 return self.break_off(request, Refused::from(error).within(run.conversation)).await;
             }
         };
-        let (mut left, mut delivers) = (Vec::new(), Vec::new());
-        for (at, run) in runs.into_iter().enumerate() {
-            let entries = read.get(at);
+        let (mut parts, mut left) = (Vec::new(), Vec::new());
+        for run in runs {
+            let entries = read.next();
             // What was read and is not there has aged out.
-            let last = entries.map(|entries| entries.last().map_or(run.to, |last| last.seq));
+            let last = entries.as_ref().map(|entries| entries.last().map_or(run.to, |last| last.seq));
             let from = last.map_or(run.from, |last| last + 1);
             if from <= run.to {
                 left.push(Part::Entries { request, run: Run { from, ..run } });
             }
-            delivers.extend(entries.filter(|entries| !entries.is_empty()).map(|entries| {
-                let conversation = run.conversation;
-                Deliver { conversation, entries: entries.clone() }
+            parts.extend(entries.filter(|entries| !entries.is_empty()).map(|entries| {
+                let deliver = Deliver { conversation: run.conversation, entries };
+                Part::Deliver { request, deliver }
             }));
         }
-        for part in left.into_iter().rev() {
+        // One at a time: other questions go between them, and a new sync takes their place.
+        parts.append(&mut left);
+        for part in parts.into_iter().rev() {
             self.catching_up.push_front(part);
-        }
-        for deliver in delivers {
-            if let Some(last) = deliver.entries.last() {
-                self.seat.outbox.note_told(deliver.conversation, last.seq);
-            }
-            self.send(request, deliver.into()).await?;
         }
         Ok(())
     }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tern_protocol::{
-    ACK_POSITIONS_MAX, Code, ConversationId, ConversationSummary, Erased, Gap, Position, Read, UserId,
+    ACK_POSITIONS_MAX, Code, ConversationId, ConversationSummary, Deliver, Erased, Gap, Position, Read,
+    UserId,
 };
 use tokio::task::AbortHandle;
 
@@ -83,6 +84,8 @@ enum Part {
     Erased { request: Option<u64>, erased: Erased },
     /// Entries to be read and sent, in as many frames as it takes.
     Entries { request: Option<u64>, run: Run },
+    /// Entries that were read.
+    Deliver { request: Option<u64>, deliver: Deliver },
     /// That was all.
     End { request: Option<u64>, changed: u32 },
 }
