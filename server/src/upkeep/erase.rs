@@ -299,6 +299,7 @@ mod tests {
                 if sender == "bob" {
                     assert!(!text.contains("secret") && !text.contains("A Name"), "{text}");
                     assert_eq!((&after.sender, after.temp_id), (&became, None));
+                    assert_eq!(after.body == EntryBody::Erased, before.body.is_message(), "{text}");
                 } else {
                     assert_eq!((&after.sender, after.temp_id), (&before.sender, before.temp_id));
                 }
