@@ -113,10 +113,13 @@ for_each_wire! {
         assert!(answered >= 19 && refused > 0, "{answered} answered, {refused} refused");
         bob.settle().await;
         // Who waits as told is not refused again.
-        if let Frame::Error(error) = alice.ask(Ping { nonce: 100 }).await {
-            let wait = error.retry_after_ms.expect("a hint");
-            tokio::time::sleep(Duration::from_millis(wait.into())).await;
-        }
+        let error = loop {
+            if let Frame::Error(error) = alice.ask(Ping { nonce: 100 }).await {
+                break error;
+            }
+        };
+        let wait = error.retry_after_ms.expect("a hint");
+        tokio::time::sleep(Duration::from_millis(wait.into())).await;
         alice.settle().await;
     }
 

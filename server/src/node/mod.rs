@@ -12,6 +12,7 @@ mod backends;
 pub mod config;
 pub mod dev;
 mod health;
+mod leave;
 mod life;
 mod listen;
 mod ready;
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::{Confirmed, Delivery};
-use crate::drain::{Leaving, Shutdown};
+use crate::drain::Shutdown;
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
 use crate::ops::logs;
@@ -37,10 +38,10 @@ use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
 use crate::registry::{Keeper, Lease};
-use crate::roster::{Outgoing, Roster};
+use crate::roster::Roster;
 use crate::router::Router;
 use crate::session::quota::Quota;
-use crate::session::{self, Gateway, LAST_FRAME, STOPS, close_for};
+use crate::session::{self, Gateway, STOPS};
 use crate::store::Store;
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
@@ -51,11 +52,6 @@ use health::Health;
 use life::Life;
 use listen::{ListenError, Listeners};
 use reload::WatchFiles;
-
-/// Sessions told something between two pauses of [`BURST_PAUSE`].
-const BURST: usize = 1000;
-/// Pause between bursts, so that a large node does not stall on telling everybody.
-const BURST_PAUSE: Duration = Duration::from_millis(10);
 
 /// A node that says nothing for so long is taken for gone by the others.
 const LEASE: Duration = Duration::from_secs(30);
@@ -239,7 +235,7 @@ impl Node {
             tokio::pin!(finished);
             tokio::select! {
                 drained = &mut finished => drained,
-                () = self.send_away() => {
+                () = leave::send_away(&self.roster, &self.config.drain) => {
                     self.shutdown.stop();
                     finished.await
                 }
@@ -271,28 +267,6 @@ impl Node {
     pub async fn shutdown(self) {
         self.shutdown.drain();
         self.finish().await;
-    }
-
-    /// Asks all sessions to leave, closes those that are left at the deadline they were told, and gives
-    /// these the time that a last frame may take. Whoever says Hello meanwhile is asked as well.
-    async fn send_away(&self) {
-        let drain = &self.config.drain;
-        let leaving = Leaving::new(Instant::now(), drain.deadline(), drain.spread());
-        for seats in self.roster.leave(leaving).chunks(BURST) {
-            let go_away = Outgoing::new(leaving.go_away(Instant::now()));
-            for seat in seats {
-                let _ = seat.outbox.push_control(&go_away);
-            }
-            tokio::time::sleep(BURST_PAUSE).await;
-        }
-        tokio::time::sleep_until(leaving.deadline.into()).await;
-        for seats in self.roster.shut().chunks(BURST) {
-            for seat in seats {
-                seat.outbox.close(close_for(Code::SHUTDOWN, STOPS));
-            }
-            tokio::time::sleep(BURST_PAUSE).await;
-        }
-        tokio::time::sleep(LAST_FRAME).await;
     }
 
     /// Who connects during the drain is turned away at once, not left to a timeout.

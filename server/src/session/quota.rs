@@ -122,7 +122,7 @@ struct Rate {
 
 impl Rate {
     fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        let cost_ns = (1_000_000_000 / u64::from(per_second.get())).max(1);
+        let cost_ns = (SECOND_NS / u64::from(per_second.get())).max(1);
         Self { cost_ns, depth_ns: cost_ns * u64::from(burst.get()) }
     }
 }
@@ -145,6 +145,8 @@ impl Bucket {
         }
     }
 }
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Nanoseconds since `epoch`; enough for 584 years.
 fn since(epoch: Instant, now: Instant) -> u64 {
@@ -172,9 +174,17 @@ impl ConnectionQuota {
         }
     }
 
-    /// A frame came, of any kind.
+    /// A frame came, of any kind. Who is refused waits until a second's worth of frames may come, not for
+    /// the next one to be refused again.
     pub fn frame(&mut self, now: Instant) -> Allowance {
-        self.frames.1.take(self.frames.0, since(self.epoch, now))
+        let (rate, bucket) = &mut self.frames;
+        match bucket.take(*rate, since(self.epoch, now)) {
+            Allowance::Allowed => Allowance::Allowed,
+            Allowance::Refused { retry_after } => {
+                let more_ns = SECOND_NS.min(rate.depth_ns).saturating_sub(rate.cost_ns);
+                Allowance::Refused { retry_after: retry_after + Duration::from_nanos(more_ns) }
+            }
+        }
     }
 
     /// A typing notice came. A refused one is dropped without an answer.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tern_protocol::BAD_FRAMES_MAX;
 
 /// Frames over the limit that are refused one by one; with one more the client does not mean to slow down.
-pub(super) const FLOODED_MAX: u32 = 1_000;
+pub(super) const FLOODED_MAX: u32 = 100;
 /// Without a frame over the limit for this long, all of them are forgiven.
 const FORGIVEN: Duration = Duration::from_secs(60);
 

@@ -222,3 +222,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_sends_too_many_frames_waits_for_a_seconds_worth_and_may_send_that() {
+    let start = Instant::now();
+    for (per_second, burst, worth) in [(10, 20, 10), (10, 3, 3), (1, 1, 1)] {
+        let rates = QuotaConfig {
+            connection_frames_per_second: count(per_second),
+            connection_frames_burst: count(burst),
+            ..QuotaConfig::default()
+        };
+        let mut connection = ConnectionQuota::new(&rates, start);
+        assert!((0..burst).all(|_| connection.frame(start).allowed()));
+        let Allowance::Refused { retry_after } = connection.frame(start) else { panic!("{burst}") };
+        assert!(retry_after <= 1_000 * MS, "{retry_after:?}");
+        assert!((0..worth).all(|_| connection.frame(start + retry_after).allowed()), "{worth}");
+        assert!(!connection.frame(start + retry_after).allowed(), "{worth}");
+    }
+}
