@@ -40,7 +40,7 @@ loopback_exempt = true
 [log]
 format = "text"
 [drain]
-deadline_ms = 1000
+deadline_ms = 500
 spread_ms = 0
 [page]
 enabled = true

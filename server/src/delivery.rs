@@ -140,3 +140,78 @@ impl Delivery {
         &self.confirmed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tern_protocol::{Close, Code, Ping};
+
+    use super::*;
+    use crate::roster::SeatGuard;
+    use crate::roster::outbox::TakeLimit;
+    use crate::roster::tests::seat;
+
+    const ALL: TakeLimit = TakeLimit { frames: usize::MAX, bytes: usize::MAX };
+    const HERE: ConversationId = ConversationId::from_bytes([1; 16]);
+
+    struct Bench {
+        delivery: Delivery,
+        roster: Roster,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let roster = Roster::default();
+            Self { delivery: Delivery::new(roster.clone(), Metrics::none()), roster }
+        }
+
+        fn begin(&self, number: u64, name: &str) -> SeatGuard {
+            self.roster.begin(seat(number, name, "phone"), 20).guard
+        }
+    }
+
+    fn parcel(class: Class, except: Except) -> Parcel {
+        let to = ["alice", "bob", "nobody"].map(|name| UserId::new(name).unwrap());
+        Parcel { to: to.into(), class, body: Outgoing::new(Ping { nonce: 1 }), except, arrived: None }
+    }
+
+    /// How many frames wait for each of them.
+    fn waiting(guards: &[&SeatGuard]) -> Vec<usize> {
+        let frames = |guard: &&SeatGuard| {
+            let outbox = &guard.seat().outbox;
+            std::iter::from_fn(|| outbox.take_any(ALL)).map(|batch| batch.frames.len()).sum()
+        };
+        guards.iter().map(frames).collect()
+    }
+
+    #[test]
+    fn a_parcel_reaches_every_session_of_its_users_but_those_that_know() {
+        let bench = Bench::new();
+        let [a, b, c, d] =
+            [(1, "alice"), (2, "alice"), (3, "bob"), (4, "carol")].map(|(id, name)| bench.begin(id, name));
+        let all = [&a, &b, &c, &d];
+        for class in [Class::Entry { conversation: HERE, seq: 1 }, Class::Control, Class::Datagram] {
+            bench.delivery.hand_out(parcel(class, Except::Nobody));
+            assert_eq!(waiting(&all), [1, 1, 1, 0], "{class:?}");
+            bench.delivery.hand_out(parcel(class, Except::Session(a.seat().at.clone())));
+            assert_eq!(waiting(&all), [0, 1, 1, 0], "{class:?}");
+            bench.delivery.hand_out(parcel(class, Except::User(UserId::new("alice").unwrap())));
+            assert_eq!(waiting(&all), [0, 0, 1, 0], "{class:?}");
+        }
+        // A session of the same number on an earlier start of the node is another one.
+        let elsewhere = SessionRef { boot: 0, ..a.seat().at.clone() };
+        bench.delivery.hand_out(parcel(Class::Control, Except::Session(elsewhere)));
+        assert_eq!(waiting(&all), [1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn sessions_end_with_the_close_they_are_handed() {
+        let bench = Bench::new();
+        let [alice, carol] = [(1, "alice"), (2, "carol")].map(|(id, name)| bench.begin(id, name));
+        let close =
+            Close { code: Code::TOKEN_INVALID, reason: "erased".into(), retry_after_ms: None, target: None };
+        let body = Outgoing::new(close.clone());
+        bench.delivery.hand_out(Parcel { body, ..parcel(Class::Close, Except::Nobody) });
+        assert_eq!(alice.seat().outbox.closing(), Some(close));
+        assert_eq!(carol.seat().outbox.closing(), None);
+    }
+}

@@ -414,7 +414,7 @@ async fn bad_bodies_are_refused_with_the_reason() {
         ("hi", 400, "malformed", "not JSON"),
         (r#"["bob","x"]"#, 422, "invalid_argument", "must be a JSON object"),
         ("null", 422, "invalid_argument", "expected struct NewMessage"),
-        (r#"{"to":"bob"}"#, 422, "invalid_argument", "missing field `text`"),
+        (r#"{"to":"bob"}"#, 422, "text_empty", "empty"),
         (r#"{"text":"x"}"#, 422, "invalid_argument", "missing field `to`"),
         (r#"{"to":"bob","text":"x","txet":"y"}"#, 422, "invalid_argument", "unknown field `txet`"),
         (r#"{"to":"bob","to":"carol","text":"x"}"#, 422, "invalid_argument", "duplicate field `to`"),

@@ -280,11 +280,17 @@ fn crate_uses(code: &str) -> Vec<String> {
 fn pure_modules_stay_pure() {
     let pure = [
         "server/src/conversation/state.rs",
+        "server/src/conversation/plan.rs",
         "server/src/conversation/rules.rs",
         "server/src/conversation/settle.rs",
         "server/src/conversation/recent.rs",
         "server/src/presence/state.rs",
+        "server/src/drain/leaving.rs",
+        "server/src/roster/limit.rs",
+        "server/src/roster/outbox/told.rs",
+        "server/src/session/deadline.rs",
         "server/src/session/lane.rs",
+        "server/src/session/strikes.rs",
         "server/src/session/quota.rs",
         "client-sdk/rust/src/session",
         "protocol/src",

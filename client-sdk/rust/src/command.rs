@@ -36,11 +36,11 @@ pub(crate) struct Waiter {
 /// One question on its way to the driver.
 pub(crate) struct Question {
     pub(crate) frame: Frame,
-    pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) answer: oneshot::Sender<Attempt>,
 }
 
 /// What came of one attempt.
-pub(crate) enum Answer {
+pub(crate) enum Attempt {
     Frame(Box<Frame>),
     Refused(Error),
     /// No session, or it ended before the answer.

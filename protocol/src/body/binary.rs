@@ -49,7 +49,7 @@ impl Serialize for Bytes<'_> {
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EntryBody, D::Error> {
-    deserializer.deserialize_tuple(2, Parts)
+    deserializer.deserialize_tuple(2, KindAndFields)
 }
 
 /// A body of these bytes.
@@ -65,9 +65,9 @@ impl Source for &[u8] {
     }
 }
 
-struct Parts;
+struct KindAndFields;
 
-impl<'de> Visitor<'de> for Parts {
+impl<'de> Visitor<'de> for KindAndFields {
     type Value = EntryBody;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

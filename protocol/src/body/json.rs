@@ -19,7 +19,8 @@ use crate::role::Role;
 /// Name of the kind that stands for those without one.
 const OPAQUE: &str = "opaque";
 
-/// A body as it is written. The words are those of the HTTP API's description.
+/// What an entry says, told by its `kind`. Later versions add kinds and fields: an entry of a kind that is
+/// not known is kept at its place like any other.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -31,9 +32,11 @@ pub(super) enum Written<'a> {
         text: Cow<'a, str>,
         /// What the application put beside the text.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(nullable = false))]
         data: Option<Cow<'a, Data>>,
         /// The earlier entry that this one answers.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(nullable = false))]
         reply_to: Option<u64>,
     },
     /// The group was made.

@@ -68,7 +68,7 @@ pub struct CreateGroup {
 pub struct AddMembers {
     /// The group.
     pub conversation: ConversationId,
-    /// Who joins; members already there are left as they are.
+    /// Who joins; members already there are left as they are, but somebody must be new.
     pub users: Vec<UserId>,
     /// The same for every retry.
     pub temp_id: TempId,

@@ -13,14 +13,15 @@ use tokio_util::task::TaskTracker;
 pub mod answer;
 pub mod ask;
 pub mod history;
-pub mod state;
 
 mod owned;
+mod plan;
 mod reads;
 mod recent;
 mod rules;
 mod settle;
 mod shard;
+mod state;
 mod tell;
 #[cfg(test)]
 mod tests;

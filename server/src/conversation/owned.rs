@@ -7,9 +7,10 @@ use tern_protocol::TempId;
 
 use super::answer::{Refusal, Reply};
 use super::ask::{Ask, Submission};
+use super::plan::{Snapshot, Verdict};
 use super::recent::{FinalRefusals, Recent};
 use super::settle::{Settled, Settling};
-use super::state::{Facts, Snapshot, Verdict};
+use super::state::Facts;
 use crate::budget::{Budget, Charge};
 use crate::store::{GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Marker, Member};
 
@@ -75,12 +76,12 @@ impl Owned {
     }
 
     /// Takes a submission in, or gives it back if too many wait.
-    pub(super) fn push(&mut self, accepted: Accepted) -> Result<(), Accepted> {
+    pub(super) fn push(&mut self, accepted: Accepted) -> Option<Accepted> {
         if self.waiting.len() == WAITING_MAX {
-            return Err(accepted);
+            return Some(accepted);
         }
         self.waiting.push_back(accepted);
-        Ok(())
+        None
     }
 
     /// Something waits and nothing is under way.

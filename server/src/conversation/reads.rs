@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tern_protocol::{ConversationId, Entry, EntryBody, PAGE_BYTES_MAX, UserId};
 
+use super::plan::{Plan, Snapshot, Verdict};
 use super::settle::Input;
-use super::state::{ChangeKey, Plan, Snapshot, Verdict};
+use super::state::ChangeKey;
 use crate::store::{Log, Order, PageLimit, StoreError, Users};
 
 /// A committed entry and its neighbours.

@@ -8,7 +8,7 @@ use tern_protocol::{
 
 use super::answer::Refusal;
 use super::ask::{Ask, Change};
-use super::state::{Plan, Recipients, Snapshot, Verdict};
+use super::plan::{Plan, Recipients, Snapshot, Verdict};
 use crate::store::{AppendGroup, Conversation, Departure, GROUP_ENTRIES_MAX, Member, NewEntry};
 
 /// Most entries that one change makes.

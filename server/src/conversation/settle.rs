@@ -12,7 +12,8 @@ use tern_protocol::EntryId;
 
 use super::answer::Refusal;
 use super::ask::Ask;
-use super::state::{ChangeKey, Decision, Facts, Plan, Snapshot, decide};
+use super::plan::{Plan, Snapshot};
+use super::state::{ChangeKey, Decision, Facts, decide};
 use crate::store::{AppendGroup, Appended, Barred, Conversation, Marker, StoreError};
 
 /// Pause before an append without an answer is submitted again.

@@ -215,7 +215,7 @@ impl Shard {
             Owned::new(&context.budget)
         });
         owned.idle = None;
-        if let Err(accepted) = owned.push(accepted) {
+        if let Some(accepted) = owned.push(accepted) {
             context.metrics.messages.sends_temporary.increment(1);
             accepted.refuse("too many changes wait in this conversation");
         }

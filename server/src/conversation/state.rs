@@ -2,45 +2,27 @@
 //! looked up first. Pure: a snapshot and facts in, one append group and a verdict for each change out. What
 //! each change does is in `rules`.
 
-use std::sync::Arc;
-
-use tern_protocol::{EntryBody, EntryId, TempId, UserId};
+use tern_protocol::{EntryId, TempId, UserId};
 
 use super::answer::Refusal;
-use super::ask::{Ask, Change};
+use super::ask::Ask;
+use super::plan::{Plan, Snapshot, Verdict};
 use super::rules::Work;
-use crate::store::{AppendGroup, Conversation, GROUP_BYTES_MAX, Marker};
+use crate::store::{GROUP_BYTES_MAX, Marker};
 
 /// Names a change across retries (within one conversation).
-pub type ChangeKey = (UserId, TempId);
-
-/// A conversation as it stood at some head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Its state.
-    pub state: Arc<Conversation>,
-    /// Ids of its members, for whoever tells them something.
-    pub members: Arc<[UserId]>,
-}
-
-impl Snapshot {
-    /// Collects the members' ids.
-    pub fn new(state: Arc<Conversation>) -> Self {
-        let members = state.members.iter().map(|member| member.user.clone()).collect();
-        Self { state, members }
-    }
-}
+pub(super) type ChangeKey = (UserId, TempId);
 
 /// What is known of the changes of a batch besides the state. Small: a linear search is all it needs.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub(super) struct Facts {
     markers: Vec<(ChangeKey, Option<Marker>)>,
     barred: Vec<(ChangeKey, Refusal)>,
 }
 
 impl Facts {
     /// The marker of a change was looked up: there is this one, or none.
-    pub fn learn(&mut self, key: ChangeKey, marker: Option<Marker>) {
+    pub(super) fn learn(&mut self, key: ChangeKey, marker: Option<Marker>) {
         match self.markers.iter_mut().find(|(known, _)| *known == key) {
             Some(known) => known.1 = marker,
             None => self.markers.push((key, marker)),
@@ -48,12 +30,12 @@ impl Facts {
     }
 
     /// The store does not take a change, for this reason.
-    pub fn bar(&mut self, key: ChangeKey, refusal: Refusal) {
+    pub(super) fn bar(&mut self, key: ChangeKey, refusal: Refusal) {
         self.barred.push((key, refusal));
     }
 
     /// Forgets which changes have no marker: they may have got one since.
-    pub fn forget_absences(&mut self) {
+    pub(super) fn forget_absences(&mut self) {
         self.markers.retain(|(_, marker)| marker.is_some());
     }
 
@@ -69,81 +51,19 @@ impl Facts {
     }
 }
 
-/// Who receives an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recipients {
-    /// Index of the first entry of the group that these users receive.
-    pub from: usize,
-    /// Members at that entry, and who just went.
-    pub users: Arc<[UserId]>,
-}
-
-/// What happens to one change of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Entry `index` of the group is this change.
-    Append(usize),
-    /// It was committed before.
-    Duplicate(Marker),
-    /// It is the same change as the one at `index` of the batch.
-    SameAs(usize),
-    /// It is not made.
-    Refuse(Refusal),
-}
-
 /// The decision about a batch.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(super) enum Decision {
     /// These markers must be looked up first.
     Lookup(Vec<ChangeKey>),
     /// Append this group, then answer.
     Ready(Plan),
 }
 
-/// A decided batch.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// What to append; `None` if nothing is new. The texts of its messages are those of the batch, moved.
-    pub group: Option<Arc<AppendGroup>>,
-    /// One for each change that was decided, in order: a prefix of the batch.
-    pub verdicts: Vec<Verdict>,
-    /// By entry of the group: which change of the batch it comes of.
-    pub made_by: Vec<usize>,
-    /// Who receives which entries: each set holds until the next one's `from`.
-    pub recipients: Vec<Recipients>,
-    /// The conversation after the group.
-    pub after: Option<Snapshot>,
-}
-
-impl Plan {
-    /// Somebody would be told that their change is never made.
-    pub fn refuses_for_good(&self) -> bool {
-        let is_final =
-            |verdict: &Verdict| matches!(verdict, Verdict::Refuse(refusal) if !refusal.code().temporary());
-        self.verdicts.iter().any(is_final)
-    }
-
-    /// Moves the texts back into the batch, to decide about it anew.
-    pub fn give_back(self, batch: &mut [Ask]) {
-        let Some(group) = self.group else { return };
-        let entries =
-            Arc::try_unwrap(group).map_or_else(|shared| shared.entries.clone(), |group| group.entries);
-        for (new, by) in entries.into_iter().zip(self.made_by) {
-            let Change::Message { text, data, .. } = &mut batch[by].change else { continue };
-            // Shared only if a store has kept it: then this copies.
-            let entry = Arc::unwrap_or_clone(new.entry);
-            if let EntryBody::Message { text: moved_text, data: moved_data, .. } = entry.body {
-                (*text, *data) = (moved_text, moved_data);
-                batch[by].sender_name = entry.sender_name;
-            }
-        }
-    }
-}
-
 /// Decides about as many changes of a batch as fit in one group. If it is ready, the texts have moved into it.
 ///
 /// `now_ms` is the wall clock; entry times never decrease whatever it says. `fresh_id` makes ids.
-pub fn decide(
+pub(super) fn decide(
     before: Option<&Snapshot>,
     batch: &mut [Ask],
     facts: &Facts,

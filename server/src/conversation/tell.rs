@@ -7,9 +7,10 @@ use tern_protocol::{ConversationId, Entry, EntryBody, UserId, encode_deliver};
 use super::answer::{Committed, Outcome, Refusal};
 use super::ask::Ask;
 use super::owned::Caller;
+use super::plan::{Snapshot, Verdict};
 use super::reads::Retold;
 use super::settle::Settled;
-use super::state::{Snapshot, Verdict};
+
 use crate::cluster::SessionRef;
 use crate::delivery::{Class, Delivery, Except, Parcel};
 use crate::ops::metrics::{Metrics, record};

@@ -1,7 +1,7 @@
 //! Tests of conversations: the rules, settling, the owners with real delivery, and two owners of one log.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tern_protocol::{ConversationId, Decoder, DeviceId, Entry, Frame, Incoming, TempId, UserId};
 use tokio::sync::oneshot;
@@ -90,7 +90,9 @@ impl Node {
     }
 
     async fn ask(&self, ask: Ask) -> Outcome {
-        self.submit(ask).await.expect("a reply always answers")
+        // Far beyond any deadline: without this a lost answer would be waited for for ever.
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.submit(ask)).await;
+        answer.expect("an answer comes").expect("a reply always answers")
     }
 
     /// A group that alice made with these.

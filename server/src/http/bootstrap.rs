@@ -35,7 +35,7 @@ pub struct Bootstrap {
 /// Where and how to connect.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Bootstrap)]
-pub(super) struct Answer {
+pub(super) struct Whereabouts {
     /// Name and version of the server.
     server: &'static str,
     /// Name of the protocol on native QUIC.
@@ -72,7 +72,7 @@ enum Wire {
 #[utoipa::path(
     get, path = "/v1/bootstrap", operation_id = "bootstrap",
     responses(
-        (status = 200, description = "Where and how to connect", body = Answer),
+        (status = 200, description = "Where and how to connect", body = Whereabouts),
         (status = 304, description = "It has the ETag that If-None-Match names"),
     )
 )]
@@ -85,7 +85,7 @@ pub(super) async fn bootstrap(
     let (head, _) = request.into_parts();
     let asked = asked_at(&head)?;
     let endpoints = endpoints(&bootstrap, &asked, way(&proxies, &head));
-    let answer = Answer {
+    let answer = Whereabouts {
         server: concat!("tern/", env!("CARGO_PKG_VERSION")),
         alpn: std::str::from_utf8(ALPN).expect("ALPN is text"),
         subprotocols: [SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON],

@@ -126,7 +126,7 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let described = history.described(&user, id).await.map_err(unavailable)?;
-    let described = described.ok_or_else(|| Problem::absent().within(id))?;
+    let described = described.ok_or_else(Problem::absent)?;
     Ok(cache::json(&headers, &Conversation::from(described), Keep::Ask))
 }
 

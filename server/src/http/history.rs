@@ -79,7 +79,7 @@ pub(super) async fn history(
 ) -> Result<Response, Problem> {
     let query = parse(&uri)?;
     let page = history.page(&user, id, query.anchor, query.limit).await.map_err(unavailable)?;
-    let page = page.ok_or_else(|| Problem::absent().within(id))?;
+    let page = page.ok_or_else(Problem::absent)?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
     let (older, newer) = neighbours(&page);
     // With something newer beside it, nothing can be added to what was asked for.

@@ -21,7 +21,7 @@ use crate::conversation::{Change, Wanted};
 #[serde(deny_unknown_fields)]
 #[schema(as = NewMembers)]
 pub(super) struct Users {
-    /// Who joins; members already there are left as they are.
+    /// Who joins; members already there are left as they are, but somebody must be new.
     #[schema(min_items = 1, max_items = 100)]
     users: Vec<UserId>,
     /// The same for every retry. Left out: the server makes one up.
@@ -76,7 +76,7 @@ pub(super) async fn list(
     Named(conversation): Named,
 ) -> Result<Json<MemberList>, Problem> {
     let members = history.members(&user, conversation).await.map_err(unavailable)?;
-    let members = members.ok_or_else(|| Problem::absent().within(conversation))?;
+    let members = members.ok_or_else(Problem::absent)?;
     Ok(Json(MemberList { conversation, members }))
 }
 

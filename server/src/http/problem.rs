@@ -6,7 +6,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use tern_protocol::{Code, ConversationId};
+use tern_protocol::Code;
 use utoipa::{ToResponse, ToSchema};
 
 use crate::auth::{AuthError, SCOPE_SEND_AS};
@@ -39,9 +39,6 @@ pub struct Problem {
     /// Wait at least so many milliseconds before trying again. `Retry-After` has it in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u32>,
-    /// The conversation it is about, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    conversation: Option<ConversationId>,
     #[serde(skip)]
     challenge: Option<&'static str>,
 }
@@ -58,7 +55,6 @@ impl Problem {
             title,
             detail,
             retry_after_ms: None,
-            conversation: None,
             challenge: None,
         }
     }
@@ -78,11 +74,6 @@ impl Problem {
     /// No such conversation, or not for this user: the same answer.
     pub fn absent() -> Self {
         Refused::not_found().into()
-    }
-
-    /// The same problem, about this conversation.
-    pub fn within(self, conversation: ConversationId) -> Self {
-        Self { conversation: Some(conversation), ..self }
     }
 
     /// There is no token to look at.
@@ -113,8 +104,7 @@ impl Problem {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let retry_after_ms = refused.retry_after.map(whole_ms);
-        let conversation = refused.conversation;
-        Self { retry_after_ms, conversation, ..Self::of(refused.code, refused.detail) }
+        Self { retry_after_ms, ..Self::of(refused.code, refused.detail) }
     }
 }
 

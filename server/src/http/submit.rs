@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tern_protocol::{Code, ConversationId, SendAck, TempId, UserId};
+use tern_protocol::{Code, SendAck, TempId, UserId};
 use tokio::sync::oneshot;
 
 use super::Problem;
@@ -67,7 +67,7 @@ pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
 
 /// Whether the change makes sense and the user may ask for one now. Called before anything is written.
 pub(super) fn admit(desk: &Desk, user: &UserId, wanted: &Wanted) -> Result<(), Problem> {
-    wanted.check().map_err(|refusal| refused(refusal, wanted.conversation))?;
+    wanted.check().map_err(refused)?;
     match desk.quota.send(user, Instant::now()) {
         Allowance::Allowed => Ok(()),
         Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "sends of this user")),
@@ -79,7 +79,7 @@ pub(super) fn admit(desk: &Desk, user: &UserId, wanted: &Wanted) -> Result<(), P
 pub(super) async fn submit(desk: &Desk, sender: Sender, wanted: Wanted) -> Result<SendAck, Problem> {
     let checked = wanted.check();
     let Wanted { conversation, peer, temp_id, change, .. } = wanted;
-    let age_ms = checked.map_err(|refusal| refused(refusal, conversation))?;
+    let age_ms = checked.map_err(refused)?;
     let ask = Ask {
         conversation,
         peer,
@@ -97,9 +97,9 @@ pub(super) async fn submit(desk: &Desk, sender: Sender, wanted: Wanted) -> Resul
     desk.router.submit(Submission { ask, arrived: Instant::now(), reply });
     // A reply is never dropped without an answer.
     let outcome = answered.await.unwrap_or(Err(Refusal::Unavailable("the outcome is not known")));
-    Ok(outcome.map_err(|refusal| refused(refusal, conversation))?.ack(conversation, temp_id))
+    Ok(outcome.map_err(refused)?.ack(conversation, temp_id))
 }
 
-fn refused(refusal: Refusal, conversation: ConversationId) -> Problem {
-    Refused::from(refusal).within(conversation).into()
+fn refused(refusal: Refusal) -> Problem {
+    Refused::from(refusal).into()
 }

@@ -1,4 +1,4 @@
-//! A whole node: the only place that names concrete backends, and all start-up and shut-down order.
+//! A whole node: all start-up and shut-down order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

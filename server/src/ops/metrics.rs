@@ -91,7 +91,8 @@ impl Drop for OpenConnection {
 /// Sending and receiving messages.
 #[derive(Debug)]
 pub struct MessageMetrics {
-    /// `tern_delivery_seconds`: from a Send's arrival to a recipient's Ack.
+    /// `tern_delivery_seconds`: from a Send's arrival to a recipient's Ack, of one delivery in 64 to
+    /// each session.
     pub delivery_seconds: Histogram,
     /// `tern_send_ack_seconds`: from a Send's arrival to its SendAck being queued.
     pub send_ack_seconds: Histogram,
@@ -233,7 +234,7 @@ impl Maker<'_> {
         let sends = |outcome| self.0.register_counter(&key(name, "outcome", outcome), &METADATA);
         MessageMetrics {
             delivery_seconds: self
-                .seconds("tern_delivery_seconds", "From a Send's arrival to a recipient's Ack."),
+                .seconds("tern_delivery_seconds", "From a Send's arrival to the Ack, of one delivery in 64."),
             send_ack_seconds: self
                 .seconds("tern_send_ack_seconds", "From a Send's arrival to its SendAck being queued."),
             sends_applied: sends("applied"),

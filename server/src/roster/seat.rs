@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tern_protocol::{ConversationId, DeviceId, UserId};
 
 use super::Outbox;
+use crate::clock::now;
 use crate::cluster::SessionRef;
 
 /// Of so many deliveries to a session one is timed, from the arrival of its Send to the Ack.
@@ -49,7 +50,7 @@ impl Seat {
             user,
             device,
             outbox,
-            began: tokio::time::Instant::now().into_std(),
+            began: now(),
             heard_ms: AtomicU64::new(0),
             watching: AtomicBool::new(false),
             deliveries: AtomicU32::new(0),

@@ -26,7 +26,7 @@ fn ids(roster: &Roster, user: &UserId) -> Vec<u64> {
 }
 
 fn leaving() -> Leaving {
-    Leaving::new(std::time::Instant::now(), Duration::from_secs(30), Duration::from_secs(10))
+    Leaving::new(now(), Duration::from_secs(30), Duration::from_secs(10))
 }
 
 #[test]

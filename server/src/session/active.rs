@@ -1,5 +1,6 @@
 //! An open session: its state, and which handler gets which frame. No handler waits for anything.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,17 +10,19 @@ use tern_protocol::{BAD_FRAMES_MAX, Code, DecodeError, Envelope, Frame, Pong, Po
 use super::Inner;
 use super::deadline::{Deadlines, Due, Left};
 use super::lane::Lanes;
-use super::on_account::Renewal;
 use super::quota::{Allowance, ConnectionQuota};
 use super::reads::Reads;
 use super::refused::{Refused, whole_ms};
 use super::step::{Handled, Step, close_for};
 use super::strikes::Strikes;
-use crate::auth::Claims;
+use crate::auth::{AuthError, Claims};
 use crate::clock::unix_ms;
 use crate::conversation::{Wanted, change_of};
 use crate::roster::{Outgoing, Seat, SeatGuard};
 use crate::transport::Inbound;
+
+/// A token that waits for the key of its issuer, with the number of its request.
+type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, AuthError>)> + Send>>;
 
 /// An open session. Dropping it ends all it has begun.
 pub(super) struct Active {

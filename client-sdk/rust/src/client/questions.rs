@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Client;
-use crate::command::{Answer, Command, Question};
+use crate::command::{Attempt, Command, Question};
 use crate::error::RequestError;
 
 /// Wait before asking again where the server gives no hint.
@@ -92,27 +92,27 @@ impl Client {
         let attempts = async {
             loop {
                 let wait = match self.ask_once(frame.clone()).await? {
-                    Answer::Frame(frame) => match read(*frame) {
+                    Attempt::Frame(frame) => match read(*frame) {
                         Some(body) => return Ok(body),
                         None => {
                             last = Some("the answer was of another kind".to_owned());
                             RETRY_WAIT
                         }
                     },
-                    Answer::Refused(error) if error.temporary || error.code.temporary() => {
+                    Attempt::Refused(error) if error.temporary || error.code.temporary() => {
                         last = Some(format!("{}: {}", error.code, error.detail));
                         let hint = error.retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
                         hint.unwrap_or(RETRY_WAIT)
                     }
-                    Answer::Refused(error) => {
+                    Attempt::Refused(error) => {
                         return Err(RequestError::Refused { code: error.code, detail: error.detail });
                     }
-                    Answer::Offline => {
+                    Attempt::Offline => {
                         last = Some("not connected".to_owned());
                         self.online().await?;
                         Duration::ZERO
                     }
-                    Answer::Full => return Err(RequestError::Full),
+                    Attempt::Full => return Err(RequestError::Full),
                 };
                 tokio::time::sleep(wait).await;
             }
@@ -123,7 +123,7 @@ impl Client {
         }
     }
 
-    async fn ask_once(&self, frame: Frame) -> Result<Answer, RequestError> {
+    async fn ask_once(&self, frame: Frame) -> Result<Attempt, RequestError> {
         let (answer, answered) = oneshot::channel();
         self.command(Command::Ask(Question { frame, answer })).await?;
         answered.await.map_err(|_| RequestError::Closed)

@@ -7,7 +7,7 @@ use tern_protocol::{Code, Envelope, Error, Frame, GoAway, Ping, Pong, Position, 
 use super::plan::Ending;
 use super::saver::Outcome;
 use super::{Active, Driver, Schedule};
-use crate::command::{Answer, Command, Question, Submission};
+use crate::command::{Attempt, Command, Question, Submission};
 use crate::draft::Draft;
 use crate::error::CloseCause;
 use crate::event::{Event, State};
@@ -31,7 +31,7 @@ impl Driver {
                     self.questions.insert(number, answer);
                 }
                 Err(full) => {
-                    let refusal = if full { Answer::Full } else { Answer::Offline };
+                    let refusal = if full { Attempt::Full } else { Attempt::Offline };
                     // Whoever asked may have given up.
                     let _ = answer.send(refusal);
                 }

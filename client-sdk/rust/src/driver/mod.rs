@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::command::{Answer, Command, Waiter};
+use crate::command::{Attempt, Command, Waiter};
 use crate::config::{Config, ConfigError};
 use crate::error::CloseCause;
 use crate::event::{Event, State};
@@ -80,7 +80,7 @@ pub(crate) struct Driver {
     session: Session,
     saver: Saver,
     waiters: BTreeMap<TempId, Waiter>,
-    questions: BTreeMap<u64, oneshot::Sender<Answer>>,
+    questions: BTreeMap<u64, oneshot::Sender<Attempt>>,
     // Links: the current one, one that is being replaced, and the way to the next.
     current: Option<Active>,
     old: Option<Active>,

@@ -387,7 +387,7 @@ export interface CreateGroup {
 export interface AddMembers {
   /** The group. */
   conversation: ConversationId;
-  /** Who joins; who is a member already is left as they are. */
+  /** Who joins; who is a member already is left as they are, and if all of them are, it is error 4006. */
   users: UserId[];
   /** The same for every retry. */
   tempId: TempId;

@@ -9,7 +9,8 @@ use tern_protocol::{
 
 use super::super::answer::Refusal;
 use super::super::ask::{Ask, Change, change_of};
-use super::super::state::{Decision, Facts, Plan, Snapshot, Verdict, decide};
+use super::super::plan::{Plan, Snapshot, Verdict};
+use super::super::state::{Decision, Facts, decide};
 use super::{GROUP, ask, say, session, temp, user};
 use crate::store::{Conversation, Marker};
 

@@ -7,8 +7,9 @@ use tern_protocol::{EntryBody, EntryId};
 
 use super::super::answer::Refusal;
 use super::super::ask::{Ask, Change};
+use super::super::plan::{Snapshot, Verdict};
 use super::super::settle::{GivenUp, Input, Next, Settling, World};
-use super::super::state::{Facts, Snapshot, Verdict};
+use super::super::state::Facts;
 use super::{GROUP, ask, say, temp, user, users};
 use crate::store::{AppendGroup, Appended, Barred, Conversation, Marker, Member, StoreError};
 

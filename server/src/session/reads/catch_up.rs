@@ -7,7 +7,8 @@ use tern_protocol::{
     Code, ConversationId, ConversationSummary, Deliver, Erased, Gap, Position, SyncEnd, SyncPage,
 };
 
-use super::worker::{Gone, Worker};
+use super::worker::Worker;
+use super::{Gone, Part};
 use crate::conversation::history::{Ahead, Changed, Missing, Run};
 use crate::session::refused::Refused;
 
@@ -15,22 +16,6 @@ use crate::session::refused::Refused;
 const PAGE_ROWS: usize = 64;
 /// Logs of which entries are read at once: what comes back is one frame's worth of all of them.
 const RUNS_MAX: usize = 64;
-
-/// A piece of a sync.
-pub(super) enum Part {
-    /// Conversations that changed, to be sent in one frame.
-    Page { request: Option<u64>, conversations: Vec<ConversationSummary> },
-    /// Entries that are named and not sent.
-    Gap { request: Option<u64>, gap: Gap },
-    /// Something that was sent earlier is not to be kept.
-    Erased { request: Option<u64>, erased: Erased },
-    /// Entries to be read and sent, in as many frames as it takes.
-    Entries { request: Option<u64>, run: Run },
-    /// Entries that were read.
-    Deliver { request: Option<u64>, deliver: Deliver },
-    /// That was all.
-    End { request: Option<u64>, changed: u32 },
-}
 
 impl Worker {
     /// Reads what changed and lines up what is to be told of it. What is left of a sync before goes: the
@@ -57,10 +42,12 @@ impl Worker {
         }
         let count = changed.len() as u32;
         let changed = changed.into_iter().map(|changed| (changed.summary, changed.missing));
-        let (conversations, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
-        let pages = conversations.chunks(PAGE_ROWS);
-        let pages = pages.map(|page| Part::Page { request, conversations: page.to_vec() });
-        self.catching_up.extend(pages);
+        let (summaries, missing): (Vec<ConversationSummary>, Vec<Missing>) = changed.unzip();
+        let mut summaries = summaries.into_iter().peekable();
+        while summaries.peek().is_some() {
+            let conversations = summaries.by_ref().take(PAGE_ROWS).collect();
+            self.catching_up.push_back(Part::Page { request, conversations });
+        }
         for missing in &missing {
             self.line_up(request, missing);
         }

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tern_protocol::{ACK_POSITIONS_MAX, Code, ConversationId, Position, Read, UserId};
+use tern_protocol::{
+    ACK_POSITIONS_MAX, Code, ConversationId, ConversationSummary, Deliver, Erased, Gap, Position, Read,
+    UserId,
+};
 use tokio::task::AbortHandle;
 
 use super::Inner;
 use super::refused::Refused;
-use crate::conversation::history::{Anchor, ListCursor};
+use crate::conversation::history::{Anchor, ListCursor, Run};
 use crate::roster::Seat;
 use worker::Worker;
 
@@ -70,6 +73,25 @@ impl Job {
         }
     }
 }
+
+/// A piece of a sync.
+enum Part {
+    /// Conversations that changed, to be sent in one frame.
+    Page { request: Option<u64>, conversations: Vec<ConversationSummary> },
+    /// Entries that are named and not sent.
+    Gap { request: Option<u64>, gap: Gap },
+    /// Something that was sent earlier is not to be kept.
+    Erased { request: Option<u64>, erased: Erased },
+    /// Entries to be read and sent, in as many frames as it takes.
+    Entries { request: Option<u64>, run: Run },
+    /// Entries that were read.
+    Deliver { request: Option<u64>, deliver: Deliver },
+    /// That was all.
+    End { request: Option<u64>, changed: u32 },
+}
+
+/// The outbox of the session was closed: there is nobody to read for.
+struct Gone;
 
 /// Handle to the questions of a session. Dropping it ends its worker, which is there only while there is
 /// work.

@@ -2,16 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tern_protocol::{
     Code, ConversationId, ConversationPage, Envelope, Frame, HaveRead, MemberList, Page, Position, Presence,
     Read, UserId, UserTyping,
 };
-use tokio::time::Instant;
 
-use super::catch_up::Part;
-use super::{Inner, Job, Slot};
+use super::{Gone, Inner, Job, Part, Slot};
+use crate::clock::now;
 use crate::conversation::history::Marked;
 use crate::delivery::{Class, Except, Parcel};
 use crate::presence::{Notice, WatchError};
@@ -21,9 +20,6 @@ use crate::store::ReadPosition;
 
 /// A notice of typing that waited longer is not true any more.
 const TYPING_KEPT: Duration = Duration::from_secs(3);
-
-/// The outbox of the session was closed: there is nobody to read for.
-pub(super) struct Gone;
 
 pub(super) struct Worker {
     pub(super) gateway: Arc<Inner>,
@@ -177,8 +173,8 @@ impl Worker {
         })
     }
 
-    async fn type_in(&self, conversation: ConversationId, since: std::time::Instant) {
-        if Instant::now().into_std().saturating_duration_since(since) > TYPING_KEPT {
+    async fn type_in(&self, conversation: ConversationId, since: Instant) {
+        if now().saturating_duration_since(since) > TYPING_KEPT {
             return;
         }
         let user = &self.seat.user;

@@ -1,22 +1,22 @@
-//! What a message of the benchmark says: its number, and when it was first sent. Pure.
+//! What a message of a measurement says: its number, and when it was first sent. Pure.
 
 /// Room for both numbers and the spaces behind them.
-pub(super) const BYTES_MIN: usize = 42;
+pub(crate) const BYTES_MIN: usize = 42;
 /// What fills a text up.
 const FILLER: char = '.';
 
 /// The words of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// 1, 2, 3… within one pair.
-    pub(super) number: u64,
+pub(crate) struct Stamp {
+    /// 1, 2, 3… of one sender.
+    pub(crate) number: u64,
     /// Nanoseconds from the beginning of the run to the first attempt.
-    pub(super) sent_ns: u64,
+    pub(crate) sent_ns: u64,
 }
 
 impl Stamp {
     /// As a text of exactly so many bytes, at least [`BYTES_MIN`].
-    pub(super) fn text(self, bytes: usize) -> String {
+    pub(crate) fn text(self, bytes: usize) -> String {
         let mut text = format!("{} {} ", self.number, self.sent_ns);
         debug_assert!(text.len() <= BYTES_MIN, "two numbers of 20 digits and two spaces fit");
         text.extend(std::iter::repeat_n(FILLER, bytes.saturating_sub(text.len())));
@@ -24,7 +24,7 @@ impl Stamp {
     }
 
     /// `None` for a text of another length or with other words.
-    pub(super) fn read(text: &str, bytes: usize) -> Option<Self> {
+    pub(crate) fn read(text: &str, bytes: usize) -> Option<Self> {
         let mut words = text.splitn(3, ' ');
         let mut number = || words.next()?.parse().ok();
         let stamp = Self { number: number()?, sent_ns: number()? };
