@@ -59,6 +59,9 @@ fn outcomes(settled: &Settled, retold: &Retold) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.verdicts.len());
     for verdict in &plan.verdicts {
         let outcome = match verdict {
+            Verdict::Append(_) if retold.undone => {
+                Err(Refusal::Unavailable("the message store does not answer"))
+            }
             Verdict::Append(index) => {
                 let group = plan.group.as_ref().expect("an appended entry is in the group");
                 let committed = committed(&group.entries[*index].entry);

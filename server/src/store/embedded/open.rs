@@ -163,7 +163,7 @@ pub(super) fn open_database(directory: &Directory, cache_bytes: u64) -> Result<(
         let space = db.keyspace("tern", options)?;
         Ok::<_, fjall::Error>(Disk::new(db, space))
     });
-    let disk = match opened {
+    let mut disk = match opened {
         Ok(Ok(disk)) => disk,
         Ok(Err(fjall::Error::Io(source))) if is_outside(&source) => return Err(directory.io(source)),
         Ok(Err(error)) => return Err(directory.damaged(error.to_string())),
