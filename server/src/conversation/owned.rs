@@ -12,12 +12,14 @@ use super::recent::{FinalRefusals, Recent};
 use super::settle::{Settled, Settling};
 use super::state::Facts;
 use crate::budget::{Budget, Charge};
-use crate::store::{GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Marker, Member};
+use crate::store::{Conversation, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Marker, Member};
 
 /// Submissions waiting in one conversation; more are refused as temporary.
 pub(super) const WAITING_MAX: usize = 512;
-/// Memory of a conversation besides what is counted by its size, in bytes, about.
-const BYTES_BESIDES: usize = 512;
+/// Memory of a conversation besides what is counted by its size, in bytes, about: itself, its place in a map that
+/// is half full, its state without members.
+const BYTES_BESIDES: usize = 768;
+const _: () = assert!(2 * size_of::<Owned>() + size_of::<Conversation>() <= BYTES_BESIDES);
 /// Memory of a member, in bytes, about: twice an id of the usual length.
 const MEMBER_BYTES: usize = size_of::<Member>() + 64;
 

@@ -70,6 +70,13 @@ impl Plan {
         self.verdicts.iter().any(is_final)
     }
 
+    /// It knows of an entry that is newer than the state it was made on.
+    pub(super) fn is_behind(&self) -> bool {
+        let head = self.after.as_ref().map_or(0, |after| after.state.head);
+        let is_newer = |verdict: &Verdict| matches!(verdict, Verdict::Duplicate(marker) if marker.seq > head);
+        self.verdicts.iter().any(is_newer)
+    }
+
     /// Moves the texts back into the batch, to decide about it anew.
     pub(super) fn give_back(self, batch: &mut [Ask]) {
         let Some(group) = self.group else { return };

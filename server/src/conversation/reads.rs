@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tern_protocol::{ConversationId, Entry, EntryBody, PAGE_BYTES_MAX, UserId};
 
-use super::plan::{Plan, Snapshot, Verdict};
-use super::settle::Input;
+use super::plan::{Snapshot, Verdict};
+use super::settle::{Input, Settled};
 use super::state::ChangeKey;
-use crate::store::{Log, Order, PageLimit, StoreError, Users};
+use crate::store::{AppendGroup, Log, Order, PageLimit, StoreError, Users};
 
 /// A committed entry and its neighbours.
 const PAGE: PageLimit = PageLimit { entries: 3, bytes: PAGE_BYTES_MAX };
@@ -45,6 +45,8 @@ pub(super) struct Retelling {
     /// Entries that were committed before: their first attempt may have died before anybody was told.
     seqs: BTreeSet<u64>,
     after: Option<Snapshot>,
+    /// The group of the plan, where its attempt may have died half-way.
+    again: Option<Arc<AppendGroup>>,
     /// Users of a conversation that was just made.
     newcomers: Option<Arc<[UserId]>>,
 }
@@ -56,13 +58,15 @@ pub(super) struct Retold {
     pub(super) entries: Vec<Entry>,
     /// The store did not answer: what was committed before cannot be told.
     pub(super) failed: bool,
+    /// What an own attempt may have left undone could not be done: it is not acked.
+    pub(super) undone: bool,
     /// Somebody in a conversation that was just made has never been here.
     pub(super) recipient_unknown: bool,
 }
 
 impl Retelling {
     /// `None`: the plan is enough.
-    pub(super) fn of(plan: &Plan) -> Option<Self> {
+    pub(super) fn of(Settled { plan, found_again, .. }: &Settled) -> Option<Self> {
         let committed = |verdict: &Verdict| match verdict {
             Verdict::Duplicate(marker) => Some(marker.seq),
             Verdict::Append(_) | Verdict::SameAs(_) | Verdict::Refuse(_) => None,
@@ -70,8 +74,9 @@ impl Retelling {
         let seqs: BTreeSet<u64> = plan.verdicts.iter().filter_map(committed).collect();
         let is_new = plan.group.as_ref().is_some_and(|group| group.expected_head == 0);
         let newcomers = plan.after.as_ref().filter(|_| is_new).map(|after| Arc::clone(&after.members));
-        let is_empty = seqs.is_empty() && newcomers.is_none();
-        (!is_empty).then(|| Self { seqs, after: plan.after.clone(), newcomers })
+        let again = plan.group.clone().filter(|_| *found_again);
+        let is_empty = seqs.is_empty() && newcomers.is_none() && again.is_none();
+        (!is_empty).then(|| Self { seqs, after: plan.after.clone(), again, newcomers })
     }
 
     /// Reads it. What the first attempt may not have written besides the log is written again.
@@ -83,13 +88,26 @@ impl Retelling {
             }
             None => false,
         };
+        let undone = match self.redo(&*log, id).await {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(conversation = %id, %error, "what may be missing of an append cannot be written");
+                true
+            }
+        };
         match self.committed(&*log, id).await {
-            Ok(entries) => Retold { entries, failed: false, recipient_unknown },
+            Ok(entries) => Retold { entries, failed: false, undone, recipient_unknown },
             Err(error) => {
                 tracing::warn!(conversation = %id, %error, "what was committed before cannot be told again");
-                Retold { entries: Vec::new(), failed: true, recipient_unknown }
+                Retold { entries: Vec::new(), failed: true, undone, recipient_unknown }
             }
         }
+    }
+
+    async fn redo(&self, log: &dyn Log, id: ConversationId) -> Result<(), StoreError> {
+        let Some(group) = &self.again else { return Ok(()) };
+        let entries: Vec<Entry> = group.entries.iter().map(|new| (*new.entry).clone()).collect();
+        log.redo(id, &group.state, &entries).await
     }
 
     async fn committed(&self, log: &dyn Log, id: ConversationId) -> Result<Vec<Entry>, StoreError> {

@@ -106,6 +106,8 @@ pub(super) struct Settling {
     found: Vec<(usize, Marker)>,
     /// An attempt at the planned group had no answer.
     unanswered: bool,
+    /// That attempt had applied, as the next one found.
+    found_again: bool,
     conflicts: u32,
     /// No attempt is begun after it.
     deadline: Instant,
@@ -117,6 +119,8 @@ pub(super) struct Settled {
     /// As it was asked, without the texts that were moved into the plan.
     pub(super) asks: Vec<Ask>,
     pub(super) plan: Plan,
+    /// Its group applied in an attempt without an answer, which may have died before all of it was written.
+    pub(super) found_again: bool,
 }
 
 impl Settling {
@@ -135,6 +139,7 @@ impl Settling {
             plan: None,
             found: Vec::new(),
             unanswered: false,
+            found_again: false,
             conflicts: 0,
             deadline,
         }
@@ -143,7 +148,7 @@ impl Settling {
     /// The batch and its plan, after [`Next::Done`].
     pub(super) fn into_settled(self) -> Settled {
         let plan = self.plan.expect("a batch that is done has a plan");
-        Settled { asks: self.asks, plan }
+        Settled { asks: self.asks, plan, found_again: self.found_again }
     }
 
     /// Age of the oldest change: how far back its predecessors can be.
@@ -183,6 +188,11 @@ impl Settling {
                 plan.give_back(&mut self.asks);
                 self.read_again(world)
             }
+            // It would be told again to those who were members at the state that is known, not at the entry.
+            Decision::Ready(plan) if plan.is_behind() => {
+                plan.give_back(&mut self.asks);
+                self.contended().unwrap_or_else(|| self.read_again(world))
+            }
             Decision::Ready(plan) => {
                 let next = plan.group.clone().map_or(Next::Done, Next::Append);
                 self.plan = Some(plan);
@@ -208,6 +218,12 @@ impl Settling {
         }
         self.known = None;
         self.facts.forget_absences();
+    }
+
+    /// One more round was lost to others: perhaps one too many.
+    fn contended(&mut self) -> Option<Next> {
+        self.conflicts += 1;
+        (self.conflicts > CONFLICTS_MAX).then_some(Next::GiveUp(GivenUp::Contended))
     }
 
     fn read_again(&mut self, world: &World<'_>) -> Next {
@@ -249,9 +265,8 @@ impl Settling {
 
     /// Somebody else has committed some of these, or we an earlier batch: the head is not sure either.
     fn on_others(&mut self, found: Vec<(usize, Marker)>, world: &World<'_>) -> Next {
-        self.conflicts += 1;
-        if self.conflicts > CONFLICTS_MAX {
-            return Next::GiveUp(GivenUp::Contended);
+        if let Some(given_up) = self.contended() {
+            return given_up;
         }
         if let Some(plan) = &self.plan {
             for (index, marker) in found {
@@ -277,9 +292,8 @@ impl Settling {
     }
 
     fn on_conflict(&mut self, world: &World<'_>) -> Next {
-        self.conflicts += 1;
-        if self.conflicts > CONFLICTS_MAX {
-            return Next::GiveUp(GivenUp::Contended);
+        if let Some(given_up) = self.contended() {
+            return given_up;
         }
         if !self.is_read {
             // The state was from before: that others have written since is no contention.
@@ -304,6 +318,10 @@ impl Settling {
         let found = std::mem::take(&mut self.found);
         let group = self.plan.as_ref().and_then(|plan| plan.group.as_ref());
         let is_ours = group.is_some_and(|group| id == Some(group.entries[0].entry.id));
-        if is_ours { Next::Done } else { self.on_others(found, world) }
+        if !is_ours {
+            return self.on_others(found, world);
+        }
+        self.found_again = true;
+        Next::Done
     }
 }

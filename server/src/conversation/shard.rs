@@ -305,7 +305,7 @@ impl Shard {
         let Some(owned) = self.owned.get_mut(&id) else { return };
         let Some(Work::Settling(settling, callers)) = owned.work.take().map(|work| *work) else { return };
         let settled = settling.into_settled();
-        let retelling = Retelling::of(&settled.plan);
+        let retelling = Retelling::of(&settled);
         owned.work = Some(Box::new(Work::Telling(settled, callers)));
         match retelling {
             None => self.end(id, &Retold::default()),

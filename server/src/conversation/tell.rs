@@ -32,8 +32,15 @@ pub(super) fn tell(
     metrics.messages.dedupe_hits.increment(duplicates.count() as u64);
     for ((ask, caller), outcome) in settled.asks.iter().zip(callers).zip(outcomes) {
         let session = ask.asker.as_ref().map(|asker| asker.session);
-        let seq = outcome.as_ref().ok().map(|committed| committed.seq);
-        tracing::debug!(conversation = %id, session, temp_id = %ask.temp_id, seq, "settled");
+        match &outcome {
+            Ok(Committed { seq, .. }) => {
+                tracing::debug!(conversation = %id, session, temp_id = %ask.temp_id, seq, "durable");
+            }
+            Err(refusal) => {
+                let code = refusal.code().0;
+                tracing::debug!(conversation = %id, session, temp_id = %ask.temp_id, code, "not made");
+            }
+        }
         answer(metrics, caller, outcome);
     }
 }
@@ -59,6 +66,9 @@ fn outcomes(settled: &Settled, retold: &Retold) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(plan.verdicts.len());
     for verdict in &plan.verdicts {
         let outcome = match verdict {
+            Verdict::Append(_) if retold.undone => {
+                Err(Refusal::Unavailable("the message store does not answer"))
+            }
             Verdict::Append(index) => {
                 let group = plan.group.as_ref().expect("an appended entry is in the group");
                 let committed = committed(&group.entries[*index].entry);

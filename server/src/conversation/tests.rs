@@ -16,6 +16,7 @@ use crate::store::{Log, Users};
 
 mod gate;
 mod owners;
+mod redo;
 mod rules;
 mod settle;
 mod two_owners;

@@ -53,8 +53,8 @@ pub(crate) fn event(recipient: &UserId, seq: u64, preview: &str) -> PushEvent {
         sender_name: Some("Sender".into()),
         group_name: None,
         preview: preview.into(),
-        data: Data::new(r#"{"z":[1.50,"\n"],"a":9007199254740993}"#).ok().filter(|_| seq % 2 == 0),
-        reply_to: (seq % 2 == 0).then_some(seq),
+        data: Data::new(r#"{"z":[1.50,"\n"],"a":9007199254740993}"#).ok().filter(|_| seq.is_multiple_of(2)),
+        reply_to: (seq.is_multiple_of(2)).then_some(seq),
         time_ms: 1_700_000_000_000 + seq,
     }
 }

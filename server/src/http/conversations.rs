@@ -26,7 +26,7 @@ const CONVERSATION_BYTES: usize = 512;
 /// A conversation as its member sees it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Conversation)]
-pub(super) struct Shown {
+pub(super) struct ConversationView {
     #[serde(flatten)]
     summary: ConversationSummary,
     /// What to show: the name of the group, or of the other user, or else their id, or that of the
@@ -42,7 +42,7 @@ pub(super) struct Shown {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ConversationList {
     /// Most recently changed first.
-    conversations: Vec<Shown>,
+    conversations: Vec<ConversationView>,
     /// Cursor of the next page; null: this was the last.
     next: Option<String>,
 }
@@ -94,12 +94,12 @@ pub(super) async fn list(
     let mut page = history.list_described(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
     let described = std::mem::take(&mut page.conversations);
     let (whole, mut bytes) = (described.len(), 0);
-    let mut conversations: Vec<Shown> = Vec::new();
+    let mut conversations: Vec<ConversationView> = Vec::new();
     for described in described {
         if bytes > PAGE_BYTES_MAX {
             break;
         }
-        let conversation = Shown::from(described);
+        let conversation = ConversationView::from(described);
         bytes += conversation.weight();
         conversations.push(conversation);
     }
@@ -115,7 +115,7 @@ pub(super) async fn list(
     get, path = "/v1/conversations/{id}", operation_id = "show_conversation", security(("bearer" = [])),
     params(("id" = ConversationId, Path, description = "which")),
     responses(
-        (status = 200, description = "The conversation", body = Shown),
+        (status = 200, description = "The conversation", body = ConversationView),
         (status = 304, description = "It has the ETag that If-None-Match names"),
         (status = 404, response = Problem),
     )
@@ -128,7 +128,7 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let described = history.described(&user, id).await.map_err(unavailable)?;
     let described = described.ok_or_else(Problem::absent)?;
-    Ok(cache::json(&headers, &Shown::from(described), Keep::Ask))
+    Ok(cache::json(&headers, &ConversationView::from(described), Keep::Ask))
 }
 
 /// Makes a group.
@@ -164,7 +164,7 @@ pub(super) async fn create(
     Ok(response)
 }
 
-impl From<Described> for Shown {
+impl From<Described> for ConversationView {
     fn from(described: Described) -> Self {
         let Described { summary, members, last_entry } = described;
         let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
@@ -174,7 +174,7 @@ impl From<Described> for Shown {
     }
 }
 
-impl Shown {
+impl ConversationView {
     /// About how many bytes it takes in a page.
     fn weight(&self) -> usize {
         let members = self.members.iter().flatten();

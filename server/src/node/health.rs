@@ -94,9 +94,10 @@ mod tests {
         assert!(report.ready, "messages go on without events");
         assert!(report.checks["events"].contains("shut"), "{report:?}");
         door.0.store(false, Ordering::SeqCst);
-        shaky.fail(Call::Health, 1);
+        shaky.fail(Call::Health, usize::MAX);
         let report = later().await;
         assert!(!report.ready && report.checks["store"].contains("broken"), "{report:?}");
+        shaky.fail(Call::Health, 0);
         shaky.slow_reads(ANSWER * 2);
         assert!(later().await.checks["store"].contains("no answer"));
         shaky.slow_reads(Duration::ZERO);

@@ -55,3 +55,44 @@ async fn remove_group_members(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tern_protocol::{ConversationKind, WATCH_USERS_MAX};
+
+    use super::*;
+    use crate::store::contract::{Talk, fresh_temp_id};
+    use crate::store::memory::MemoryStore;
+    use crate::store::shaky::{Call, Shaky};
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn however_many_are_looked_at_it_costs_three_round_trips() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let store: Arc<dyn Store> = shaky.clone();
+        let me = user("me");
+        let others: Vec<UserId> =
+            (0..WATCH_USERS_MAX).map(|number| user(&format!("user-{number}"))).collect();
+        // Of three, one is in a pair with me, one in a group, and one a stranger.
+        for (number, other) in others.iter().enumerate().filter(|(number, _)| number % 3 < 2) {
+            let mut talk = Talk::new(&[&me, other]);
+            if number % 3 == 0 {
+                talk.id = ConversationId::pair(&me, other);
+                Arc::make_mut(&mut talk.state).kind = ConversationKind::Pair;
+            }
+            let group = talk.group(&me, &[(fresh_temp_id(), "hi")]);
+            talk.apply(&store, group).await;
+        }
+        let before = shaky.round_trips();
+        let seen = visible(&*store, &me, &others).await.unwrap();
+        let expected: Vec<bool> = (0..others.len()).map(|number| number % 3 < 2).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(shaky.round_trips() - before, 3, "pairs, list, groups");
+        assert_eq!(shaky.calls(Call::Conversation), 0);
+    }
+}

@@ -45,6 +45,7 @@ macro_rules! suite {
             users_are_answered_in_the_order_of_the_questions
             the_name_and_the_last_time_of_a_user_never_undo_each_other
             intents_come_by_time_until_they_are_cleared
+            what_is_done_again_changes_nothing
             groups_of_one_call_are_answered_each_by_its_ticket
             many_are_seen_at_a_glance
             runs_of_several_logs_are_cut_together
@@ -609,6 +610,23 @@ pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut im
     // A crash may bring cleared ones back, but never loses one.
     let after = due(fixture, u64::MAX).await;
     assert!([early, all[2].clone(), all[3].clone()].iter().all(|left| after.contains(left)), "{after:?}");
+}
+
+pub(crate) async fn what_is_done_again_changes_nothing(fixture: &mut impl Fixture) {
+    let (store, alice, bob) = (fixture.store(), fresh_user("alice"), fresh_user("bob"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    talk.say(&store, &bob, "before").await;
+    let group = talk.group(&alice, &[(fresh_temp_id(), "one"), (fresh_temp_id(), "two")]);
+    talk.apply(&store, group).await;
+    let all = async || {
+        let intents = store.intents(&[intent_shard(talk.id)], u64::MAX, usize::MAX).await.unwrap();
+        let intents: Vec<_> = intents.into_iter().filter(|intent| intent.conversation == talk.id).collect();
+        let rows = [row_of(&store, &alice, talk.id).await, row_of(&store, &bob, talk.id).await];
+        (rows, intents, store.conversation(talk.id).await.unwrap())
+    };
+    let before = all().await;
+    store.redo(talk.id, &talk.state, &talk.log(&store).await[1..]).await.unwrap();
+    assert_eq!(all().await, before);
 }
 
 pub(crate) async fn groups_of_one_call_are_answered_each_by_its_ticket(fixture: &mut impl Fixture) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
+use tern_protocol::{ConversationId, Entry, EntryBody, StoreId, TempId, UserId};
 use uuid::Uuid;
 
 use super::runs::Runs;
@@ -37,6 +37,9 @@ struct State {
     intents: BTreeMap<(u64, ConversationId, u64), Intent>,
     kept: HashMap<ConversationId, Kept>,
     erasures: HashMap<UserId, Erasure>,
+    /// The next append writes only the log, as one does that dies half-way in a store of several parts.
+    #[cfg(test)]
+    is_torn: bool,
 }
 
 impl MemoryStore {
@@ -48,6 +51,14 @@ impl MemoryStore {
     /// An empty store that lets go of what is old in these pieces.
     pub fn ageing_by(ages_by: Granularity) -> Self {
         Self { store_id: StoreId::from_uuid(Uuid::new_v4()), ages_by, state: Mutex::default() }
+    }
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    /// The next append dies half-way: its log is written, and nothing else.
+    pub(crate) fn tear(&self) {
+        self.state.lock().is_torn = true;
     }
 }
 
@@ -98,6 +109,16 @@ impl State {
     }
 
     fn write(&mut self, group: &AppendGroup) {
+        self.write_log(group);
+        #[cfg(test)]
+        if std::mem::take(&mut self.is_torn) {
+            return;
+        }
+        self.write_marks(group);
+    }
+
+    /// Inbox rows, read positions and the push intent.
+    fn write_marks(&mut self, group: &AppendGroup) {
         let AppendGroup { conversation, entries, state, departures, .. } = group;
         for gone in departures {
             let at = entries.iter().find(|new| new.entry.seq == gone.until_seq);
@@ -112,9 +133,19 @@ impl State {
             };
             self.rows.insert((gone.user.clone(), *conversation), row);
         }
+        self.mark_members(*conversation, state);
+        for (user, read) in group.reads() {
+            self.reads.insert((user.clone(), *conversation), read);
+        }
+        if let Some(intent) = group.intent() {
+            self.intents.insert((intent.time_ms, *conversation, intent.from_seq), intent);
+        }
+    }
+
+    fn mark_members(&mut self, conversation: ConversationId, state: &Conversation) {
         for member in &state.members {
             let row = InboxRow {
-                conversation: *conversation,
+                conversation,
                 last_seq: state.head,
                 last_messages: state.messages,
                 last_time_ms: state.last_time_ms,
@@ -122,14 +153,44 @@ impl State {
                 until_seq: None,
                 read: ReadPosition::default(), // kept apart
             };
-            self.rows.insert((member.user.clone(), *conversation), row);
+            self.rows.insert((member.user.clone(), conversation), row);
         }
-        for (user, read) in group.reads() {
-            self.reads.insert((user.clone(), *conversation), read);
+    }
+
+    /// Writes again what of these entries is not in the log.
+    fn redo(&mut self, conversation: ConversationId, state: &Conversation, entries: &[Entry]) {
+        self.mark_members(conversation, state);
+        for entry in entries {
+            let gone: &[UserId] = match &entry.body {
+                EntryBody::Removed { users } => users,
+                EntryBody::Left { user } => std::slice::from_ref(user),
+                _ => &[],
+            };
+            for user in gone.iter().filter(|user| state.member(user).is_none()) {
+                if let Some(row) = self.rows.get_mut(&(user.clone(), conversation)) {
+                    (row.until_seq, row.last_seq) = (Some(entry.seq), entry.seq);
+                    (row.last_messages, row.last_time_ms) = (entry.messages, entry.time_ms);
+                }
+            }
+            let joined = state.members.iter().filter(|member| member.first_seq == entry.seq);
+            let before = entry.messages - u64::from(entry.body.is_message());
+            let joined = joined.map(|member| (&member.user, entry.seq - 1, before));
+            let wrote = entry.body.is_message().then_some((&entry.sender, entry.seq, entry.messages));
+            for (user, seq, messages) in joined.chain(wrote) {
+                let read = self.reads.entry((user.clone(), conversation)).or_default();
+                if seq > read.seq {
+                    *read = ReadPosition { seq, messages };
+                }
+            }
         }
-        if let Some(intent) = group.intent() {
-            self.intents.insert((intent.time_ms, *conversation, intent.from_seq), intent);
+        let pushed = entries.iter().filter(|entry| entry.body.is_message() && state.members.len() > 1);
+        if let Some(intent) = Intent::of(conversation, pushed) {
+            self.intents.insert((intent.time_ms, conversation, intent.from_seq), intent);
         }
+    }
+
+    fn write_log(&mut self, group: &AppendGroup) {
+        let AppendGroup { conversation, entries, state, .. } = group;
         for new in entries {
             let entry = &new.entry;
             if let Some(temp_id) = entry.temp_id {
@@ -216,8 +277,14 @@ impl Log for MemoryStore {
         Ok(last.map_or(range.start().saturating_sub(1), |entry| entry.seq))
     }
 
-    async fn redo(&self, _: ConversationId, _: &Conversation, _: &[Entry]) -> Result<(), StoreError> {
-        Ok(()) // an append is one step
+    async fn redo(
+        &self,
+        conversation: ConversationId,
+        state: &Conversation,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
+        self.state.lock().redo(conversation, state, entries);
+        Ok(())
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) enum Call {
     Intents,
     ClearIntents,
     IntentsWaiting,
+    Age,
     Upkeep,
 }
 
@@ -409,7 +410,7 @@ impl Upkeep for Shaky {
     }
 
     async fn age(&self, conversation: ConversationId, ages: Ages, limit: usize) -> Result<Aged, StoreError> {
-        self.count(Call::Upkeep)?;
+        self.count(Call::Age)?;
         self.store.age(conversation, ages, limit).await
     }
 

@@ -114,7 +114,7 @@ impl ServerLog {
         entry_id[..8].copy_from_slice(&seq.to_be_bytes());
         // A third of what others do is of a later version.
         let body = match temp_id {
-            None if seq % 3 == 0 => EntryBody::Opaque { kind: 200, bytes: text.into_bytes() },
+            None if seq.is_multiple_of(3) => EntryBody::Opaque { kind: 200, bytes: text.into_bytes() },
             _ => EntryBody::text(text),
         };
         let before = self.entries.last().map_or(0, |entry| entry.messages);

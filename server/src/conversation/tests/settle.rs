@@ -179,6 +179,21 @@ fn the_same_changes_in_the_same_places_by_another_owner_are_not_ours() {
 }
 
 #[test]
+fn a_retry_is_not_told_again_by_a_state_that_is_older_than_its_entry() {
+    // Another owner has added eve, removed bob and taken eve's message since.
+    let mut run = Run::new(vec![say("eve", 1, "not for bob")], Some(group(5, &["bob"])));
+    let next = run.step(Input::Begin);
+    assert_eq!(next, Next::LookUp(vec![(user("eve"), temp(1))]));
+    let marker = Marker { seq: 8, digest: say("eve", 1, "not for bob").change.digest() };
+    let found = vec![((user("eve"), temp(1)), Some(marker))];
+    assert_eq!(run.step(Input::Markers(Ok(found))), Next::ReadState);
+    assert_eq!(run.state(group(8, &["eve"])), Next::Done);
+    let settled = run.settling.into_settled();
+    assert_eq!(settled.plan.verdicts, [Verdict::Duplicate(marker)]);
+    assert_eq!(settled.plan.after.unwrap().members[..], users(&["alice", "eve"]));
+}
+
+#[test]
 fn a_head_that_moved_is_read_at_once_then_ever_later_and_not_for_ever() {
     let mut run = Run::new(vec![say("alice", 1, "one")], Some(group(5, &[])));
     let Next::Append(_) = run.step(Input::Begin) else { panic!("no append") };

@@ -39,14 +39,17 @@ impl Disk {
             db,
             space,
             states: Arc::default(),
-            recent: Arc::new(RecentMarkers::new(Instant::now())),
+            recent: Arc::new(RecentMarkers::new(Some(Instant::now()))),
             erasures: Arc::default(),
             intents: Arc::default(),
         }
     }
 
     /// Reads what is always in memory. Before anything else is asked.
-    pub(super) fn load(&self) -> Result<(), StoreError> {
+    pub(super) fn load(&mut self) -> Result<(), StoreError> {
+        if self.space.is_empty().map_err(read_failed)? {
+            self.recent = Arc::new(RecentMarkers::new(None));
+        }
         let mut erasures = Vec::new();
         for item in self.space.prefix(keys::ERASURES) {
             let (key, value) = item.into_inner().map_err(read_failed)?;

@@ -2,8 +2,8 @@
 //!
 //! Filters over the markers of one stretch of time after another. They say «perhaps» of every marker that was
 //! written in their time, so a «no» of all filters that reach back far enough is certain. Nothing is known of
-//! the time before the start, and nothing is ever taken out: then the answer is «perhaps», and the disk is
-//! asked.
+//! the time before the start, unless the store was empty then, and nothing is ever taken out: then the answer
+//! is «perhaps», and the disk is asked.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -36,17 +36,17 @@ struct Filters {
 }
 
 struct Filter {
-    /// When it became the newest.
-    began: Instant,
+    /// When it became the newest; `None`: before anything was written.
+    began: Option<Instant>,
     lines: Vec<[u64; LINE]>,
     markers: usize,
     markers_max: usize,
 }
 
 impl RecentMarkers {
-    /// Nothing was written yet; what was before `now` is not known.
-    pub(super) fn new(now: Instant) -> Self {
-        Self(RwLock::new(Filters { filters: VecDeque::from([Filter::new(now, FIRST_MARKERS)]) }))
+    /// What was written before `began` is not known; `None`: nothing was.
+    pub(super) fn new(began: Option<Instant>) -> Self {
+        Self(RwLock::new(Filters { filters: VecDeque::from([Filter::new(began, FIRST_MARKERS)]) }))
     }
 
     /// Markers are about to be written, by their keys.
@@ -59,18 +59,16 @@ impl RecentMarkers {
 
     /// There is surely no marker with this key that is younger than `age_ms`, with a margin.
     pub(super) fn surely_absent(&self, key: &[u8], age_ms: u64, now: Instant) -> bool {
-        let Some(since) =
-            Duration::from_millis(age_ms).checked_add(MARGIN).and_then(|age| now.checked_sub(age))
-        else {
-            return false;
-        };
+        let since = Duration::from_millis(age_ms).checked_add(MARGIN).and_then(|age| now.checked_sub(age));
         let hash = xxh3_64(key);
         for filter in self.0.read().filters.iter().rev() {
             if filter.contains(hash) {
                 return false;
             }
-            if filter.began <= since {
-                return true;
+            match (filter.began, since) {
+                (None, _) => return true,
+                (Some(began), Some(since)) if began <= since => return true,
+                _ => {}
             }
         }
         false
@@ -85,14 +83,14 @@ impl Filters {
             if self.filters.len() == FILTERS_MAX {
                 self.filters.pop_front();
             }
-            self.filters.push_back(Filter::new(now, markers_max));
+            self.filters.push_back(Filter::new(Some(now), markers_max));
         }
         self.filters.back_mut().expect("there is always one").insert(hash);
     }
 }
 
 impl Filter {
-    fn new(began: Instant, markers_max: usize) -> Self {
+    fn new(began: Option<Instant>, markers_max: usize) -> Self {
         let lines = (markers_max * BITS_A_MARKER).div_ceil(LINE * 64);
         Self { began, lines: vec![[0; LINE]; lines], markers: 0, markers_max }
     }
@@ -137,7 +135,7 @@ mod tests {
     #[test]
     fn what_was_written_is_never_surely_absent() {
         let start = Instant::now();
-        let markers = RecentMarkers::new(start);
+        let markers = RecentMarkers::new(Some(start));
         let count = FIRST_MARKERS * 5 / 2; // two filters and a half
         for number in 0..count {
             markers.written(std::iter::once(&key(number)[..]), start + HOUR);
@@ -152,7 +150,7 @@ mod tests {
     #[test]
     fn before_the_start_nothing_is_sure() {
         let start = Instant::now() + 10 * HOUR;
-        let markers = RecentMarkers::new(start);
+        let markers = RecentMarkers::new(Some(start));
         assert!(!markers.surely_absent(b"x", 0, start + MARGIN / 2), "within the margin");
         assert!(markers.surely_absent(b"x", 0, start + MARGIN));
         assert!(!markers.surely_absent(b"x", 1, start + MARGIN));
@@ -163,7 +161,9 @@ mod tests {
     #[test]
     fn the_oldest_filters_go_and_what_they_knew_is_not_sure_any_more() {
         let start = Instant::now();
-        let mut filters = Filters { filters: VecDeque::from([Filter::new(start, 1)]) };
+        let mut filters = Filters { filters: VecDeque::from([Filter::new(None, 1)]) };
+        let whole = RecentMarkers::new(None);
+        assert!(whole.surely_absent(b"x", u64::MAX, start), "a store that was empty is known whole");
         for number in 0..(1 << (FILTERS_MAX + 2)) {
             filters.insert(xxh3_64(&key(number)), start + Duration::from_secs(number as u64));
         }
