@@ -93,7 +93,7 @@ impl Replay {
         drop(runtime);
         drop(server);
         let run = judge(&plan, outcome, in_flight);
-        let held = run.checks.iter().all(|verdict| verdict.held) && run.troubles.is_empty();
+        let held = run.checks.iter().all(|checked| checked.held) && run.troubles.is_empty();
         Ok(Report { held, input, run: Some(run) })
     }
 }
@@ -115,7 +115,7 @@ fn judge(plan: &Plan, outcome: Outcome, in_flight_max: usize) -> Run {
         sent: outcome.acks.iter().flatten().count(),
         received: outcome.received.iter().map(|log| log.entries.len()).sum(),
         in_flight_max,
-        transports: outcome.lanes,
+        transports: outcome.wires,
         seconds: outcome.elapsed.as_secs_f64(),
         ack_latency,
         delivery_latency,

@@ -4,3 +4,5 @@
 pub(crate) const FAILED: u8 = 1;
 /// Nothing was sent: the input, the options or the server are not usable.
 pub(crate) const NOTHING: u8 = 2;
+/// Messages were lost, doubled or out of order in a group.
+pub(crate) const LOST: u8 = 3;

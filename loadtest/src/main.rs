@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod command;
 mod exit;
+mod faults;
+mod groups;
 mod idle;
 mod irc;
 mod light;
@@ -15,9 +17,11 @@ mod node;
 mod oracle;
 mod plan;
 mod process;
+mod processor;
 mod replay;
 mod report;
 mod server;
+mod stamp;
 mod target;
 
 #[global_allocator]
@@ -34,6 +38,7 @@ struct Cli {
 enum Command {
     Replay(command::Replay),
     Bench(bench::Bench),
+    Groups(groups::Groups),
     Idle(idle::Idle),
     /// The node of a run, started by the run itself
     #[command(name = node::SUBCOMMAND, hide = true)]
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Replay(replay) => replay.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Groups(groups) => groups.run(),
         Command::Idle(idle) => idle.run(),
         Command::Node(node) => node.run(),
     }

@@ -213,7 +213,7 @@ fn equal(a: &Entry, b: &Entry) -> bool {
 
 fn text(entry: &Entry) -> Option<&str> {
     match &entry.body {
-        EntryBody::Message { text } => Some(text),
+        EntryBody::Message { text, .. } => Some(text),
         _ => None,
     }
 }
@@ -259,7 +259,7 @@ fn multiset(plan: &Plan, log: &[Entry]) -> Vec<Fault> {
     for (place, entry) in log.iter().enumerate() {
         match (&entry.body, place) {
             (EntryBody::Created { .. }, 0) => {}
-            (EntryBody::Message { text }, 1..) => *balance.entry((&entry.sender, text)).or_default() -= 1,
+            (EntryBody::Message { text, .. }, 1..) => *balance.entry((&entry.sender, text)).or_default() -= 1,
             _ => faults.push(Fault::Foreign { seq: entry.seq }),
         }
     }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::oracle::{Acked, Received, Resumed};
 use crate::plan::Plan;
 use crate::report::{Latencies, Progress};
-use crate::target::{Lane, Target};
+use crate::target::{Target, Wire};
 
 /// Sessions opened at a time.
 const CONNECTS_AT_A_TIME: usize = 16;
@@ -24,12 +24,12 @@ const PAGE: u32 = 100;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplayError {
     /// A member has no session.
-    #[error("{user} cannot connect by {lane}: {source}")]
+    #[error("{user} cannot connect by {wire}: {source}")]
     Connect {
         /// Who.
         user: UserId,
         /// How.
-        lane: Lane,
+        wire: Wire,
         /// Why not.
         source: ConnectError,
     },
@@ -59,7 +59,7 @@ pub(crate) struct Outcome {
     /// What went wrong on the way, for people.
     pub(crate) troubles: Vec<String>,
     /// Members by how they were connected.
-    pub(crate) lanes: BTreeMap<Lane, usize>,
+    pub(crate) wires: BTreeMap<Wire, usize>,
     /// Times of acks and deliveries.
     pub(crate) latencies: Latencies,
     /// From the first send to the last receipt.
@@ -68,7 +68,7 @@ pub(crate) struct Outcome {
 
 struct Member {
     user: UserId,
-    lane: Lane,
+    wire: Wire,
     client: Client,
 }
 
@@ -90,15 +90,15 @@ pub(crate) async fn run(
 ) -> Result<Outcome, ReplayError> {
     progress.phase("connect", plan.members.len());
     let connected: Vec<(Member, Events)> = stream::iter(plan.members.iter().enumerate())
-        .map(|(number, user)| connect(target, user, target.lane(number)))
+        .map(|(number, user)| connect(target, user, target.wire(number)))
         .buffered(CONNECTS_AT_A_TIME)
         .inspect_ok(|_| progress.step())
         .try_collect()
         .await?;
     let (members, events): (Vec<Member>, Vec<Events>) = connected.into_iter().unzip();
-    let mut lanes = BTreeMap::new();
+    let mut wires = BTreeMap::new();
     for member in &members {
-        *lanes.entry(member.lane).or_default() += 1;
+        *wires.entry(member.wire).or_default() += 1;
     }
 
     let others = plan.members[1..].to_vec();
@@ -126,13 +126,13 @@ pub(crate) async fn run(
     let (resumed, history) = from_zero(target, members, group.conversation, length, progress).await?;
     progress.end();
     let Sent { acks, troubles, latencies, .. } = sent;
-    Ok(Outcome { acks, received, resumed, history, troubles, lanes, latencies, elapsed })
+    Ok(Outcome { acks, received, resumed, history, troubles, wires, latencies, elapsed })
 }
 
-async fn connect(target: &Target, user: &UserId, lane: Lane) -> Result<(Member, Events), ReplayError> {
-    match Client::connect(target.client(user, lane)).await {
-        Ok((client, events)) => Ok((Member { user: user.clone(), lane, client }, events)),
-        Err(source) => Err(ReplayError::Connect { user: user.clone(), lane, source }),
+async fn connect(target: &Target, user: &UserId, wire: Wire) -> Result<(Member, Events), ReplayError> {
+    match Client::connect(target.client(user, wire)).await {
+        Ok((client, events)) => Ok((Member { user: user.clone(), wire, client }, events)),
+        Err(source) => Err(ReplayError::Connect { user: user.clone(), wire, source }),
     }
 }
 
@@ -255,7 +255,7 @@ async fn from_zero(
     progress.phase("history", length);
     let dropped = members.pop().expect("a plan with messages has members");
     dropped.client.close().await;
-    let (member, events) = connect(target, &dropped.user, dropped.lane).await?;
+    let (member, events) = connect(target, &dropped.user, dropped.wire).await?;
     let resumed = resume(events, group, length as u64).await;
     let entries = read_back(&member, group, progress).await?;
     members.push(member);

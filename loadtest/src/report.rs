@@ -12,7 +12,7 @@ use tern_protocol::{Entry, UserId};
 
 use crate::irc::Skip;
 use crate::oracle::Check;
-use crate::target::Lane;
+use crate::target::Wire;
 
 /// Digits to which latencies are exact.
 const DIGITS: u8 = 3;
@@ -159,13 +159,13 @@ pub(crate) struct Run {
     /// Entries received live, over all members.
     pub(crate) received: usize,
     pub(crate) in_flight_max: usize,
-    pub(crate) transports: BTreeMap<Lane, usize>,
+    pub(crate) transports: BTreeMap<Wire, usize>,
     pub(crate) seconds: f64,
     pub(crate) ack_latency: Percentiles,
     pub(crate) delivery_latency: Percentiles,
     /// What went wrong on the way.
     pub(crate) troubles: Vec<String>,
-    pub(crate) checks: Vec<Verdict>,
+    pub(crate) checks: Vec<Checked>,
 }
 
 impl Run {
@@ -177,13 +177,13 @@ impl Run {
 
 /// One check of the oracle.
 #[derive(Debug, Serialize)]
-pub(crate) struct Verdict {
+pub(crate) struct Checked {
     pub(crate) check: &'static str,
     pub(crate) held: bool,
     pub(crate) faults: Vec<String>,
 }
 
-impl From<Check> for Verdict {
+impl From<Check> for Checked {
     fn from(check: Check) -> Self {
         let faults = check.faults.iter().map(ToString::to_string).collect();
         Self { check: check.name, held: check.held(), faults }
@@ -236,7 +236,7 @@ impl Report {
 impl Run {
     fn write_words(&self, out: &mut String) -> fmt::Result {
         let transports: Vec<String> =
-            self.transports.iter().map(|(lane, count)| format!("{count} by {lane}")).collect();
+            self.transports.iter().map(|(wire, count)| format!("{count} by {wire}")).collect();
         writeln!(out, "connected: {}", transports.join(", "))?;
         let rate = self.sent as f64 / self.seconds.max(f64::EPSILON);
         writeln!(
@@ -297,12 +297,12 @@ mod tests {
                 sent: 6,
                 received: 13,
                 in_flight_max: 64,
-                transports: BTreeMap::from([(Lane::Quic, 1), (Lane::WebsocketJson, 1)]),
+                transports: BTreeMap::from([(Wire::Quic, 1), (Wire::WebsocketJson, 1)]),
                 seconds: 2.0,
                 ack_latency: none(),
                 delivery_latency: none(),
                 troubles: vec!["ann: the client has stopped".into()],
-                checks: vec![Verdict { check: "dense", held: false, faults }],
+                checks: vec![Checked { check: "dense", held: false, faults }],
             }),
         };
         let words = report.words();

@@ -38,7 +38,7 @@ pub(crate) enum TargetError {
 /// How one member is connected. The transports are mixed over the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Lane {
+pub(crate) enum Wire {
     /// Native QUIC.
     Quic,
     /// WebTransport.
@@ -49,7 +49,7 @@ pub(crate) enum Lane {
     WebsocketJson,
 }
 
-impl std::fmt::Display for Lane {
+impl std::fmt::Display for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Quic => "QUIC",
@@ -129,33 +129,33 @@ impl Target {
     }
 
     /// How the member of this number is connected.
-    pub(crate) fn lane(&self, number: usize) -> Lane {
-        let lanes: &[Lane] = match self.addresses.quic {
-            Some(_) => &[Lane::Quic, Lane::Webtransport, Lane::WebsocketBinary, Lane::WebsocketJson],
-            None => &[Lane::WebsocketBinary, Lane::WebsocketJson],
+    pub(crate) fn wire(&self, number: usize) -> Wire {
+        let wires: &[Wire] = match self.addresses.quic {
+            Some(_) => &[Wire::Quic, Wire::Webtransport, Wire::WebsocketBinary, Wire::WebsocketJson],
+            None => &[Wire::WebsocketBinary, Wire::WebsocketJson],
         };
-        lanes[number % lanes.len()]
+        wires[number % wires.len()]
     }
 
     /// The client of one user.
-    pub(crate) fn client(&self, user: &UserId, lane: Lane) -> Config {
+    pub(crate) fn client(&self, user: &UserId, wire: Wire) -> Config {
         let minter = Minter { key: Arc::clone(&self.key), user: user.clone() };
         let mut config = Config::new(minter).trust(self.trust.clone());
         config.agent = concat!("tern-loadtest/", env!("CARGO_PKG_VERSION")).to_owned();
         config.connect_timeout = CONNECT_TIMEOUT;
         config.websocket = Some(self.addresses.websocket.clone());
         config.transport = TransportChoice::WebSocket;
-        match lane {
-            Lane::Quic => {
+        match wire {
+            Wire::Quic => {
                 config.quic.clone_from(&self.addresses.quic);
                 config.transport = TransportChoice::Quic;
             }
-            Lane::Webtransport => {
+            Wire::Webtransport => {
                 config.webtransport.clone_from(&self.addresses.webtransport);
                 config.transport = TransportChoice::WebTransport;
             }
-            Lane::WebsocketBinary => config.websocket_format = WebSocketFormat::Binary,
-            Lane::WebsocketJson => config.websocket_format = WebSocketFormat::Json,
+            Wire::WebsocketBinary => config.websocket_format = WebSocketFormat::Binary,
+            Wire::WebsocketJson => config.websocket_format = WebSocketFormat::Json,
         }
         config
     }

@@ -1,4 +1,4 @@
-//! `tern-loadtest bench` and `idle` as a person runs them. What they measure decides nothing here;
+//! `tern-loadtest bench`, `groups` and `idle` as a person runs them. What they measure decides nothing here;
 //! that every message and every session is right does.
 
 use std::io::{BufRead, BufReader};
@@ -19,13 +19,16 @@ fn report(output: &Output) -> Value {
 
 #[test]
 fn every_message_of_a_benchmark_is_acked_and_delivered_once_over_every_transport() {
-    for transport in ["quic", "webtransport", "websocket", "mixed"] {
-        let output =
-            run(&["bench", "--senders", "1,6", "--seconds", "1", "--transport", transport, "--json"]);
-        let report = report(&output);
+    // Each measurement ends when no push event waits, some seconds later.
+    for (transport, senders) in
+        [("quic", &[6][..]), ("webtransport", &[6]), ("websocket", &[6]), ("mixed", &[1, 6])]
+    {
+        let listed = senders.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        let arguments = ["bench", "--senders", &listed, "--seconds", "1", "--transport", transport, "--json"];
+        let report = report(&run(&arguments));
         assert_eq!(report["held"], true, "{transport}");
         assert!(report["disk_before"]["per_second"].as_f64().unwrap() > 0.0);
-        for (level, senders) in report["levels"].as_array().unwrap().iter().zip([1, 6]) {
+        for (level, senders) in report["levels"].as_array().unwrap().iter().zip(senders.iter().copied()) {
             assert_eq!(level["senders"], senders, "{transport}");
             assert_eq!(level["faults"]["count"], 0, "{transport}");
             assert_eq!(level["put_off"], 0, "{transport}: a node of its own has no limits for the run");
@@ -33,7 +36,25 @@ fn every_message_of_a_benchmark_is_acked_and_delivered_once_over_every_transport
             let measured = level["durable"]["count"].as_u64().unwrap();
             assert_eq!(level["checked"].as_u64().unwrap(), measured + senders, "{transport}");
             assert_eq!(level["delivered"]["count"].as_u64().unwrap(), measured, "{transport}");
+            let processor = |key: &str| level["processor"][key].as_f64().expect("the node is ours");
+            assert!(processor("node_us") > 0.0 && processor("node_with_push_us") > 0.0, "{transport}");
         }
+    }
+}
+
+#[test]
+fn every_member_of_a_group_has_each_message_once_over_every_transport() {
+    let size =
+        ["groups", "--groups", "2", "--members", "5", "--writers", "2", "--rate", "400", "--seconds", "1"];
+    for transport in ["quic", "webtransport", "ws"] {
+        let output = run(&[&size[..], &["--transport", transport, "--json"]].concat());
+        let report = report(&output);
+        assert_eq!(report["held"], true, "{transport}");
+        let measured = &report["measured"][0];
+        let count = |key: &str| measured[key].as_u64().unwrap();
+        // 400 deliveries a second are 100 messages to 4 others each.
+        assert_eq!((count("messages"), count("deliveries"), count("refused")), (100, 400, 0), "{transport}");
+        assert!(measured["processor"]["node_with_push_us"].as_f64().unwrap() > 0.0, "{transport}");
     }
 }
 
@@ -80,6 +101,9 @@ fn options_that_cannot_work_are_exit_2() {
         &["bench", "--text-bytes", "10"],
         &["bench", "--server", "https://127.0.0.1:1"],
         &["bench", "--data-dir", "/dev/null/none"],
+        &["groups", "--members", "1"],
+        &["groups", "--members", "3", "--writers", "4"],
+        &["groups", "--rate", "0"],
         &["idle", "--sessions", "20,10"],
         &["idle", "--sessions", "10,10"],
         &["idle", "--transport", "pigeon"],

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
-use tern_protocol::{Code, Frame, Side};
+use tern_protocol::{Code, EntryBody, Frame, Side};
 
 fn main() -> ExitCode {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "schema.json"].iter().collect();
@@ -28,7 +28,13 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// One frame, code and limit a line, so that diffs are readable.
+/// One frame, kind of body, code and limit a line, so that diffs are readable.
+///
+/// The body of an entry stands among the types of `frames` as any reader may take it: `kind`, a varint, and
+/// `fields`, bytes with their length in front. `bodies` says for each kind what the bytes are: its fields one
+/// after the other like those of a frame. A reader ignores what comes after the fields that it knows (those
+/// of a later version), refuses what ends before them, and keeps the bytes of a kind that is not listed.
+/// In JSON a body is an object of its `fields` and `"kind"`, the name; see docs/protocol.md.
 fn schema() -> String {
     let frames = Frame::TABLE.iter().zip(Frame::SCHEMAS).map(|((number, name, side), body)| {
         let side = match side {
@@ -38,13 +44,21 @@ fn schema() -> String {
         };
         json!({ "number": number, "name": name, "side": side, "body": body })
     });
+    let bodies = EntryBody::KINDS
+        .iter()
+        .zip(EntryBody::SCHEMAS)
+        .map(|((number, name), fields)| json!({ "number": number, "name": name, "fields": fields }));
     let codes = Code::TABLE
         .iter()
         .map(|(code, name, meaning)| json!({ "code": code.0, "name": name, "meaning": meaning }));
     let limits = LIMITS.iter().map(|(name, value)| json!({ "name": name, "value": value }));
     let mut text = String::from("{\n");
-    let parts: [(&str, Vec<serde_json::Value>); 3] =
-        [("frames", frames.collect()), ("codes", codes.collect()), ("limits", limits.collect())];
+    let parts: [(&str, Vec<serde_json::Value>); 4] = [
+        ("frames", frames.collect()),
+        ("bodies", bodies.collect()),
+        ("codes", codes.collect()),
+        ("limits", limits.collect()),
+    ];
     for (index, (name, rows)) in parts.iter().enumerate() {
         let rows: Vec<String> = rows.iter().map(ToString::to_string).collect();
         let end = if index + 1 == parts.len() { "" } else { "," };

@@ -58,10 +58,10 @@ codes! {
     4005 HELLO_TIMEOUT "no hello within the time allowed";
     /// A field has a value that is not allowed; the detail names it.
     4006 INVALID_ARGUMENT "a field has a value that is not allowed";
-    /// The text is longer than `text_bytes`.
-    4007 TEXT_TOO_LONG "the text is longer than text_bytes";
-    /// The text is empty.
-    4008 TEXT_EMPTY "the text is empty";
+    /// Text and data together are longer than `text_bytes`.
+    4007 TEXT_TOO_LONG "text and data are longer than text_bytes";
+    /// There is neither text nor data.
+    4008 TEXT_EMPTY "neither text nor data";
     /// No such conversation, or the user is not in it: the two look the same.
     4009 NOT_FOUND "no such conversation for this user";
     /// A member may not do this with their role.
@@ -98,8 +98,8 @@ codes! {
     4303 HEARTBEAT_TIMEOUT "nothing was heard for dead_after_s";
     /// The message store cannot be reached now.
     4304 UNAVAILABLE "the message store cannot be reached now";
-    /// An earlier send of this device in this conversation is unresolved: retry that one first.
-    4305 OUT_OF_ORDER "an earlier send of this device is unresolved";
+    /// An earlier send of this session in this conversation is unresolved: retry that one first.
+    4305 OUT_OF_ORDER "an earlier send of this session is unresolved";
     /// A cursor is above the conversation's head.
     4400 CURSOR_AHEAD "a cursor is above the conversation's head";
 }

@@ -2,9 +2,10 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::code::Code;
-use crate::frame::Frame;
-use crate::limits::{DETAIL_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::envelope::{DecodeError, Envelope};
+use crate::frame::{Deliver, Frame};
+use crate::id::ConversationId;
+use crate::limits::FRAME_BYTES_MAX;
 
 /// A receiver that does not know the type must refuse the frame instead of skipping it.
 const FLAG_CRITICAL: u8 = 1;
@@ -15,22 +16,6 @@ const VARINT32_BYTES_MAX: usize = 5;
 /// A varint of 64 bits has at most this many bytes.
 const VARINT64_BYTES_MAX: usize = 10;
 
-/// A frame with the request it belongs to: a client numbers its requests as it likes, the
-/// answers carry the number back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
-    /// Number of the request, if the client wants answers to carry one.
-    pub request: Option<u64>,
-    /// The frame.
-    pub frame: Frame,
-}
-
-impl<F: Into<Frame>> From<F> for Envelope {
-    fn from(frame: F) -> Self {
-        Self { request: None, frame: frame.into() }
-    }
-}
-
 /// What the decoder found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // nearly all of them are frames: a box would be paid for each
@@ -39,90 +24,6 @@ pub enum Incoming {
     Frame(Envelope),
     /// A frame of a type this version does not know, not critical: skipped.
     Skipped(u32),
-}
-
-/// Why bytes are not a frame. The texts are at most [`DETAIL_BYTES_MAX`] bytes and may quote the
-/// input: they are for the peer that sent it, not for logs.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The frame is longer than allowed; the reader cannot go on.
-    #[error("frame of {0} bytes, at most {FRAME_BYTES_MAX} are allowed")]
-    TooLarge(u64),
-    /// The length is not a varint of 32 bits; the reader cannot go on.
-    #[error("the frame length is not a varint of at most 5 bytes")]
-    BadLength,
-    /// The stream ended inside a frame.
-    #[error("the stream ended inside a frame")]
-    Truncated,
-    /// The header of a frame is broken; the next frame can be read.
-    #[error("the frame header is malformed: {0}")]
-    Header(&'static str),
-    /// A frame of unknown type is marked critical; the next frame can be read.
-    #[error("unknown frame type {number} is marked critical")]
-    UnknownCritical {
-        /// The type.
-        number: u32,
-        /// The request, to answer it.
-        request: Option<u64>,
-    },
-    /// The body is broken; the next frame can be read.
-    #[error("malformed {name}: {detail}")]
-    Body {
-        /// Which frame.
-        name: &'static str,
-        /// What is wrong with it.
-        detail: String,
-        /// The request, to answer it.
-        request: Option<u64>,
-    },
-    /// A JSON text names a type that this version does not know; the next can be read.
-    #[error("unknown type {name:?}")]
-    UnknownType {
-        /// The name, cut to 64 bytes.
-        name: String,
-        /// The request, to answer it.
-        request: Option<u64>,
-    },
-    /// A JSON text is not a frame; the next can be read.
-    #[error("{0}")]
-    Json(String),
-}
-
-impl DecodeError {
-    /// After this the byte stream cannot be read any further.
-    pub fn fatal(&self) -> bool {
-        matches!(self, Self::TooLarge(_) | Self::BadLength | Self::Truncated)
-    }
-
-    /// The code to answer with.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::TooLarge(_) => Code::FRAME_TOO_LARGE,
-            Self::UnknownCritical { .. } | Self::UnknownType { .. } => Code::UNKNOWN_CRITICAL,
-            _ => Code::MALFORMED,
-        }
-    }
-
-    /// The request the broken frame belongs to, where it could be read.
-    pub fn request(&self) -> Option<u64> {
-        match self {
-            Self::UnknownCritical { request, .. }
-            | Self::UnknownType { request, .. }
-            | Self::Body { request, .. } => *request,
-            _ => None,
-        }
-    }
-
-    pub(crate) fn body(name: &'static str, error: impl std::fmt::Display, request: Option<u64>) -> Self {
-        Self::Body { name, detail: clip(error.to_string(), DETAIL_BYTES_MAX), request }
-    }
-}
-
-/// Cuts a text at a character. What a peer sent comes back to it in an Error frame, which must
-/// fit however long the input was.
-pub(crate) fn clip(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -183,6 +84,27 @@ pub fn encode_into(out: &mut Vec<u8>, envelope: &Envelope) {
 pub fn encode(envelope: &Envelope) -> Vec<u8> {
     let mut out = Vec::new();
     encode_into(&mut out, envelope);
+    out
+}
+
+/// The binary form of a Deliver of one entry that is encoded already (as postcard): for many receivers, and
+/// without a second encoding of what the log has.
+pub fn encode_deliver(conversation: ConversationId, entry: &[u8]) -> Vec<u8> {
+    let frame = Frame::from(Deliver { conversation, entries: Vec::new() });
+    let mut head = Vec::with_capacity(32);
+    put_varint(&mut head, u64::from(frame.number()));
+    head.push(FLAG_CRITICAL);
+    let mut head = frame.encode_body(head).expect("wire types serialise without failing");
+    // The body ends with the number of entries.
+    if let Some(count) = head.last_mut() {
+        *count = 1;
+    }
+    let length = head.len() + entry.len();
+    debug_assert!(length <= FRAME_BYTES_MAX, "a deliver of {length} bytes");
+    let mut out = Vec::with_capacity(VARINT32_BYTES_MAX + length);
+    put_varint(&mut out, length as u64);
+    out.extend_from_slice(&head);
+    out.extend_from_slice(entry);
     out
 }
 
@@ -274,6 +196,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_entry_that_is_encoded_already_makes_the_same_deliver() {
+        let conversation = ConversationId::from_bytes([7; 16]);
+        for bytes in [1, 200, 16_000] {
+            let entry = crate::Entry {
+                seq: 300,
+                id: crate::EntryId::from_bytes([9; 16]),
+                time_ms: 1_700_000_000_000,
+                sender: crate::UserId::new("alice").unwrap(),
+                sender_name: Some("Alice".into()),
+                temp_id: None,
+                messages: 200,
+                body: crate::EntryBody::text("x".repeat(bytes)),
+            };
+            let encoded = postcard::to_stdvec(&entry).unwrap();
+            let whole = encode(&Deliver { conversation, entries: vec![entry] }.into());
+            assert_eq!(encode_deliver(conversation, &encoded), whole);
+        }
+    }
+
+    #[test]
     fn a_declared_length_reserves_no_memory() {
         let mut decoder = Decoder::default();
         let mut header = Vec::new();
@@ -289,12 +231,5 @@ mod tests {
         decoder.extend(&encode(&crate::Ping { nonce: 1 }.into()));
         assert!(matches!(decoder.next(), Ok(Some(_))));
         assert_eq!(decoder.buffer.capacity(), 0);
-    }
-
-    #[test]
-    fn a_long_detail_is_cut_at_a_character() {
-        assert_eq!(clip("aöö".into(), 2), "a");
-        assert_eq!(clip("aöö".into(), 3), "aö");
-        assert_eq!(clip("aöö".into(), 99), "aöö");
     }
 }

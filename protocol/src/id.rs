@@ -148,7 +148,6 @@ impl UserId {
 
 text_id! {
     /// One device (or browser profile) of a user, chosen by the client and kept by it: 1–64 bytes.
-    /// Send order is kept per device.
     DeviceId, "device id", DEVICE_ID_BYTES_MAX, |_| Ok(())
 }
 

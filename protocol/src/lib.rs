@@ -3,24 +3,32 @@
 //! This crate does no I/O, reads no clock and is not async. The server, the Rust client and the
 //! test tools all speak through it; `docs/protocol.md` is the same protocol in prose.
 
+mod body;
 mod code;
 mod codec;
+mod data;
 mod entry;
+mod envelope;
 mod frame;
 mod id;
 mod json;
 mod limits;
 pub mod resume;
+mod role;
 #[cfg(feature = "openapi")]
 mod schema;
 
+pub use body::{EntryBody, KIND_NAMED};
 pub use code::{Class, Code};
-pub use codec::{DecodeError, Decoder, Envelope, Incoming, encode, encode_into};
-pub use entry::{Entry, EntryBody, Role};
+pub use codec::{Decoder, Incoming, encode, encode_deliver, encode_into};
+pub use data::{Data, DataError};
+pub use entry::Entry;
+pub use envelope::{DecodeError, Envelope};
 pub use frame::*;
 pub use id::{ConversationId, DeviceId, EntryId, IdError, StoreId, Target, TempId, UserId};
 pub use json::{from_json, to_json};
 pub use limits::*;
+pub use role::Role;
 
 /// ALPN of native QUIC; its number is the major version of the protocol.
 pub const ALPN: &[u8] = b"tern/1";

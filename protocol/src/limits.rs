@@ -11,7 +11,7 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Longest JSON text of a frame that a server sends, in bytes. A frame's limit counts its binary
 /// form; in JSON every byte may become an escape of six, and names of fields come on top.
 pub const JSON_BYTES_MAX: usize = 8 * FRAME_BYTES_MAX;
-/// Longest text of a message in bytes of UTF-8.
+/// Longest text of a message in bytes of UTF-8, the data beside it included.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Longest name of a group or of a user in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -38,8 +38,6 @@ pub const ACK_POSITIONS_MAX: usize = 100;
 pub const GAP_WHOLE_MAX: u64 = 500;
 /// After a larger gap this many of the newest entries are sent.
 pub const GAP_TAIL: u64 = 50;
-/// Unread counts are exact up to this number, which then means "this many or more".
-pub const UNREAD_MAX: u32 = 999;
 /// Longest token in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
 /// Longest detail in an error that says what was wrong with a frame, in bytes.
@@ -64,7 +62,7 @@ const _: () = assert!(GAP_TAIL <= GAP_WHOLE_MAX);
 pub struct Limits {
     /// Longest frame, in bytes.
     pub frame_bytes: u32,
-    /// Longest text of a message, in bytes of UTF-8.
+    /// Longest text of a message, in bytes of UTF-8, the data beside it included.
     pub text_bytes: u32,
     /// Longest name of a group or user, in bytes of UTF-8.
     pub name_bytes: u32,
@@ -84,8 +82,6 @@ pub struct Limits {
     pub gap_whole: u32,
     /// Newest entries sent after a larger gap.
     pub gap_tail: u32,
-    /// Unread counts stop here.
-    pub unread: u32,
     /// How long retries are recognised, in seconds.
     pub dedupe_window_s: u32,
     /// Most sessions of one user.

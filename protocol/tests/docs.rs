@@ -93,7 +93,8 @@ fn the_page_has_every_structure_that_a_field_names_and_no_other() {
     let in_frames = page::frames().into_iter().flat_map(|frame| frame.fields);
     let in_structures = structures.values().flat_map(|structure| match structure {
         Structure::Record(fields) => fields.clone(),
-        Structure::Enumeration(variants) => variants.iter().flat_map(|(_, fields)| fields.clone()).collect(),
+        Structure::Enumeration(_) => Vec::new(),
+        Structure::Kinds(kinds) => kinds.iter().flat_map(|(_, fields)| fields.clone()).collect(),
     });
     for field in in_frames.chain(in_structures) {
         let name = field.kind.rsplit(' ').next().unwrap_or_default().to_owned();
@@ -102,6 +103,25 @@ fn the_page_has_every_structure_that_a_field_names_and_no_other() {
         }
     }
     assert_eq!(used.into_iter().collect::<Vec<_>>(), structures.into_keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_page_has_every_kind_of_body_with_its_fields() {
+    let structures = page::structures();
+    let Some(Structure::Kinds(kinds)) = structures.get("EntryBody") else { panic!("no kinds") };
+    let names: Vec<_> = (0u32..).zip(kinds.iter().map(|(name, _)| name.as_str())).collect();
+    assert_eq!(names, EntryBody::KINDS);
+    // With all its fields: of each kind the sample that has most.
+    for (name, fields) in kinds {
+        let bodies = samples::bodies().into_iter().map(|(_, body)| serde_json::to_value(body).expect("JSON"));
+        let of_kind = bodies.filter(|body| body["kind"] == name.as_str());
+        let most = of_kind.max_by_key(|body| body.as_object().map_or(0, Map::len)).expect("a sample");
+        let mut written: Vec<_> = most.as_object().expect("an object").keys().cloned().collect();
+        written.retain(|field| field != "kind");
+        let mut documented: Vec<_> = fields.iter().map(|field| field.name.clone()).collect();
+        documented.sort();
+        assert_eq!(written, documented, "{name}");
+    }
 }
 
 #[test]
@@ -199,7 +219,7 @@ fn the_worked_example_is_the_bytes_it_says() {
     let hex = hex.replace(' ', "");
     let temp_id = "0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05".parse().expect("a UUID");
     let to = Target::User(UserId::new("bob").expect("a valid user id"));
-    let frame = Send { to, text: "hi".into(), temp_id, age_ms: Some(0) }.into();
+    let frame = Send { to, text: "hi".into(), temp_id, age_ms: Some(0), data: None, reply_to: None }.into();
     assert_eq!(hex, HEXLOWER.encode(&encode(&Envelope { request: Some(5), frame })));
 }
 

@@ -21,9 +21,17 @@ struct Valid {
 }
 
 #[derive(Serialize)]
+struct AcceptedBytes {
+    name: &'static str,
+    hex: String,
+    /// The same frame in JSON.
+    json: String,
+}
+
+#[derive(Serialize)]
 struct Accepted {
     name: &'static str,
-    json: &'static str,
+    json: String,
     /// The same frame in binary.
     hex: String,
 }
@@ -147,15 +155,92 @@ fn json_may_be_written_in_these_ways() {
             r#"{"to":"bob","text":"hi","temp_id":"0190C7A25F2E7C3D9A413F6B2D8E1C05"}"#,
         ),
         ("escapes and spaces", " { \"to\" : \"b\\u006fb\" ,\n\"text\":\"\\ud83d\\ude00\" } "),
+        ("no text beside data", r#"{"to":"bob","data":{"a":1}}"#),
+        ("data that is not an object", r#"{"to":"bob","text":"hi","data":false}"#),
+        ("data of null is absent", r#"{"to":"bob","text":"hi","data":null,"reply_to":null}"#),
+        (
+            "white space in data goes, all else stays",
+            "{\"to\":\"bob\",\"data\": { \"b\" : [ 1.50 , 1E2 ] ,\n\"a b\": \" \\\" \\u0061 \" } }",
+        ),
     ];
+    let bodies = [
+        ("a body whose kind comes last", r#"{"text":"hi","kind":"message"}"#),
+        ("a body with a field of a later version", r#"{"kind":"left","user":"a","why":["x"]}"#),
+        ("a body whose values are null", r#"{"kind":"message","text":"hi","data":null,"reply_to":null}"#),
+        ("a body of a kind known by name", r#"{ "kind" : "reacted", "to": [1,  {"a b":null}] }"#),
+        ("a body of a kind with a name and nothing else", r#"{"kind":"8"}"#),
+        ("a body of a kind known by number", r#"{"kind":"opaque","number":200,"bytes":"AmhpAA"}"#),
+        ("a body of a kind that the reader knows", r#"{"kind":"opaque","number":0,"bytes":"AmhpAAA"}"#),
+    ];
+    let bodies = bodies.map(|(name, body)| (name, deliver_json(body)));
+    let texts = texts.into_iter().map(|(name, json)| (name, json.to_owned())).chain(bodies);
     let vectors: Vec<Accepted> = texts
-        .into_iter()
         .map(|(name, json)| {
-            let envelope = from_json(json, fresh).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let envelope = from_json(&json, fresh).unwrap_or_else(|error| panic!("{name}: {error}"));
             Accepted { name, json, hex: hex(&envelope) }
         })
         .collect();
     check("json_accepted.json", &vectors);
+}
+
+/// A deliver of one entry with this body.
+fn deliver_json(body: &str) -> String {
+    let id = "01010101-0101-0101-0101-010101010101";
+    let entry = format!(r#"{{"seq":1,"id":"{id}","time_ms":2,"sender":"a","messages":1,"body":{body}}}"#);
+    let conversation = "c:aaaqeayeaudaocajbifqydiob4";
+    format!(r#"{{"type":"deliver","conversation":"{conversation}","entries":[{entry}]}}"#)
+}
+
+/// The same in binary: the body is its kind, its length and its fields.
+fn deliver_bytes(body: &[u8]) -> Vec<u8> {
+    let entry = [&[1u8][..], &[1; 16], &[2, 1, b'a', 0, 0, 1]].concat();
+    framed(&[&[19u8, 1][..], &[7; 16], &[1], &entry, body].concat())
+}
+
+#[test]
+fn bytes_may_be_written_in_these_ways() {
+    let send = |data: &str| {
+        let head = [&[16u8, 1, 0, 1, b'a', 0][..], &[3; 16], &[0, 1, data.len() as u8]].concat();
+        framed(&[&head[..], data.as_bytes(), &[0]].concat())
+    };
+    let cases = [
+        ("a message with fields of a later version", deliver_bytes(&[0, 7, 2, b'h', b'i', 0, 0, 0xff, 0xfe])),
+        ("a tombstone with fields of a later version", deliver_bytes(&[7, 3, 1, 2, 3])),
+        ("a kind and a length that are padded", deliver_bytes(&[0x87, 0x80, 0, 0x80, 0])),
+        ("a later kind", deliver_bytes(&[0xc8, 1, 2, 0xff, 0xfe])),
+        ("a later kind whose number and length are padded", deliver_bytes(&[0xc8, 0x81, 0, 0x81, 0, 9])),
+        (
+            "the number of kinds known by name, without JSON",
+            deliver_bytes(&[0xff, 0xff, 0xff, 0xff, 0xf, 1, b'{']),
+        ),
+        ("data with white space", send(" { \"a\" : [ 1 ] }\n")),
+    ];
+    let vectors: Vec<AcceptedBytes> = cases
+        .into_iter()
+        .map(|(name, bytes)| match decode_one(&bytes) {
+            Ok(Some(Incoming::Frame(envelope))) => {
+                AcceptedBytes { name, hex: HEXLOWER.encode(&bytes), json: to_json(&envelope) }
+            }
+            other => panic!("{name}: {other:?}"),
+        })
+        .collect();
+    check("binary_accepted.json", &vectors);
+}
+
+/// Whoever hands on what it does not know changes nothing of it.
+#[test]
+fn what_is_not_known_is_written_as_it_came() {
+    for body in [&[0xc8, 1, 2, 0xff, 0xfe][..], &[8, 0], &[0xff, 0xff, 0xff, 0xff, 0xf, 1, b'{']] {
+        let bytes = deliver_bytes(body);
+        let Ok(Some(Incoming::Frame(envelope))) = decode_one(&bytes) else { panic!("{body:?} is a body") };
+        let Frame::Deliver(deliver) = &envelope.frame else { panic!("a deliver") };
+        assert!(matches!(deliver.entries[0].body, EntryBody::Opaque { .. }) && deliver.entries[0].seq == 1);
+        assert_eq!(encode(&envelope), bytes);
+        assert_eq!(from_json(&to_json(&envelope), fresh), Ok(envelope));
+    }
+    let named = deliver_json(r#"{"kind":"reacted","with":[1.50,"\ud83d\udc4d"]}"#);
+    let read = from_json(&named, fresh).expect("a deliver");
+    assert!(to_json(&read).contains(r#""body":{"kind":"reacted","with":[1.50,"\ud83d\udc4d"]}"#));
 }
 
 #[derive(Serialize)]
@@ -253,6 +338,23 @@ fn broken_bytes() -> Vec<(String, Vec<u8>)> {
         text("user id with a control character", &framed(&[50, 1, 0, 2, b'a', 7])),
         text("code of 2^16", &framed(&[10, 1, 0x80, 0x80, 0x04, 0, 0, 0])),
     ]);
+    let bodies: [(&str, &[u8]); 14] = [
+        ("nothing", &[]),
+        ("no length", &[0]),
+        ("a length beyond the frame", &[0xc8, 1, 3, 1, 2]),
+        ("a length beyond any frame", &[0xc8, 1, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ("a kind of 2^32", &[0x80, 0x80, 0x80, 0x80, 0x10, 0]),
+        ("a message of no bytes", &[0, 0]),
+        ("a message that ends after its text", &[0, 3, 2, b'h', b'i']),
+        ("a message whose text is longer than its body", &[0, 4, 9, b'h', b'i', 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("a message whose text is not UTF-8", &[0, 5, 2, 0xc3, 0x28, 0, 0]),
+        ("data that is not JSON", &[0, 6, 0, 1, 1, b'{', 0, 0]),
+        ("data of null", &[0, 8, 0, 1, 4, b'n', b'u', b'l', b'l', 0]),
+        ("data of two values", &[0, 7, 0, 1, 3, b'1', b' ', b'2', 0]),
+        ("an option of 2 in a body", &[0, 3, 0, 2, 0]),
+        ("an unknown role", &[6, 3, 1, b'b', 3]),
+    ];
+    cases.extend(bodies.map(|(name, body)| (format!("an entry body: {name}"), deliver_bytes(body))));
     let mut long = vec![129 + 4, 1, 50, 1, 0, 129, 1];
     long.extend([b'u'; 129]);
     long.splice(..2, [134, 1]);
@@ -329,6 +431,7 @@ fn an_unknown_optional_type_is_skipped_and_a_padded_number_is_read() {
 
 #[test]
 fn broken_json_is_refused_with_the_golden_error() {
+    let nested = format!(r#"{{"to":"bob","data":{}{}}}"#, "[".repeat(128), "]".repeat(128));
     let texts = [
         ("nothing", ""),
         ("not JSON", "hello"),
@@ -343,21 +446,42 @@ fn broken_json_is_refused_with_the_golden_error() {
         ("a number with a fraction", r#"{"type":"ping","nonce":1.5}"#),
         ("a number of 2^64", r#"{"type":"ping","nonce":18446744073709551616}"#),
         ("a number as text", r#"{"type":"ping","nonce":"1"}"#),
-        ("a missing field", r#"{"type":"send","to":"bob"}"#),
+        ("a missing field", r#"{"type":"send","text":"hi"}"#),
         ("a temp_id that is no UUID", r#"{"to":"bob","text":"hi","temp_id":"1"}"#),
         ("an empty recipient", r#"{"to":"","text":"hi"}"#),
         ("a short conversation id", r#"{"to":"c:abc","text":"hi"}"#),
         ("a recipient with a control character", r#"{"to":"a\u0007","text":"hi"}"#),
         ("a lone surrogate", r#"{"to":"bob","text":"\ud800"}"#),
+        ("data with a number that nobody can hold", r#"{"to":"bob","data":[1e999]}"#),
+        ("data with a lone surrogate", r#"{"to":"bob","data":{"\ud800":1}}"#),
+        ("data nested 128 deep", &nested),
+        ("reply_to as text", r#"{"to":"bob","text":"hi","reply_to":"1"}"#),
+        ("the same field twice", r#"{"to":"bob","text":"hi","text":"ho"}"#),
         (
             "an unknown role",
             r#"{"type":"set_role","conversation":"c:aaaqeayeaudaocajbifqydiob4","user":"b","role":"king","temp_id":"0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05"}"#,
         ),
     ];
+    let bodies = [
+        ("a body that is text", r#""message""#),
+        ("a body without a kind", r#"{"text":"hi"}"#),
+        ("a body whose kind is a number", r#"{"kind":0,"text":"hi"}"#),
+        ("a body with two kinds", r#"{"kind":"message","kind":"left","text":"hi"}"#),
+        ("a body of the form of before", r#"{"message":{"text":"hi"}}"#),
+        ("a body that lacks a field", r#"{"kind":"left"}"#),
+        ("a body with a user id that is none", r#"{"kind":"left","user":""}"#),
+        ("an opaque body without a number", r#"{"kind":"opaque","bytes":""}"#),
+        ("an opaque body of 2^32", r#"{"kind":"opaque","number":4294967296,"bytes":""}"#),
+        ("an opaque body that is not base64url", r#"{"kind":"opaque","number":200,"bytes":"+/=="}"#),
+        ("an opaque body of a known kind that is broken", r#"{"kind":"opaque","number":4,"bytes":""}"#),
+    ];
+    let bodies = bodies.map(|(name, body)| (name, deliver_json(body)));
     let vectors: Vec<Refused> = texts
         .into_iter()
-        .map(|(name, text)| match from_json(text, fresh) {
-            Err(error) => refused(name.into(), Input::Json(text.into()), &error),
+        .map(|(name, text)| (name, text.to_owned()))
+        .chain(bodies)
+        .map(|(name, text)| match from_json(&text, fresh) {
+            Err(error) => refused(name.into(), Input::Json(text), &error),
             Ok(read) => panic!("{name} was read as {read:?}"),
         })
         .collect();

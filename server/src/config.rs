@@ -11,11 +11,11 @@ use crate::conversation::ConversationConfig;
 use crate::drain::DrainConfig;
 use crate::events::file::FileEventsConfig;
 use crate::http::PageConfig;
-use crate::hub::OutboxConfig;
 use crate::node::config::{ListenConfig, NodeConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
 use crate::presence::PresenceConfig;
 use crate::push::PushConfig;
+use crate::roster::OutboxConfig;
 use crate::session::SessionConfig;
 use crate::session::quota::QuotaConfig;
 use crate::store::embedded::EmbeddedConfig;
@@ -40,7 +40,7 @@ loopback_exempt = true
 [log]
 format = "text"
 [drain]
-deadline_ms = 1000
+deadline_ms = 500
 spread_ms = 0
 [page]
 enabled = true

@@ -1,121 +1,217 @@
-//! Takes committed entries to the sessions that are to have them, and remembers who has confirmed.
+//! The one way to a session: takes what is to be told, as data, to the sessions that are to have it, and
+//! remembers who has confirmed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tern_protocol::{ConversationId, Deliver, Entry, Erased, Read, UserId, UserTyping};
+use tern_protocol::{ConversationId, Frame, UserId};
 
-use crate::hub::{Hub, Outgoing, Pushed, Session};
+mod confirmed;
+
+pub use confirmed::Confirmed;
+
+use crate::cluster::SessionRef;
 use crate::ops::metrics::{Metrics, record};
+use crate::roster::{Outgoing, Pushed, Roster, Seat};
 
-/// Confirmed positions remembered to keep pushes quiet; the least used are forgotten first, which
-/// costs a push event for something already seen.
-const CONFIRMED_MAX: u64 = 1_000_000;
-/// A confirmed position is of use until the push of its entry was decided: seconds, with a margin.
-const CONFIRMED_KEPT: Duration = Duration::from_secs(600);
-
-/// An entry that was just committed.
-#[derive(Debug)]
-pub struct Fresh {
-    /// The entry.
-    pub entry: Entry,
-    /// The session that made it. Its SendAck stands for a message; it gets any other entry.
-    pub origin: Option<u64>,
-    /// When its Send arrived.
+/// Something to be told to all sessions of some users, wherever they are.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    /// Whose sessions.
+    pub to: Arc<[UserId]>,
+    /// How it is treated on the way.
+    pub class: Class,
+    /// The frame.
+    pub body: Outgoing,
+    /// Who of them does not get it.
+    pub except: Except,
+    /// When the Send arrived that it came of; for the delivery time.
     pub arrived: Option<Instant>,
+}
+
+/// How a parcel is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Durable entries of one log. The caller hands them out ascending; a session without room is told
+    /// that it lags, and pulls.
+    Entry {
+        /// Which log.
+        conversation: ConversationId,
+        /// The last of them.
+        seq: u64,
+    },
+    /// A notice, ahead of entries. A session that does not even take these is closed.
+    Control,
+    /// What may be lost.
+    Datagram,
+    /// The frame is a Close: their sessions end with it.
+    Close,
+}
+
+/// Who does not get a parcel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Except {
+    /// Everybody gets it.
+    Nobody,
+    /// One session, which knows already.
+    Session(SessionRef),
+    /// All sessions of one user.
+    User(UserId),
+}
+
+impl Parcel {
+    /// A notice for all sessions of these users.
+    pub fn control(to: impl Into<Arc<[UserId]>>, body: Outgoing) -> Self {
+        Self { to: to.into(), class: Class::Control, body, except: Except::Nobody, arrived: None }
+    }
+
+    /// The same, but not for these.
+    pub fn except(self, except: Except) -> Self {
+        Self { except, ..self }
+    }
 }
 
 /// Handle to delivery. Cheap to clone.
 #[derive(Clone)]
 pub struct Delivery {
-    hub: Hub,
-    confirmed: moka::sync::Cache<(ConversationId, UserId), u64, foldhash::fast::RandomState>,
+    roster: Roster,
+    confirmed: Confirmed,
     metrics: Metrics,
 }
 
 impl Delivery {
-    /// Delivers to the sessions of `hub`.
-    pub fn new(hub: Hub, metrics: Metrics) -> Self {
-        let confirmed = moka::sync::Cache::builder()
-            .max_capacity(CONFIRMED_MAX)
-            .time_to_live(CONFIRMED_KEPT)
-            .build_with_hasher(foldhash::fast::RandomState::default());
-        Self { hub, confirmed, metrics }
+    /// Delivers to the sessions of `roster`.
+    pub fn new(roster: Roster, metrics: Metrics) -> Self {
+        Self { roster, confirmed: Confirmed::new(Instant::now()), metrics }
     }
 
-    /// Queues durable entries, ascending, for every session of `users`. Never waits: a session
-    /// without room is told that it lags and pulls.
-    pub fn fan_out(
-        &self,
-        conversation: ConversationId,
-        entries: impl Iterator<Item = Fresh>,
-        users: &[UserId],
-    ) {
-        let sessions = self.sessions(users);
-        for fresh in entries {
-            let seq = fresh.entry.seq;
-            let skipped = fresh.origin.filter(|_| fresh.entry.body.is_message());
-            let outgoing = Outgoing::new(Deliver { conversation, entries: vec![fresh.entry] });
-            for session in sessions.iter().filter(|session| Some(session.id) != skipped) {
-                match session.outbox.push_entry(conversation, seq, &outgoing) {
-                    Pushed::Queued => {
-                        if let Some(arrived) = fresh.arrived {
-                            session.delivered(conversation, seq, arrived);
-                        }
-                    }
-                    Pushed::Lagged => self.metrics.messages.lagged.increment(1),
-                    Pushed::Closed => {}
-                }
-            }
+    /// Queues a parcel for every session it is for. Never waits.
+    pub fn hand_out(&self, parcel: Parcel) {
+        let (session, user) = match &parcel.except {
+            Except::Nobody => (None, None),
+            Except::Session(session) => (Some(session), None),
+            Except::User(user) => (None, Some(user)),
+        };
+        let mut seats = Vec::with_capacity(parcel.to.len());
+        for to in parcel.to.iter().filter(|to| Some(*to) != user) {
+            self.roster.seats_of(to, &mut seats);
         }
+        for seat in seats.iter().filter(|seat| Some(&seat.at) != session) {
+            self.put(seat, &parcel);
+        }
+    }
+
+    fn put(&self, seat: &Seat, parcel: &Parcel) {
+        let pushed = match parcel.class {
+            Class::Entry { conversation, seq } => {
+                let pushed = seat.outbox.push_entry(conversation, seq, &parcel.body);
+                if let (Pushed::Queued, Some(arrived)) = (pushed, parcel.arrived) {
+                    seat.delivered(conversation, seq, arrived);
+                }
+                pushed
+            }
+            Class::Control => seat.outbox.push_control(&parcel.body),
+            Class::Datagram => seat.outbox.push_datagram(&parcel.body),
+            Class::Close => {
+                if let Some(Frame::Close(close)) = parcel.body.envelope().map(|envelope| &envelope.frame) {
+                    seat.outbox.close(close.clone());
+                }
+                return;
+            }
+        };
+        if pushed == Pushed::Lagged {
+            self.metrics.messages.lagged.increment(1);
+        }
+    }
+
+    /// Whether the user has a session here.
+    pub fn is_here(&self, user: &UserId) -> bool {
+        self.roster.is_here(user)
     }
 
     /// A session has everything up to `seq`.
-    pub fn confirm(&self, session: &Session, conversation: ConversationId, seq: u64) {
-        session.acked(conversation, seq, |took| record(&self.metrics.messages.delivery_seconds, took));
-        let key = (conversation, session.user.clone());
-        if self.confirmed.get(&key).is_none_or(|known| known < seq) {
-            self.confirmed.insert(key, seq);
+    pub fn confirm(&self, seat: &Seat, conversation: ConversationId, seq: u64) {
+        seat.acked(conversation, seq, |took| record(&self.metrics.messages.delivery_seconds, took));
+        self.confirmed.note(conversation, &seat.user, seq);
+    }
+
+    /// Who has seen what, as far as this node knows.
+    pub fn confirmed(&self) -> &Confirmed {
+        &self.confirmed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_protocol::{Close, Code, Ping};
+
+    use super::*;
+    use crate::roster::SeatGuard;
+    use crate::roster::outbox::TakeLimit;
+    use crate::roster::tests::seat;
+
+    const ALL: TakeLimit = TakeLimit { frames: usize::MAX, bytes: usize::MAX };
+    const HERE: ConversationId = ConversationId::from_bytes([1; 16]);
+
+    struct Bench {
+        delivery: Delivery,
+        roster: Roster,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let roster = Roster::default();
+            Self { delivery: Delivery::new(roster.clone(), Metrics::none()), roster }
+        }
+
+        fn begin(&self, number: u64, name: &str) -> SeatGuard {
+            self.roster.begin(seat(number, name, "phone"), 20).guard
         }
     }
 
-    /// What the user has confirmed on any device, as far as this node knows; 0: nothing.
-    pub fn confirmed(&self, conversation: ConversationId, user: &UserId) -> u64 {
-        self.confirmed.get(&(conversation, user.clone())).unwrap_or(0)
+    fn parcel(class: Class, except: Except) -> Parcel {
+        let to = ["alice", "bob", "nobody"].map(|name| UserId::new(name).unwrap());
+        Parcel { to: to.into(), class, body: Outgoing::new(Ping { nonce: 1 }), except, arrived: None }
     }
 
-    /// Tells members that one is typing. May be lost.
-    pub fn typing(&self, conversation: ConversationId, user: &UserId, members: &[UserId]) {
-        let outgoing = Outgoing::new(UserTyping { conversation, user: user.clone() });
-        for session in self.sessions(members).iter().filter(|session| session.user != *user) {
-            let _ = session.outbox.push_datagram(&outgoing);
-        }
+    /// How many frames wait for each of them.
+    fn waiting(guards: &[&SeatGuard]) -> Vec<usize> {
+        let frames = |guard: &&SeatGuard| {
+            let outbox = &guard.seat().outbox;
+            std::iter::from_fn(|| outbox.take_any(ALL)).map(|batch| batch.frames.len()).sum()
+        };
+        guards.iter().map(frames).collect()
     }
 
-    /// Tells the user's other sessions what they have read.
-    pub fn read(&self, origin: u64, user: &UserId, read: Read) {
-        let outgoing = Outgoing::new(read);
-        for session in self.sessions(std::slice::from_ref(user)) {
-            if session.id != origin {
-                let _ = session.outbox.push_control(&outgoing);
-            }
+    #[test]
+    fn a_parcel_reaches_every_session_of_its_users_but_those_that_know() {
+        let bench = Bench::new();
+        let [a, b, c, d] =
+            [(1, "alice"), (2, "alice"), (3, "bob"), (4, "carol")].map(|(id, name)| bench.begin(id, name));
+        let all = [&a, &b, &c, &d];
+        for class in [Class::Entry { conversation: HERE, seq: 1 }, Class::Control, Class::Datagram] {
+            bench.delivery.hand_out(parcel(class, Except::Nobody));
+            assert_eq!(waiting(&all), [1, 1, 1, 0], "{class:?}");
+            bench.delivery.hand_out(parcel(class, Except::Session(a.seat().at.clone())));
+            assert_eq!(waiting(&all), [0, 1, 1, 0], "{class:?}");
+            bench.delivery.hand_out(parcel(class, Except::User(UserId::new("alice").unwrap())));
+            assert_eq!(waiting(&all), [0, 0, 1, 0], "{class:?}");
         }
+        // A session of the same number on an earlier start of the node is another one.
+        let elsewhere = SessionRef { boot: 0, ..a.seat().at.clone() };
+        bench.delivery.hand_out(parcel(Class::Control, Except::Session(elsewhere)));
+        assert_eq!(waiting(&all), [1, 1, 1, 0]);
     }
 
-    /// Tells the sessions of these users that entries of a log have become tombstones.
-    pub fn erased(&self, conversation: ConversationId, seq: u64, users: &[UserId]) {
-        let outgoing = Outgoing::new(Erased { conversation, seq });
-        for session in self.sessions(users) {
-            let _ = session.outbox.push_control(&outgoing);
-        }
-    }
-
-    /// The sessions of these users in this process.
-    pub fn sessions(&self, users: &[UserId]) -> Vec<Arc<Session>> {
-        let mut sessions = Vec::with_capacity(users.len());
-        for user in users {
-            self.hub.sessions_of(user, &mut sessions);
-        }
-        sessions
+    #[test]
+    fn sessions_end_with_the_close_they_are_handed() {
+        let bench = Bench::new();
+        let [alice, carol] = [(1, "alice"), (2, "carol")].map(|(id, name)| bench.begin(id, name));
+        let close =
+            Close { code: Code::TOKEN_INVALID, reason: "erased".into(), retry_after_ms: None, target: None };
+        let body = Outgoing::new(close.clone());
+        bench.delivery.hand_out(Parcel { body, ..parcel(Class::Close, Except::Nobody) });
+        assert_eq!(alice.seat().outbox.closing(), Some(close));
+        assert_eq!(carol.seat().outbox.closing(), None);
     }
 }

@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::time::Duration;
 
+mod leaving;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+
+pub use leaving::Leaving;
 
 /// Exit code of a process that was interrupted twice: 128 + SIGINT.
 pub const EXIT_INTERRUPTED: i32 = 130;
@@ -18,9 +21,10 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainConfig {
-    /// Sessions that are still there after this time are closed, in milliseconds.
+    /// Sessions that are still there after this time are closed, in milliseconds, and none before it.
     pub deadline_ms: u32,
-    /// Clients are asked to leave at random times within this many milliseconds. At most the deadline.
+    /// Clients are asked to leave at random times within this many milliseconds. The last of them needs time
+    /// to move: 2 s of the deadline, or a quarter of a short one.
     pub spread_ms: u32,
 }
 
@@ -33,26 +37,38 @@ impl Default for DrainConfig {
 impl DrainConfig {
     /// Relations between the settings.
     pub fn check(&self) -> Result<(), DrainConfigError> {
-        if self.spread_ms > self.deadline_ms {
-            return Err(DrainConfigError { spread_ms: self.spread_ms, deadline_ms: self.deadline_ms });
+        let spread_ms_max = (self.deadline() - leaving::time_to_move(self.deadline())).as_millis() as u32;
+        if self.spread_ms > spread_ms_max {
+            let Self { spread_ms, deadline_ms } = *self;
+            return Err(DrainConfigError { spread_ms, deadline_ms, spread_ms_max });
         }
         Ok(())
     }
 
-    /// How long a drain may take.
+    /// How long clients have.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms.into())
     }
+
+    /// Within which time they are asked to leave.
+    pub fn spread(&self) -> Duration {
+        Duration::from_millis(self.spread_ms.into())
+    }
 }
 
-/// Clients would be closed before they were asked to leave.
+/// Clients would be closed before they could move.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("drain.spread_ms = {spread_ms} is longer than drain.deadline_ms = {deadline_ms}")]
+#[error(
+    "drain.spread_ms = {spread_ms} leaves the last client no time to move: with drain.deadline_ms = \
+     {deadline_ms} it is at most {spread_ms_max}"
+)]
 pub struct DrainConfigError {
     /// The spread.
     pub spread_ms: u32,
     /// The deadline.
     pub deadline_ms: u32,
+    /// The longest spread for this deadline.
+    pub spread_ms_max: u32,
 }
 
 /// Where the node is in its life. It only goes forward.
@@ -60,11 +76,8 @@ pub struct DrainConfigError {
 pub enum Phase {
     /// Everything is taken.
     Running,
-    /// Nothing new is taken; what is there moves away until the deadline.
-    Draining {
-        /// When it ends.
-        deadline: Instant,
-    },
+    /// Nothing new is taken; what is there moves away.
+    Draining,
     /// Everything ends now.
     Stopped,
 }
@@ -94,12 +107,11 @@ impl Shutdown {
     }
 
     /// Begins the drain; later calls change nothing.
-    pub fn drain(&self, time: Duration) {
-        let deadline = Instant::now() + time;
+    pub fn drain(&self) {
         self.phase.send_if_modified(|phase| {
             let running = *phase == Phase::Running;
             if running {
-                *phase = Phase::Draining { deadline };
+                *phase = Phase::Draining;
             }
             running
         });
@@ -110,12 +122,9 @@ impl Shutdown {
         self.phase.send_if_modified(|phase| std::mem::replace(phase, Phase::Stopped) != Phase::Stopped);
     }
 
-    /// Waits until the node drains or stops; gives the time at which everything ends.
-    pub async fn draining(&self) -> Instant {
-        match self.wait_for(|phase| *phase != Phase::Running).await {
-            Phase::Draining { deadline } => deadline,
-            Phase::Running | Phase::Stopped => Instant::now(),
-        }
+    /// Waits until the node drains or stops.
+    pub async fn draining(&self) {
+        self.wait_for(|phase| *phase != Phase::Running).await;
     }
 
     /// Waits until everything has to end.
@@ -123,9 +132,9 @@ impl Shutdown {
         self.wait_for(|phase| *phase == Phase::Stopped).await;
     }
 
-    async fn wait_for(&self, wanted: impl FnMut(&Phase) -> bool) -> Phase {
+    async fn wait_for(&self, wanted: impl FnMut(&Phase) -> bool) {
         let mut phases = self.phase.subscribe();
-        *phases.wait_for(wanted).await.expect("self holds the sender")
+        phases.wait_for(wanted).await.expect("self holds the sender");
     }
 
     /// Runs a task that the drain waits for. It must end soon after [`Shutdown::stopped`].
@@ -141,14 +150,13 @@ impl Shutdown {
         self.tasks.len()
     }
 
-    /// Waits for the drain to begin, then until all tasks have ended or the deadline has passed; then
-    /// stops. True if all tasks have ended.
+    /// Waits for the drain to begin, then until all tasks have ended or are to stop. True if all tasks
+    /// have ended.
     pub async fn finished(&self) -> bool {
-        let deadline = self.draining().await;
+        self.draining().await;
         self.tasks.close();
         tokio::select! {
             () = self.tasks.wait() => {}
-            () = tokio::time::sleep_until(deadline) => {}
             () = self.stopped() => {}
         }
         self.stop();
@@ -191,8 +199,8 @@ impl Signals {
     }
 
     /// The first signal begins the drain, the second ends the process at once. Never returns.
-    pub async fn obey(mut self, shutdown: Shutdown, drain_time: Duration) {
-        obey(async || self.next().await, shutdown, drain_time, |code| std::process::exit(code)).await;
+    pub async fn obey(mut self, shutdown: Shutdown) {
+        obey(async || self.next().await, shutdown, |code| std::process::exit(code)).await;
     }
 }
 
@@ -224,16 +232,10 @@ impl Hangups {
     }
 }
 
-async fn obey(
-    mut signal: impl AsyncFnMut(),
-    shutdown: Shutdown,
-    drain_time: Duration,
-    exit: impl FnOnce(i32),
-) {
+async fn obey(mut signal: impl AsyncFnMut(), shutdown: Shutdown, exit: impl FnOnce(i32)) {
     signal().await;
-    let deadline_ms = drain_time.as_millis() as u64;
-    tracing::info!(deadline_ms, "draining; a second signal exits at once");
-    shutdown.drain(drain_time);
+    tracing::info!("draining; a second signal exits at once");
+    shutdown.drain();
     signal().await;
     tracing::warn!("second signal: exiting without waiting");
     exit(EXIT_INTERRUPTED);

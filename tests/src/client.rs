@@ -9,6 +9,7 @@ use tern_protocol::{
 };
 use uuid::Uuid;
 
+use crate::caught::Caught;
 use crate::hang::within;
 use crate::quic::QuicLink;
 use crate::server::Server;
@@ -47,15 +48,6 @@ impl Wire {
             (_, number) => number.into(),
         }
     }
-}
-
-/// How the transport itself was closed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caught {
-    /// Its code, if it had one.
-    pub code: Option<u64>,
-    /// Its reason.
-    pub reason: String,
 }
 
 /// The end of a session, seen by its client.
@@ -118,7 +110,7 @@ pub fn pair(a: &str, b: &str) -> ConversationId {
 
 /// A message with a fresh `temp_id`.
 pub fn message(to: impl Into<Target>, text: &str) -> Send {
-    Send { to: to.into(), text: text.into(), temp_id: fresh(), age_ms: None }
+    Send { to: to.into(), text: text.into(), temp_id: fresh(), age_ms: None, data: None, reply_to: None }
 }
 
 /// A message to a user.
@@ -129,7 +121,7 @@ pub fn to(name: &str, text: &str) -> Send {
 /// The text of an entry that is a message.
 pub fn text(entry: &Entry) -> &str {
     match &entry.body {
-        EntryBody::Message { text } => text,
+        EntryBody::Message { text, .. } => text,
         other => panic!("not a message: {other:?}"),
     }
 }

@@ -47,7 +47,7 @@ impl Http {
 
 /// An answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// Its status.
     pub status: StatusCode,
     /// Its headers.
@@ -56,7 +56,7 @@ pub struct Answer {
     pub body: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
@@ -119,13 +119,13 @@ impl<'a> Ask<'a> {
 
 impl Server {
     /// Asks the API with a token.
-    pub async fn get(&self, how: Http, path: &str, token: Option<&str>) -> Answer {
+    pub async fn get(&self, how: Http, path: &str, token: Option<&str>) -> HttpAnswer {
         let ask = Ask::new("GET", path);
         self.ask(how, token.into_iter().fold(ask, Ask::token)).await
     }
 
     /// Asks the API.
-    pub async fn ask(&self, how: Http, ask: Ask<'_>) -> Answer {
+    pub async fn ask(&self, how: Http, ask: Ask<'_>) -> HttpAnswer {
         let tls = matches!(how, Http::OneTls | Http::OneTls12 | Http::TwoTls);
         let scheme = if tls { "https" } else { "http" };
         let address = if tls { self.ready().quic_addr } else { address(&self.ready().http_url) };
@@ -158,7 +158,7 @@ impl Server {
     }
 
     /// Asks the port for operators.
-    pub async fn ops(&self, path: &str) -> Answer {
+    pub async fn ops(&self, path: &str) -> HttpAnswer {
         let address = address(&self.ready().ops_url);
         let tcp = within("a TCP connection", TcpStream::connect(address)).await.expect("a TCP connection");
         let request = Request::get(path).header("host", address.to_string()).body(Full::default());
@@ -194,7 +194,7 @@ async fn exchange(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     how: Http,
     request: Request<Full<bytes::Bytes>>,
-) -> Answer {
+) -> HttpAnswer {
     let io = TokioIo::new(io);
     let answer = async {
         if how.two() {
@@ -215,7 +215,7 @@ async fn exchange(
         bytes.extend_from_slice(&chunk);
     }
     let body = String::from_utf8(bytes).expect("UTF-8");
-    Answer { status: head.status, headers: head.headers, body }
+    HttpAnswer { status: head.status, headers: head.headers, body }
 }
 
 async fn next_chunk(body: &mut Incoming) -> Option<bytes::Bytes> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, VarInt};
 use tern_protocol::{Decoder, Envelope, Frame, Incoming, encode};
 
-use crate::client::Caught;
+use crate::caught::Caught;
 use crate::hang::within;
 use crate::quic::dial;
 use crate::server::Server;
@@ -93,7 +93,7 @@ pub fn get(path: &str) -> [(&str, &str); 4] {
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Http3Answer {
     /// Its status.
     pub status: u16,
     /// Its body.
@@ -148,26 +148,26 @@ impl Http3 {
     }
 
     /// A request without a body.
-    pub async fn request(&self, fields: &[(&str, &str)]) -> Answer {
+    pub async fn request(&self, fields: &[(&str, &str)]) -> Http3Answer {
         let (mut send, recv) = self.open(&frame(HEADERS, &section(fields))).await;
         let _ = send.finish();
         within("an answer", answer(recv)).await.expect("an answer")
     }
 
     /// Opens a session.
-    pub async fn session(&self) -> Session {
+    pub async fn session(&self) -> ConnectStream {
         self.session_with(&CONNECT).await.expect("a session")
     }
 
     /// Opens a session with these fields, or says what was answered.
-    pub async fn session_with(&self, fields: &[(&str, &str)]) -> Result<Session, Answer> {
+    pub async fn session_with(&self, fields: &[(&str, &str)]) -> Result<ConnectStream, Http3Answer> {
         let (send, mut recv) = self.open(&frame(HEADERS, &section(fields))).await;
         let status = within("an answer", status(&mut recv)).await.expect("an answer");
         if status != 200 {
             let body = within("a body", body(&mut recv)).await.expect("a body");
-            return Err(Answer { status, body });
+            return Err(Http3Answer { status, body });
         }
-        Ok(Session { connection: self.connection.clone(), id: send.id().into(), send, recv })
+        Ok(ConnectStream { connection: self.connection.clone(), id: send.id().into(), send, recv })
     }
 
     /// Code and reason with which the server closed the connection.
@@ -183,7 +183,7 @@ impl Http3 {
 }
 
 /// A session, by its CONNECT stream.
-pub struct Session {
+pub struct ConnectStream {
     connection: Connection,
     /// Its id.
     pub id: u64,
@@ -193,7 +193,7 @@ pub struct Session {
     pub recv: RecvStream,
 }
 
-impl Session {
+impl ConnectStream {
     /// Opens a bidirectional stream of the session.
     pub async fn open(&self) -> Control {
         let (mut send, recv) = within("a stream", self.connection.open_bi()).await.expect("a connection");
@@ -276,9 +276,9 @@ impl Control {
     }
 }
 
-async fn answer(mut recv: RecvStream) -> Result<Answer, ReadError> {
+async fn answer(mut recv: RecvStream) -> Result<Http3Answer, ReadError> {
     let status = status(&mut recv).await?;
-    Ok(Answer { status, body: body(&mut recv).await? })
+    Ok(Http3Answer { status, body: body(&mut recv).await? })
 }
 
 /// Reads the header of an answer.

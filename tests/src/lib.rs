@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+mod caught;
 pub mod chromium;
 mod client;
 mod deployment;
@@ -18,12 +19,13 @@ mod tls;
 pub mod token;
 mod websocket;
 
+pub use caught::Caught;
 pub use client::{
-    Caught, Ended, RawClient, Synced, Wire, fresh, message, newest, pair, positions, seqs, text, to, user,
+    Ended, RawClient, Synced, Wire, fresh, message, newest, pair, positions, seqs, text, to, user,
 };
 pub use deployment::{Deployment, TokenKey};
 pub use hang::{HANG, until, within};
-pub use quic::{Arrival, Lane, QuicLink};
+pub use quic::{Arrival, Channel, QuicLink};
 pub use server::{DEV_USERS, Exit, Options, Ready, Server, binary, loose};
 pub use websocket::{Subprotocol, WebSocketLink};
 

@@ -7,8 +7,8 @@ use data_encoding::BASE64;
 use serde_json::Value;
 use tern_protocol::{Decoder, Envelope, Frame, Incoming, StreamKind, encode};
 
+use crate::caught::Caught;
 use crate::chromium::Tab;
-use crate::client::Caught;
 use crate::hang::within;
 use crate::server::Server;
 
@@ -40,13 +40,13 @@ pub struct PageSession {
     tab: Tab,
     number: u64,
     protocol: Option<String>,
-    lanes: HashMap<String, Lane>,
+    lanes: HashMap<String, PartialFrames>,
     brought: VecDeque<Brought>,
 }
 
 /// The bytes of one lane that are not a whole frame yet.
 #[derive(Default)]
-struct Lane {
+struct PartialFrames {
     header: Vec<u8>,
     decoder: Decoder,
 }
@@ -163,7 +163,7 @@ impl PageSession {
     }
 }
 
-impl Lane {
+impl PartialFrames {
     /// Takes what is missing of the stream's header; `None` while it is not whole.
     fn past_header(&mut self, bytes: &mut Vec<u8>) -> Option<StreamKind> {
         loop {

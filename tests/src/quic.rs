@@ -1,5 +1,5 @@
 //! A client over QUIC, native or with WebTransport on it, that knows only the protocol, and says
-//! which lane each frame came on.
+//! which channel each frame came on.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use url::Url;
 use web_transport_quinn::proto::ConnectRequest;
 use web_transport_quinn::{ClientError, RecvStream, SendStream, Session, SessionError, WebTransportError};
 
-use crate::client::Caught;
+use crate::caught::Caught;
 use crate::hang::within;
 use crate::server::Server;
 use crate::tls::client_config;
@@ -30,7 +30,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// What a frame came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
+pub enum Channel {
     /// The stream that the client opened.
     Control,
     /// A stream that the server opened.
@@ -46,17 +46,17 @@ pub enum Lane {
     Datagram,
 }
 
-/// A frame and its lane.
+/// A frame and its channel.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// Where it came.
-    pub lane: Lane,
+    pub channel: Channel,
     /// What came.
     pub envelope: Envelope,
 }
 
 /// A connection with its control stream. Frames that nobody asks for stay unread in their streams,
-/// except one per lane.
+/// except one per channel.
 #[derive(Debug)]
 pub struct QuicLink {
     /// The session, for what a well-behaved client does not do: the connection itself where no
@@ -102,7 +102,7 @@ impl QuicLink {
         let (control, answers) = session.open_bi().await.expect("a control stream");
         let (sender, arrivals) = mpsc::channel(1);
         let held = watch::Sender::new(HashSet::new());
-        tokio::spawn(read(Lane::Control, answers, Vec::new(), held.subscribe(), sender.clone()));
+        tokio::spawn(read(Channel::Control, answers, Vec::new(), held.subscribe(), sender.clone()));
         tokio::spawn(accept(session.clone(), held.subscribe(), sender.clone()));
         tokio::spawn(datagrams(session.clone(), sender));
         Self { session, control, arrivals, held, _endpoint: endpoint }
@@ -142,7 +142,7 @@ impl QuicLink {
         self.session.send_datagram(Bytes::from(encode(envelope))).expect("datagrams are on");
     }
 
-    /// The next frame of any lane, `None` at the end.
+    /// The next frame of any channel, `None` at the end.
     pub async fn next(&mut self) -> Option<Arrival> {
         self.arrivals.recv().await
     }
@@ -198,16 +198,16 @@ async fn accept(
                 }
                 conversation = Some(ConversationId::from_bytes(id));
             }
-            let lane = Lane::Stream { index: stream.quic_id().index(), kind, conversation };
+            let channel = Channel::Stream { index: stream.quic_id().index(), kind, conversation };
             let holds = conversation.into_iter().collect();
-            read(lane, stream, holds, held, sender).await;
+            read(channel, stream, holds, held, sender).await;
         });
     }
 }
 
 /// Hands the frames of a stream over, and reads no further before each was taken.
 async fn read(
-    lane: Lane,
+    channel: Channel,
     mut stream: RecvStream,
     holds: Vec<ConversationId>,
     mut held: watch::Receiver<HashSet<ConversationId>>,
@@ -222,7 +222,7 @@ async fn read(
         decoder.extend(&chunk.bytes);
         while let Some(incoming) = decoder.next().expect("the server sends good frames") {
             let Incoming::Frame(envelope) = incoming else { panic!("a frame of another version") };
-            if sender.send(Arrival { lane, envelope }).await.is_err() {
+            if sender.send(Arrival { channel, envelope }).await.is_err() {
                 return;
             }
         }
@@ -235,7 +235,7 @@ async fn datagrams(session: Session, sender: mpsc::Sender<Arrival>) {
         decoder.extend(&bytes);
         while let Some(incoming) = decoder.next().expect("the server sends good frames") {
             let Incoming::Frame(envelope) = incoming else { panic!("a frame of another version") };
-            if sender.send(Arrival { lane: Lane::Datagram, envelope }).await.is_err() {
+            if sender.send(Arrival { channel: Channel::Datagram, envelope }).await.is_err() {
                 return;
             }
         }

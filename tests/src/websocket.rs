@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
-use crate::client::Caught;
+use crate::caught::Caught;
 use crate::hang::within;
 use crate::server::Server;
 use crate::tls::client_config;
@@ -154,6 +154,17 @@ impl WebSocketLink {
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
+    /// The next text as it came.
+    pub async fn next_text(&mut self) -> String {
+        loop {
+            match within("a text", self.socket.next()).await {
+                Some(Ok(Message::Text(text))) => return text.as_str().to_owned(),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("no text: {other:?}"),
             }
         }
     }

@@ -5,27 +5,27 @@ use std::collections::BTreeSet;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tern_protocol::{Code, ConversationId, RemoveMembers};
-use tern_tests::http::{Answer, Ask, Http};
+use tern_tests::http::{Ask, Http, HttpAnswer};
 use tern_tests::{Options, RawClient, Server, Wire, fresh, loose, pair, text, token, until, user, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-async fn ask(server: &Server, ask: Ask<'_>) -> Answer {
+async fn ask(server: &Server, ask: Ask<'_>) -> HttpAnswer {
     server.ask(Http::One, ask).await
 }
 
-async fn post(server: &Server, path: &str, who: &str, body: Value) -> Answer {
+async fn post(server: &Server, path: &str, who: &str, body: Value) -> HttpAnswer {
     ask(server, Ask::new("POST", path).token(&server.token(who)).json(&body)).await
 }
 
-async fn ok(answer: impl Future<Output = Answer>) -> Value {
+async fn ok(answer: impl Future<Output = HttpAnswer>) -> Value {
     let answer = answer.await;
     assert!(answer.status.is_success(), "{answer:?}");
     answer.json()
 }
 
 /// The status and code of a problem, which must be one in full.
-fn problem(answer: &Answer) -> (u16, String) {
+fn problem(answer: &HttpAnswer) -> (u16, String) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{answer:?}");
     let body = answer.json();
     assert_eq!(body["status"], answer.status.as_u16());
@@ -37,7 +37,7 @@ fn problem(answer: &Answer) -> (u16, String) {
     (answer.status.as_u16(), body["code"].as_str().expect("a code").to_owned())
 }
 
-fn detail(answer: &Answer) -> String {
+fn detail(answer: &HttpAnswer) -> String {
     answer.json()["detail"].as_str().expect("a detail").to_owned()
 }
 
@@ -129,7 +129,7 @@ async fn a_conversation_is_listed_with_what_a_screen_shows_of_it() {
         (&json!("bob"), &json!("bob"), &json!(1))
     );
     assert_eq!((&group_row["title"], &group_row["unread"]), (&json!("crew"), &json!(2)));
-    assert_eq!(group_row["last_entry"]["body"]["message"]["text"], "two");
+    assert_eq!(group_row["last_entry"]["body"]["text"], "two");
     assert_eq!(
         (&group_row["head"], &group_row["read_seq"], &group_row["role"]),
         (&json!(3), &json!(0), &json!("member"))
@@ -254,7 +254,7 @@ async fn call(
     server: &Server,
     who: &str,
     (method, path, body): &(&'static str, String, Option<Value>),
-) -> Answer {
+) -> HttpAnswer {
     let ask = Ask::new(method, path).token(&server.token(who));
     server.ask(Http::One, body.iter().fold(ask, |ask, body| ask.json(body))).await
 }
@@ -414,7 +414,7 @@ async fn bad_bodies_are_refused_with_the_reason() {
         ("hi", 400, "malformed", "not JSON"),
         (r#"["bob","x"]"#, 422, "invalid_argument", "must be a JSON object"),
         ("null", 422, "invalid_argument", "expected struct NewMessage"),
-        (r#"{"to":"bob"}"#, 422, "invalid_argument", "missing field `text`"),
+        (r#"{"to":"bob"}"#, 422, "text_empty", "empty"),
         (r#"{"text":"x"}"#, 422, "invalid_argument", "missing field `to`"),
         (r#"{"to":"bob","text":"x","txet":"y"}"#, 422, "invalid_argument", "unknown field `txet`"),
         (r#"{"to":"bob","to":"carol","text":"x"}"#, 422, "invalid_argument", "duplicate field `to`"),
@@ -732,7 +732,7 @@ fn strict_addresses() -> Options {
 }
 
 /// Asks with bad tokens until the address is told to wait.
-async fn exhaust(server: &Server, forwarded_for: &str) -> Answer {
+async fn exhaust(server: &Server, forwarded_for: &str) -> HttpAnswer {
     for _ in 0..1000 {
         let ask = Ask::new("GET", "/v1/conversations").token("bad").header("x-forwarded-for", forwarded_for);
         let answer = server.ask(Http::One, ask).await;
@@ -761,7 +761,7 @@ async fn bad_tokens_cost_their_address_and_good_ones_do_not() {
     assert!(refused, "the address has made too many requests already");
 }
 
-fn problem_or_none(answer: &Answer) -> Option<u16> {
+fn problem_or_none(answer: &HttpAnswer) -> Option<u16> {
     (!answer.status.is_success()).then(|| problem(answer).0)
 }
 
@@ -855,7 +855,7 @@ async fn a_request_under_way_when_the_node_drains_is_still_answered() {
     let page = server
         .get(Http::One, &format!("/v1/history/{}", pair("alice", "bob")), Some(&server.token("bob")))
         .await;
-    assert_eq!(page.json()["entries"][0]["body"]["message"]["text"], "the last one");
+    assert_eq!(page.json()["entries"][0]["body"]["text"], "the last one");
 }
 
 #[tokio::test]

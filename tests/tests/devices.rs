@@ -55,7 +55,7 @@ for_each_wire! {
         let conversation = pair("alice", "bob");
         phone.send(Read { conversation, seq: 2 }).await;
         let read = laptop.find("a read position", |envelope| match &envelope.frame {
-            Frame::Read(read) => Some(Position { conversation: read.conversation, seq: read.seq }),
+            Frame::HaveRead(read) => Some(Position { conversation: read.conversation, seq: read.seq }),
             _ => None,
         });
         assert_eq!(read.await, Position { conversation, seq: 2 });
@@ -64,7 +64,7 @@ for_each_wire! {
         phone.settle().await;
         alice.settle().await;
         for client in [&phone, &alice] {
-            assert!(!client.unread().any(|frame| matches!(frame, Frame::Read(_))));
+            assert!(!client.unread().any(|frame| matches!(frame, Frame::HaveRead(_))));
         }
     }
 }

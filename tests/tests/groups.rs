@@ -166,6 +166,9 @@ for_each_wire! {
             let name = there.name();
             let (mut there, mut not_there) = (eve.refused(there).await, eve.refused(not_there).await);
             (there.temp_id, not_there.temp_id) = (None, None);
+            // Each names what was asked for, and nothing else tells them apart.
+            assert_eq!(there.conversation.take(), Some(group), "{name}");
+            assert_eq!(not_there.conversation.take(), Some(nowhere), "{name}");
             assert_eq!(there.code, Code::NOT_FOUND, "{name}");
             assert_eq!(there, not_there, "{name}");
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use http::StatusCode;
 use serde_json::Value;
 use tern_protocol::{AddMembers, Code, ConversationId, Fetch, RemoveMembers};
-use tern_tests::http::{Answer, Http};
+use tern_tests::http::{Http, HttpAnswer};
 use tern_tests::{RawClient, Server, Wire, for_each_wire, fresh, newest, pair, seqs, text, token, user};
 
 fn down(from: u64, to: u64) -> Vec<u64> {
@@ -26,7 +26,7 @@ fn entry_seqs(page: &Value) -> Vec<u64> {
     entries.iter().map(|entry| entry["seq"].as_u64().expect("a seq")).collect()
 }
 
-fn problem(answer: &Answer) -> (u16, String) {
+fn problem(answer: &HttpAnswer) -> (u16, String) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", answer.body);
     let body = answer.json();
     assert_eq!(body["status"], answer.status.as_u16());
@@ -122,7 +122,7 @@ async fn http_pages_go_down_and_up_by_their_cursors() {
         assert_eq!((page["first_seq"].as_u64(), page["head"].as_u64()), (Some(1), Some(25)));
         assert_eq!(entry_seqs(&page), down(25, 16));
         let entry = &page["entries"][0];
-        assert_eq!((&entry["sender"], &entry["body"]["message"]["text"]), (&"alice".into(), &"25".into()));
+        assert_eq!((&entry["sender"], &entry["body"]["text"]), (&"alice".into(), &"25".into()));
         assert_eq!(page["newer"], Value::Null, "there is nothing newer");
         let mut log = entry_seqs(&page);
         while let Some(cursor) = page["older"].as_str() {

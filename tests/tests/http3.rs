@@ -7,7 +7,7 @@ use tern_tests::http3::*;
 use tern_tests::{Caught, RawClient, Server, Wire, fresh, loose, to, within};
 
 /// Opens the control stream of a session and says hello.
-async fn greet(server: &Server, session: &Session, name: &str) -> Control {
+async fn greet(server: &Server, session: &ConnectStream, name: &str) -> Control {
     let mut control = session.open().await;
     control.send(hello(server, name)).await;
     match control.next().await {

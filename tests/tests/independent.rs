@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use tern_protocol::{Code, Fetch, Frame, StreamKind};
-use tern_tests::{Lane, RawClient, Server, Wire, for_each_wire, loose, newest, pair, seqs, text, within};
+use tern_tests::{Channel, RawClient, Server, Wire, for_each_wire, loose, newest, pair, seqs, text, within};
 
 /// A long text, 8 KiB.
 fn long(number: u64) -> String {
@@ -35,7 +35,7 @@ async fn an_unread_stream_leaves_the_other_flowing(wire: Wire) {
         let arrival = within("an entry of carol's", bob.quic().next()).await.expect("the session goes on");
         let Frame::Deliver(deliver) = &arrival.envelope.frame else { panic!("{arrival:?}") };
         assert_eq!((deliver.conversation, deliver.entries[0].seq), (read, number));
-        let Lane::Stream { index, kind, conversation } = arrival.lane else { panic!("{arrival:?}") };
+        let Channel::Stream { index, kind, conversation } = arrival.channel else { panic!("{arrival:?}") };
         assert_eq!((kind, conversation), (StreamKind::Conversation, Some(read)));
         lanes.insert(index);
     }
@@ -46,7 +46,7 @@ async fn an_unread_stream_leaves_the_other_flowing(wire: Wire) {
         let Frame::Deliver(deliver) = &arrival.envelope.frame else { panic!("{arrival:?}") };
         assert_eq!((deliver.conversation, deliver.entries[0].seq), (unread, number));
         assert_eq!(text(&deliver.entries[0]), long(number));
-        let Lane::Stream { index, conversation, .. } = arrival.lane else { panic!("{arrival:?}") };
+        let Channel::Stream { index, conversation, .. } = arrival.channel else { panic!("{arrival:?}") };
         assert_eq!(conversation, Some(unread));
         assert!(!lanes.contains(&index), "its stream is its own");
     }
@@ -70,12 +70,12 @@ async fn conversations_share_the_inbox_stream(wire: Wire) {
         let arrival = within("the entry", bob.quic().next()).await.expect("the session goes on");
         let Frame::Deliver(deliver) = &arrival.envelope.frame else { panic!("{arrival:?}") };
         assert_eq!((deliver.conversation, deliver.entries[0].seq), (pair("bob", name), round));
-        match arrival.lane {
-            Lane::Stream { index, conversation: Some(id), .. } => {
+        match arrival.channel {
+            Channel::Stream { index, conversation: Some(id), .. } => {
                 assert_eq!(id, deliver.conversation);
                 lanes.insert(index);
             }
-            Lane::Stream { index, kind, .. } => {
+            Channel::Stream { index, kind, .. } => {
                 assert_eq!(kind, StreamKind::Inbox);
                 lanes.insert(index);
             }

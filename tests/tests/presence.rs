@@ -5,7 +5,7 @@ use std::time::Duration;
 use tern_protocol::{
     Code, Frame, PresenceState, Target, Typing, UserPresence, UserTyping, WATCH_USERS_MAX, Watch,
 };
-use tern_tests::{Lane, Options, RawClient, Server, Wire, for_each_wire, loose, pair, user, within};
+use tern_tests::{Channel, Options, RawClient, Server, Wire, for_each_wire, loose, pair, user, within};
 
 /// Offline at once, so that it need not be waited for.
 fn hasty() -> Options {
@@ -191,7 +191,7 @@ async fn typing_is_a_datagram(wire: Wire) {
         seen = within("typing", alice.quic().next()) => seen.expect("the session goes on"),
         () = typing => unreachable!("it does not end"),
     };
-    assert_eq!(seen.lane, Lane::Datagram);
+    assert_eq!(seen.channel, Channel::Datagram);
     let expected = UserTyping { conversation: pair("alice", "bob"), user: user("bob") };
     assert_eq!(seen.envelope.frame, expected.into());
 }

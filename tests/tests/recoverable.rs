@@ -231,7 +231,7 @@ for_each_wire! {
         assert_eq!(seqs(&bob.fetch(newest(group)).await.entries), [5]);
     }
 
-    async fn own_messages_and_membership_entries_do_not_count_as_unread(wire: Wire) {
+    async fn unread_is_what_others_wrote_after_what_was_read_or_written(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
         let group = alice.group("team", &["bob"]).await;
@@ -239,16 +239,28 @@ for_each_wire! {
         alice.say_in(group, "3").await;
         alice.acked(AddMembers { conversation: group, users: vec![user("carol")], temp_id: fresh() }).await;
         let mut bob = RawClient::open(&server, wire, "bob").await;
-        bob.say_in(group, "5, of bob").await;
-        let unread = |synced: &tern_tests::Synced| (synced.summaries[0].unread, synced.summaries[0].read_seq);
+        let unread = |synced: &tern_tests::Synced| {
+            let row = &synced.summaries[0];
+            assert_eq!(row.unread, row.head_messages - row.read_messages);
+            assert_eq!(row.head_messages, synced.entries[&group].last().map_or(0, |entry| entry.messages));
+            (row.unread, row.read_seq)
+        };
         assert_eq!(unread(&bob.sync(&[]).await), (2, 0));
         bob.send(Read { conversation: group, seq: 2 }).await;
         assert_eq!(unread(&bob.sync(&[]).await), (1, 2));
         // A read position never goes back.
         bob.send(Read { conversation: group, seq: 1 }).await;
         assert_eq!(unread(&bob.sync(&[]).await), (1, 2));
-        let mut alice = RawClient::open(&server, wire, "alice").await;
-        assert_eq!(unread(&alice.sync(&[]).await), (1, 0));
+        // Who writes has read what is above.
+        assert_eq!(unread(&alice.sync(&[]).await), (0, 3));
+        bob.say_in(group, "5, of bob").await;
+        assert_eq!(unread(&bob.sync(&[]).await), (0, 5));
+        bob.send(Read { conversation: group, seq: 3 }).await;
+        assert_eq!(unread(&bob.sync(&[]).await), (0, 5));
+        assert_eq!(unread(&alice.sync(&[]).await), (1, 3));
+        // Who is added begins with nothing unread.
+        let mut carol = RawClient::open(&server, wire, "carol").await;
+        assert_eq!(unread(&carol.sync(&[]).await), (1, 3));
     }
 
     async fn a_store_is_known_by_its_id(wire: Wire) {

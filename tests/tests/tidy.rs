@@ -1,5 +1,10 @@
 //! Rules of the code base that would otherwise be said in review, each with its reason.
 
+#[path = "tidy/graph.rs"]
+mod graph;
+#[path = "tidy/scan.rs"]
+mod scan;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +22,15 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["node"],
     &["http", "session"],
-    &["router"],
     &["upkeep"],
+    &["router"],
     &["conversation", "presence", "push"],
     &["delivery"],
     &["transport", "auth"],
-    &["hub", "registry", "store", "events"],
-    &["config", "drain", "clock", "ops"],
+    &["registry", "store", "events"],
+    &["roster"],
+    &["cluster"],
+    &["config", "drain", "clock", "ops", "budget"],
 ];
 
 /// Uses inside a layer or against the order that have a reason.
@@ -163,6 +170,93 @@ fn modules_depend_downwards_only() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// Where crates have their files.
+const CRATES: &[&str] =
+    &["protocol/src", "certs/src", "client-sdk/rust/src", "server/src", "loadtest/src", "tests/src"];
+
+/// Two files that use each other are one room with two doors: neither can be read, tested or replaced
+/// alone. The same is true of a longer ring.
+#[test]
+fn files_do_not_use_each_other() {
+    let sources = sources();
+    let mut faults = Vec::new();
+    for dir in CRATES {
+        let inside =
+            sources.iter().filter_map(|(path, text)| Some((path.strip_prefix(dir).ok()?, text.as_str())));
+        let graph = graph::Graph::new(inside.filter(|(path, _)| !is_test(path)));
+        let uses = graph.uses();
+        for ring in graph::rings(&uses) {
+            faults.push(format!("in {dir}, {} files use each other:", ring.len()));
+            for file in &ring {
+                let others: Vec<_> =
+                    uses[file].intersection(&ring).map(|path| path.display().to_string()).collect();
+                faults.push(format!("    {} uses {}", file.display(), others.join(", ")));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The names of concrete backends. Whoever opens one decides what a node runs on: that is assembly.
+const BACKENDS: &[&str] = &["EmbeddedStore", "MemoryStore", "FileEvents", "MemoryRegistry"];
+
+/// Where they may be named: in their own modules, and in the one file that opens them.
+const BACKEND_PLACES: &[&str] =
+    &["store/embedded", "store/memory.rs", "events/file.rs", "registry/memory.rs", "node/backends.rs"];
+
+#[test]
+fn one_file_names_concrete_backends() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let Ok(inside) = path.strip_prefix("server/src") else { continue };
+        if is_test(&path) || BACKEND_PLACES.iter().any(|place| inside.starts_with(place)) {
+            continue;
+        }
+        let found = scan::scan(&text);
+        for name in BACKENDS {
+            let mut words = found.paths.iter().chain(found.imports.values()).flatten();
+            if words.any(|word| word == name) {
+                faults.push(format!("{} names {name}; node/backends.rs opens it", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Words that once were the names of several things. Each names at most one type.
+const ONE_MEANING: &[&str] = &[
+    "Session",
+    "Seat",
+    "Lane",
+    "Verdict",
+    "Asked",
+    "Answer",
+    "Parts",
+    "Page",
+    "Entry",
+    "Origin",
+    "Hub",
+    "Conversation",
+    "Life",
+    "Refused",
+];
+
+#[test]
+fn a_word_names_one_thing() {
+    let mut named: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (path, text) in sources() {
+        if !CRATES.iter().any(|dir| path.strip_prefix(dir).is_ok_and(|inside| !is_test(inside))) {
+            continue;
+        }
+        let found = scan::scan(&text);
+        for word in ONE_MEANING.iter().filter(|word| found.items.contains(**word)) {
+            named.entry(word).or_default().push(path.display().to_string());
+        }
+    }
+    named.retain(|_, files| files.len() > 1);
+    assert!(named.is_empty(), "types of one name: {named:#?}");
+}
+
 /// The modules named after `crate::`.
 fn crate_uses(code: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -185,9 +279,20 @@ fn crate_uses(code: &str) -> Vec<String> {
 #[test]
 fn pure_modules_stay_pure() {
     let pure = [
+        "server/src/auth/claims.rs",
         "server/src/conversation/state.rs",
+        "server/src/conversation/plan.rs",
+        "server/src/conversation/rules.rs",
+        "server/src/conversation/settle.rs",
+        "server/src/conversation/recent.rs",
         "server/src/presence/state.rs",
+        "server/src/push/rule.rs",
+        "server/src/drain/leaving.rs",
+        "server/src/roster/limit.rs",
+        "server/src/roster/outbox/told.rs",
+        "server/src/session/deadline.rs",
         "server/src/session/lane.rs",
+        "server/src/session/strikes.rs",
         "server/src/session/quota.rs",
         "client-sdk/rust/src/session",
         "protocol/src",
@@ -222,6 +327,13 @@ fn nothing_is_unbounded_and_no_name_is_empty() {
             assert!(!EMPTY_NAMES.contains(&name.as_str()), "{}: {name} says nothing", path.display());
         }
     }
+}
+
+/// A bug that can no longer be planted guards nothing.
+#[test]
+fn every_planted_bug_fits_the_tree() {
+    let output = std::process::Command::new(root().join("tests/planted")).arg("--fit").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]

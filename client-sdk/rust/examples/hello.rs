@@ -1,7 +1,7 @@
 //! Sends one message to `bob` and prints its ack and the next entry. The server's address, the
 //! SHA-256 of its certificate (hex) and a token come from the environment.
 
-use tern_client::{Client, Config, Event, Trust, UserId};
+use tern_client::{Client, Config, EntryBody, Event, Trust, UserId};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,8 +12,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ack = client.send(UserId::new("bob")?, "hello").await?;
     println!("durable: entry {} of {}", ack.seq, ack.conversation);
     while let Some(event) = events.next().await {
-        if let Event::Entry { entry, .. } = event {
-            println!("{}: {:?}", entry.sender, entry.body);
+        if let Event::Entry { entry, .. } = event
+            && let EntryBody::Message { text, .. } = entry.body
+        {
+            println!("{}: {text}", entry.sender);
             break;
         }
     }

@@ -22,9 +22,12 @@
 mod backoff;
 mod client;
 mod clock;
+mod command;
 mod config;
+mod draft;
 mod driver;
 mod error;
+mod event;
 mod events;
 mod link;
 mod persistence;
@@ -32,18 +35,21 @@ mod session;
 mod token;
 
 pub use backoff::Backoff;
-pub use client::{Ack, Anchor, Client, Pending};
+pub use client::{Anchor, Client, Pending};
+pub use command::Ack;
 pub use config::{Config, ConfigError, Confirm, TransportChoice, Trust, WebSocketFormat};
+pub use draft::Draft;
 pub use error::{CloseCause, ConnectError, RequestError, SendError};
-pub use events::{Event, Events, State};
+pub use event::{Event, State};
+pub use events::Events;
 pub use persistence::{
     FilePersistence, Persistence, PersistenceError, SavedChange, SavedSend, SavedState, SavedTransport,
     Transport,
 };
 pub use rustls_pki_types::CertificateDer;
 pub use tern_protocol::{
-    Code, ConversationId, ConversationKind, ConversationPage, ConversationSummary, DeviceId, Entry,
-    EntryBody, EntryId, IdError, Limits, MemberInfo, Page, PresenceState, Role, StoreId, Target, TempId,
-    UserId, UserPresence, Welcome,
+    Code, ConversationId, ConversationKind, ConversationPage, ConversationSummary, Data, DataError, DeviceId,
+    Entry, EntryBody, EntryId, IdError, KIND_NAMED, Limits, MemberInfo, Page, PresenceState, Role, StoreId,
+    Target, TempId, UserId, UserPresence, Welcome,
 };
 pub use token::{TokenError, TokenReason, TokenSource};

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use loopback::{Peer, Server, temp_id, user, welcome};
 use parking_lot::Mutex;
 use tern_client::{
-    Anchor, Client, CloseCause, Code, Config, ConnectError, ConversationId, EntryBody, EntryId, Event,
+    Anchor, Client, CloseCause, Code, Config, ConnectError, ConversationId, Draft, EntryBody, EntryId, Event,
     Events, FilePersistence, RequestError, SendError, State, TokenError, TokenReason, TokenSource, Transport,
     TransportChoice, Trust, WebSocketFormat,
 };
 use tern_protocol::{
-    Deliver, Entry, Frame, GoAway, MemberList, Position, SendAck, StreamKind, TokenExpiring, UserTyping,
+    Deliver, Entry, Frame, GoAway, KIND_NAMED, MemberList, Page, Position, SendAck, StreamKind,
+    TokenExpiring, UserTyping,
 };
 use tokio::time::timeout;
 
@@ -37,7 +38,8 @@ fn entry(seq: u64) -> Entry {
         sender: user("bob"),
         sender_name: None,
         temp_id: None,
-        body: EntryBody::Message { text: format!("entry {seq}") },
+        messages: seq,
+        body: EntryBody::text(format!("entry {seq}")),
     }
 }
 
@@ -52,6 +54,7 @@ fn ack(send: &tern_protocol::Send, seq: u64) -> SendAck {
         seq,
         id: EntryId::from_bytes([2; 16]),
         time_ms: 1,
+        messages: seq,
         duplicate: false,
         recipient_unknown: false,
     }
@@ -653,4 +656,57 @@ async fn dropping_every_handle_ends_the_session() {
         peer.until(|frame| if let Frame::Close(_) = frame { Some(()) } else { None }).await;
     })
     .await;
+}
+
+/// A log as a later version may write it: kinds of its own, some known by number, some by name.
+fn later(seq: u64) -> Entry {
+    let body = match seq % 3 {
+        0 => EntryBody::Opaque { kind: 200 + seq as u32, bytes: vec![seq as u8; 9] },
+        1 => {
+            let json = format!(r#"{{"kind":"reacted","to":{seq},"with":"\ud83d\udc4d"}}"#);
+            EntryBody::Opaque { kind: KIND_NAMED, bytes: json.into_bytes() }
+        }
+        _ => EntryBody::text("between"),
+    };
+    Entry { body, ..entry(seq) }
+}
+
+#[tokio::test]
+async fn a_client_lives_through_a_log_full_of_kinds_it_does_not_know() {
+    let mut server = Server::start().await;
+    for config in [server.config(), websocket(&server, &server.ws_url, WebSocketFormat::Json)] {
+        within(lives_through_later_kinds(&mut server, config)).await;
+    }
+}
+
+async fn lives_through_later_kinds(server: &mut Server, config: Config) {
+    let (client, mut events, mut peer) = connected(server, config).await;
+    let log = |seqs: std::ops::RangeInclusive<u64>| seqs.map(later).collect::<Vec<_>>();
+    peer.send(Deliver { conversation: conversation(1), entries: log(1..=40) }).await;
+    // A hole in the middle, to be fetched.
+    peer.send(Deliver { conversation: conversation(1), entries: log(61..=80) }).await;
+    let (request, fetch) = peer
+        .until_request(|frame| match frame {
+            Frame::Fetch(fetch) => Some(fetch),
+            _ => None,
+        })
+        .await;
+    assert_eq!(fetch.after, Some(40));
+    let mut entries = log(41..=60);
+    entries.reverse();
+    peer.answer(request, Page { conversation: conversation(1), entries, first_seq: 1, head: 80 }).await;
+    for seq in 1..=80 {
+        assert_eq!(next_entry(&mut events).await, (conversation(1), later(seq)));
+    }
+    // The application confirmed them by asking for more: the cursor is behind the last.
+    let more = tokio::spawn(async move { next_entry(&mut events).await });
+    until_acked(&mut peer, conversation(1), 80).await;
+    let sending =
+        tokio::spawn(async move { client.send(conversation(1), Draft::new("I go on").reply_to(80)).await });
+    let (request, send) = peer.next_send().await;
+    assert_eq!(send.reply_to, Some(80));
+    peer.answer(request, ack(&send, 81)).await;
+    assert_eq!(sending.await.unwrap().unwrap().seq, 81);
+    let (_, own) = more.await.unwrap();
+    assert_eq!(own.body, EntryBody::Message { text: "I go on".into(), data: None, reply_to: Some(80) });
 }

@@ -1,6 +1,7 @@
 // The client: what an application can ask for. The work is done by the driver.
 import { type Config, type Resolved, resolve } from './config.js';
 import { Driver } from './driver.js';
+import type { Handler } from './emitter.js';
 import { closed, refused, TernError, temporary } from './errors.js';
 import type { Events, State, Transport } from './events.js';
 import { INVALID_ARGUMENT, LIMIT_EXCEEDED } from './generated/codes.js';
@@ -16,7 +17,6 @@ import type {
   Welcome,
 } from './generated/frames.js';
 import { WATCH_USERS_MAX } from './generated/limits.js';
-import type { Handler } from './hub.js';
 import {
   type ConversationId,
   checkConversation,
@@ -28,8 +28,8 @@ import {
   type TempId,
   type UserId,
 } from './ids.js';
+import { type Change, problemOf, settled } from './ledger/change.js';
 import { type Dialers, dialers } from './link/dial.js';
-import { type Change, problemOf } from './session/change.js';
 
 /** Wait before a question is asked again where the server gives no hint, in ms. */
 const RETRY_MS = 250;
@@ -38,6 +38,22 @@ const RETRY_MS = 250;
 export interface Sending extends Promise<SendAck> {
   /** Its id, which its entry in the log carries as well. */
   readonly tempId: TempId;
+}
+
+/** What a message may have besides its text. */
+export interface SendOptions {
+  /**
+   * Any JSON value, for the application: at most 16 KiB together with the text, which may be empty
+   * then. It arrives in the body of the entry.
+   */
+  data?: unknown;
+  /** The seq of the earlier entry of the same conversation that this message answers. */
+  replyTo?: number | null | undefined;
+  /**
+   * For applications that keep their own list of messages: the same id with the same content is the
+   * same message.
+   */
+  tempId?: TempId | undefined;
 }
 
 /** Where in the log a page of history lies; nothing: at its end. At most one of them. */
@@ -80,52 +96,50 @@ export class Client {
   constructor(config: Resolved, dialers: Dialers) {
     this.#config = config;
     this.#driver = new Driver(config, dialers);
-    this.#unhook = hook((networkChanged) => this.#driver.nudge(networkChanged));
+    this.#unhook = hook((networkChanged) => this.#nudge(networkChanged));
     this.#driver.start();
   }
 
   /** The state of the connection now. */
   get state(): State {
-    return this.#driver.state;
+    return this.#driver.links.state;
   }
 
   /** The newest session's Welcome: user, device, store, limits. Null before the first one. */
   get session(): Welcome | null {
-    return this.#driver.welcome;
+    return this.#driver.links.welcome;
   }
 
   /** The user, once that is known: from the saved state, or from the first session. */
   get user(): UserId | null {
-    return this.#driver.session.me;
+    return this.#driver.ledger.me;
   }
 
   get stats(): Stats {
-    const { current, links, session } = this.#driver;
+    const { links, ledger } = this.#driver;
+    const { current } = links;
     return {
       transport: current?.link.transport ?? null,
       streams: current?.link.streams ?? 0,
       rttMs: current?.rttMs ?? null,
-      sessions: links,
+      sessions: links.count,
       pending: this.#driver.unresolved,
-      cursors: new Map([...session.logs.logs].map(([conversation, log]) => [conversation, log.handed ?? 0])),
+      cursors: new Map([...ledger.logs.logs].map(([conversation, log]) => [conversation, log.handed ?? 0])),
     };
   }
 
   /** Resolves when there is a session; rejects if the client stops, or if there is none in time. */
   sessionOpen(): Promise<void> {
-    const driver = this.#driver;
+    const { links } = this.#driver;
     const config = this.#config;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         off();
         reject(
-          new TernError(
-            'timeout',
-            `no session within ${config.connectTimeoutMs / 1000} s: ${driver.trouble}`,
-          ),
+          new TernError('timeout', `no session within ${config.connectTimeoutMs / 1000} s: ${links.trouble}`),
         );
       }, config.connectTimeoutMs);
-      const off = driver.watchState((state) => {
+      const off = links.watchState((state) => {
         if (state.state === 'connecting' || state.state === 'offline') return;
         clearTimeout(timer);
         off();
@@ -137,18 +151,23 @@ export class Client {
 
   /** Tells `handler` of every event of this name. Gives the function that ends that. */
   on<Name extends keyof Events>(name: Name, handler: Handler<Name>): () => void {
-    return this.#driver.hub.on(name, handler);
+    return this.#driver.emitter.on(name, handler);
   }
 
   /**
    * Sends a message to a user or a conversation. The promise gives its seq and id when it is durable,
    * over reconnects if need be. Messages to one conversation become durable in the order of the calls.
-   *
-   * `tempId` is for applications that keep their own list of messages: the same id with the same text
-   * is the same message.
    */
-  send(to: Target, text: string, tempId: TempId = freshUuid()): Sending {
-    return this.#change({ type: 'send', to, text, tempId, ageMs: null });
+  send(to: Target, text: string, { data, replyTo, tempId }: SendOptions = {}): Sending {
+    return this.#change({
+      type: 'send',
+      to,
+      text,
+      tempId: tempId ?? freshUuid(),
+      ageMs: null,
+      data: data ?? null,
+      replyTo: replyTo ?? null,
+    });
   }
 
   /** Makes a group of these users and the own one, who becomes its owner. The ack names it. */
@@ -193,7 +212,7 @@ export class Client {
       if (driver.unresolved >= this.#config.pendingMax) {
         return reject(new TernError('full', 'too many unresolved sends'));
       }
-      driver.submit(change, {
+      driver.submit(settled(change), {
         resolve: (result) => (result instanceof TernError ? reject(result) : resolve(result)),
       });
     });
@@ -246,7 +265,7 @@ export class Client {
   markRead(conversation: ConversationId, seq: number): void {
     const id = checked(() => checkConversation(conversation));
     if (!Number.isSafeInteger(seq) || seq < 0) throw new TernError('config', `seq: ${seq} is not a seq`);
-    this.#driver.input(() => this.#driver.session.read(id, seq));
+    this.#driver.input(() => this.#driver.ledger.read(id, seq));
   }
 
   /**
@@ -258,13 +277,13 @@ export class Client {
       throw refused(LIMIT_EXCEEDED, `watch_users: ${users.length} of at most ${WATCH_USERS_MAX}`);
     }
     const known = checked(() => users.map(checkUser));
-    this.#driver.input(() => this.#driver.session.watch(known));
+    this.#driver.input(() => this.#driver.ledger.watch(known));
   }
 
   /** Shows the user as typing for some 5 s. May be lost. */
   typing(to: Target): void {
     const target = checked(() => checkTarget(to));
-    this.#driver.apply(() => this.#driver.session.typing(target));
+    this.#driver.apply(() => this.#driver.ledger.typing(target));
   }
 
   /**
@@ -272,7 +291,7 @@ export class Client {
    * `seq`. It is saved and acked to the server within some 50 ms.
    */
   confirm(conversation: ConversationId, seq: number): void {
-    this.#driver.hub.confirm(conversation, seq);
+    this.#driver.emitter.confirm(conversation, seq);
   }
 
   /**
@@ -280,12 +299,16 @@ export class Client {
    * measures `stats.rttMs` anew. Browsers that tell of the network do this by themselves.
    */
   nudge(): void {
-    this.#driver.nudge(false);
+    this.#nudge(false);
+  }
+
+  #nudge(networkChanged: boolean): void {
+    this.#driver.apply((now) => this.#driver.links.nudge(networkChanged, now));
   }
 
   /** Breaks the link without a word, as a lost network does: to see that it heals. */
   dropLink(): void {
-    this.#driver.apply(() => this.#driver.cut());
+    this.#driver.apply((now) => this.#driver.links.end({ lost: 'the application cut the link' }, now));
   }
 
   /**

@@ -26,6 +26,10 @@ export interface Echo {
   tempId: TempId;
   to: Target;
   text: string;
+  /** The JSON value beside the text; null: none. */
+  data: unknown;
+  /** The seq of the entry it answers. */
+  replyTo: number | null;
   /** When it was accepted, Unix milliseconds by the own clock. */
   createdMs: number;
   /** It was accepted by an earlier life of the application. */
@@ -46,8 +50,8 @@ export interface Events {
    */
   gap: { conversation: ConversationId; from: number; to: number };
   /**
-   * A user was erased: their messages before `seq` have become tombstones (empty text), and their id
-   * stands for nobody. Drop what is kept of the earlier entries and read what is shown again with
+   * A user was erased: their messages before `seq` have become entries of the kind `erased`, and their
+   * id stands for nobody. Drop what is kept of the earlier entries and read what is shown again with
    * `history`. May come more than once.
    */
   erased: { conversation: ConversationId; seq: number };
@@ -61,8 +65,11 @@ export interface Events {
   presence: UserPresence[];
   /** A member is typing. Show it for some 5 s unless it is repeated. */
   typing: { conversation: ConversationId; user: UserId };
-  /** The user has read up to here, on another device. */
-  read: { conversation: ConversationId; seq: number };
+  /**
+   * The user has read up to here, on another device or by writing (this client included). `messages` is
+   * the number of messages in the log up to there: those of a later entry less these are unread.
+   */
+  read: { conversation: ConversationId; seq: number; messages: number };
   /** Conversations that changed since this client was last here, most recently changed first. */
   conversations: ConversationSummary[];
   /** The state of the connection changed. */

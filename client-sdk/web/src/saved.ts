@@ -8,6 +8,10 @@ export interface SavedSend {
   tempId: TempId;
   to: Target;
   text: string;
+  /** The JSON value beside the text; null: none. */
+  data: unknown;
+  /** The seq of the entry it answers. */
+  replyTo: number | null;
   /** When it was accepted, Unix milliseconds. */
   createdMs: number;
 }

@@ -3,9 +3,6 @@
 
 use std::fmt;
 
-/// Faults that are told in words; of more only the number is told.
-const FAULTS_SHOWN_MAX: usize = 10;
-
 /// What is wrong with one message, or one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -81,37 +78,6 @@ impl Ledger {
     }
 }
 
-/// Faults of many pairs: the first ones in words, and how many there were.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub(super) struct Faults {
-    /// How many.
-    pub(super) count: u64,
-    /// The first of them.
-    pub(super) first: Vec<String>,
-}
-
-impl Faults {
-    /// Adds one.
-    pub(super) fn add(&mut self, where_: impl fmt::Display, what: impl fmt::Display) {
-        self.count += 1;
-        if self.first.len() < FAULTS_SHOWN_MAX {
-            self.first.push(format!("{where_}: {what}"));
-        }
-    }
-
-    /// Adds those of another.
-    pub(super) fn merge(&mut self, other: Self) {
-        self.count += other.count;
-        let room = FAULTS_SHOWN_MAX - self.first.len();
-        self.first.extend(other.first.into_iter().take(room));
-    }
-
-    /// None so far.
-    pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,17 +125,5 @@ mod tests {
     fn acks_that_name_other_seqs_than_the_entries_are_found() {
         let (acks, entries) = (filled(&[(1, 1), (2, 2)]), filled(&[(1, 2), (2, 3)]));
         assert_eq!(acks.agrees(&entries), Err(Fault::Differ { acked: 1, delivered: 2 }));
-    }
-
-    #[test]
-    fn of_many_faults_the_first_are_told_and_all_are_counted() {
-        let (mut all, mut more) = (Faults::default(), Faults::default());
-        for number in 0..8 {
-            all.add("pair 1", number);
-            more.add("pair 2", number);
-        }
-        all.merge(more);
-        assert_eq!((all.count, all.first.len()), (16, FAULTS_SHOWN_MAX));
-        assert_eq!(all.first[8], "pair 2: 0");
     }
 }

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use tern_protocol::{
-    Ack, Code, ConversationId, Entry, EntryBody, Error, Frame, Position, Send, SendAck, Target, TempId,
-    UserId,
+    Ack, Code, ConversationId, Entry, Error, Frame, Position, SendAck, Target, TempId, UserId,
 };
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::ledger::{Faults, Ledger};
-use super::stamp::Stamp;
-use crate::light::{Light, LightError};
+use super::ledger::Ledger;
+use crate::faults::Faults;
+use crate::light::{self, Light, LightError};
+use crate::stamp::Stamp;
 
 /// A receiver acks to the server at most this often, as the client library does.
 const ACK_EVERY: Duration = Duration::from_millis(50);
@@ -74,7 +74,6 @@ pub(super) struct Found {
 }
 
 /// What came of one pair.
-#[derive(Debug)]
 pub(super) struct PairOutcome {
     /// Messages acked.
     pub(super) acked: u64,
@@ -82,6 +81,8 @@ pub(super) struct PairOutcome {
     pub(super) sender: Found,
     /// From the first attempt to the receipt.
     pub(super) receiver: Found,
+    /// Their sessions, still open.
+    pub(super) lights: [Light; 2],
 }
 
 impl Pair {
@@ -154,11 +155,11 @@ impl Pair {
         sender.listen_until(received).await;
         // A panic of the task is one of this program.
         let receiver = receiving.await.expect("a receiver does not panic");
-        conclude(sender, receiver).await
+        conclude(sender, receiver)
     }
 }
 
-async fn conclude(sender: Sender, mut receiver: Receiver) -> PairOutcome {
+fn conclude(sender: Sender, mut receiver: Receiver) -> PairOutcome {
     let acked = sender.acks.last();
     if let Err(fault) = receiver.entries.complete(acked) {
         receiver.found.faults.add(&receiver.name, fault);
@@ -166,9 +167,8 @@ async fn conclude(sender: Sender, mut receiver: Receiver) -> PairOutcome {
     if let Err(fault) = sender.acks.agrees(&receiver.entries) {
         receiver.found.faults.add(&receiver.name, fault);
     }
-    sender.light.close().await;
-    receiver.light.close().await;
-    PairOutcome { acked, sender: sender.found, receiver: receiver.found }
+    let lights = [sender.light, receiver.light];
+    PairOutcome { acked, sender: sender.found, receiver: receiver.found, lights }
 }
 
 impl Sender {
@@ -191,21 +191,21 @@ impl Sender {
         let mut age_ms = None;
         loop {
             let to = Target::User(self.peer.clone());
-            self.light.send(Send { to, text: text.clone(), temp_id, age_ms }).await?;
+            self.light.send(light::message(to, text.clone(), temp_id, age_ms)).await?;
             match self.answer(temp_id).await? {
-                Answer::Acked(ack) => {
+                SendOutcome::Acked(ack) => {
                     let now = Instant::now();
                     self.found.latencies_us.push(micros(now.duration_since(first)));
                     self.found.in_time += u64::from(now < schedule.end);
                     self.on_ack(number, &ack);
                     return Ok(());
                 }
-                Answer::Later(pause) => {
+                SendOutcome::Later(pause) => {
                     self.found.put_off += 1;
                     sleep(pause).await;
                     age_ms = Some(first.elapsed().as_millis() as u64);
                 }
-                Answer::Refused { code, detail } => {
+                SendOutcome::Refused { code, detail } => {
                     return Err(LightError::Connection(format!(
                         "message {number} was refused: {code} {detail}"
                     )));
@@ -223,10 +223,10 @@ impl Sender {
         }
     }
 
-    async fn answer(&mut self, temp_id: TempId) -> Result<Answer, LightError> {
+    async fn answer(&mut self, temp_id: TempId) -> Result<SendOutcome, LightError> {
         loop {
             match self.light.recv().await? {
-                Frame::SendAck(ack) if ack.temp_id == temp_id => return Ok(Answer::Acked(ack)),
+                Frame::SendAck(ack) if ack.temp_id == temp_id => return Ok(SendOutcome::Acked(ack)),
                 Frame::Error(error) if error.temp_id == Some(temp_id) => return Ok(error.into()),
                 frame => self.hear(frame),
             }
@@ -262,13 +262,13 @@ impl Sender {
 }
 
 /// What the server says to a send.
-enum Answer {
+enum SendOutcome {
     Acked(SendAck),
     Later(Duration),
     Refused { code: Code, detail: String },
 }
 
-impl From<Error> for Answer {
+impl From<Error> for SendOutcome {
     fn from(error: Error) -> Self {
         match (error.temporary, error.retry_after_ms) {
             (true, Some(pause_ms)) => Self::Later(Duration::from_millis(pause_ms.into())),
@@ -310,6 +310,9 @@ impl Receiver {
                 }
             }
         }
+        if let Some(position) = position {
+            self.light.send(Ack { positions: vec![position] }).await?;
+        }
         Ok(())
     }
 
@@ -338,10 +341,7 @@ impl Receiver {
     }
 
     fn take(&mut self, entry: &Entry, now: Instant, schedule: Schedule) {
-        let stamp = match &entry.body {
-            EntryBody::Message { text } => Stamp::read(text, schedule.text_bytes),
-            _ => None,
-        };
+        let stamp = light::text_of(entry).and_then(|text| Stamp::read(text, schedule.text_bytes));
         let Some(stamp) = stamp else {
             let what = format_args!("the entry at seq {} is not what was sent", entry.seq);
             return self.found.faults.add(&self.name, what);

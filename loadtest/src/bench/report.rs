@@ -1,53 +1,14 @@
 //! What the benchmark tells at its end: a small table, or JSON.
 
 use std::fmt::{self, Write as _};
-use std::io;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Mix;
 use super::disk::DiskRate;
-use super::ledger::Faults;
-use crate::process::processor_time;
+use crate::faults::Faults;
+use crate::processor::ProcessorShare;
 use crate::report::Percentiles;
-use crate::server::Server;
-
-/// Processor time of both sides: used so far, or between two moments.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Processor {
-    /// Absent: the server is not ours.
-    node: Option<Duration>,
-    generator: Duration,
-}
-
-impl Processor {
-    /// Used since the processes started.
-    pub(super) fn now(server: &Server) -> io::Result<Self> {
-        let node = server.own.as_ref().map(|node| processor_time(node.pid())).transpose()?;
-        Ok(Self { node, generator: processor_time(std::process::id())? })
-    }
-
-    /// Used since then.
-    pub(super) fn until_now(self, server: &Server) -> io::Result<Self> {
-        let now = Self::now(server)?;
-        let node = now.node.zip(self.node).map(|(now, then)| now.saturating_sub(then));
-        Ok(Self { node, generator: now.generator.saturating_sub(self.generator) })
-    }
-
-    /// Shared out over so many messages.
-    pub(super) fn per_message(self, messages: u64) -> ProcessorPerMessage {
-        let share = |time: Duration| time.as_secs_f64() * 1e6 / messages.max(1) as f64;
-        ProcessorPerMessage { node_us: self.node.map(share), generator_us: share(self.generator) }
-    }
-}
-
-/// Processor time of one message, in microseconds.
-#[derive(Debug, Serialize)]
-pub(super) struct ProcessorPerMessage {
-    node_us: Option<f64>,
-    generator_us: f64,
-}
 
 /// One measurement.
 #[derive(Debug, Serialize)]
@@ -60,7 +21,8 @@ pub(super) struct Level {
     pub(super) durable: Percentiles,
     /// From the first attempt to the receipt.
     pub(super) delivered: Percentiles,
-    pub(super) processor: ProcessorPerMessage,
+    /// Of one message.
+    pub(super) processor: ProcessorShare,
     /// Sends that the server asked to repeat later, such as those above its limits.
     pub(super) put_off: u64,
     /// Messages that were checked, those of the preparation included.
@@ -107,17 +69,21 @@ impl Report {
                 writeln!(out, "disk {when:<6} {per_second:>7.0} fdatasync/s, one at a time  {latency}")?;
             }
         }
-        writeln!(out, "texts of {} bytes; times in ms; processor time in µs a message", self.text_bytes)?;
         writeln!(
             out,
-            "{:<12} {:>8} {:>11} {:>9} {:>9} {:>11} {:>9} {:>6} {:>10}",
-            "", "senders", "messages/s", "durable", "P99", "delivered", "P99", "node", "generator"
+            "texts of {} bytes; times in ms; processor time in µs a message, + push: until no push event waits",
+            self.text_bytes
+        )?;
+        writeln!(
+            out,
+            "{:<12} {:>8} {:>11} {:>9} {:>9} {:>11} {:>9} {:>6} {:>7} {:>10}",
+            "", "senders", "messages/s", "durable", "P99", "delivered", "P99", "node", "+ push", "generator"
         )?;
         for level in &self.levels {
-            let node_us = level.processor.node_us.map_or("-".to_owned(), |node_us| format!("{node_us:.0}"));
+            let [node_us, pushed_us] = level.processor.node_words();
             writeln!(
                 out,
-                "{:<12} {:>8} {:>11.0} {:>9.2} {:>9.2} {:>11.2} {:>9.2} {node_us:>6} {:>10.0}",
+                "{:<12} {:>8} {:>11.0} {:>9.2} {:>9.2} {:>11.2} {:>9.2} {node_us:>6} {pushed_us:>7} {:>10.0}",
                 level.transport,
                 level.senders,
                 level.messages_per_second,

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use tern_protocol::{Close, Code, Envelope, Frame, Hello, Token, UserId};
+use tern_protocol::{
+    Close, Code, Entry, EntryBody, Envelope, Frame, Hello, Send, Target as To, TempId, Token, UserId,
+};
 use tokio::time::timeout;
 
 use crate::target::Target;
@@ -83,6 +85,19 @@ pub(crate) enum LightError {
 impl LightError {
     fn connection(error: impl std::fmt::Display) -> Self {
         Self::Connection(error.to_string())
+    }
+}
+
+/// A message that is a text alone.
+pub(crate) fn message(to: To, text: String, temp_id: TempId, age_ms: Option<u64>) -> Send {
+    Send { to, text, temp_id, age_ms, data: None, reply_to: None }
+}
+
+/// The text of a message; `None` of any other entry.
+pub(crate) fn text_of(entry: &Entry) -> Option<&str> {
+    match &entry.body {
+        EntryBody::Message { text, .. } => Some(text),
+        _ => None,
     }
 }
 

@@ -25,7 +25,7 @@ fn run() -> Run {
         vec![entry(1, "ann", EntryBody::Created { name: "g".into(), members: plan.members.clone() })];
     for (place, index) in order.into_iter().enumerate() {
         let message = &plan.messages[index];
-        let body = EntryBody::Message { text: message.text.clone() };
+        let body = EntryBody::text(message.text.clone());
         let entry = entry(place as u64 + 2, plan.members[message.author].as_str(), body);
         acks[index] = Some(Acked { seq: entry.seq, id: entry.id });
         entries.push(entry);
@@ -46,6 +46,7 @@ fn entry(seq: u64, sender: &str, body: EntryBody) -> Entry {
         sender: UserId::new(sender).unwrap(),
         sender_name: None,
         temp_id: None,
+        messages: seq,
         body,
     }
 }
@@ -69,7 +70,7 @@ const MULTISET: &str = "what was received is what was sent, as often";
 const ACKED: &str = "every message was acked with its seq and id";
 
 fn set_text(entry: &mut Entry, new: &str) {
-    entry.body = EntryBody::Message { text: new.into() };
+    entry.body = EntryBody::text(new);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Role;
 use crate::id::{ConversationId, TempId, UserId};
+use crate::role::Role;
 
 /// What kind of conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,12 +32,16 @@ pub struct ConversationSummary {
     pub peer: Option<UserId>,
     /// Newest entry this member may see.
     pub head: u64,
+    /// Messages in the log up to `head`.
+    pub head_messages: u64,
     /// First entry this member may see.
     pub first_seq: u64,
-    /// The user has read up to here.
+    /// The user has read up to here; their own messages count as read.
     pub read_seq: u64,
-    /// Messages of others after `read_seq`; 999 means 999 or more.
-    pub unread: u32,
+    /// Messages in the log up to `read_seq`.
+    pub read_messages: u64,
+    /// Messages after `read_seq`: `head_messages` − `read_messages`.
+    pub unread: u64,
     /// Time of the newest entry in Unix milliseconds.
     pub last_time_ms: u64,
     /// The user's role; absent: the user is no longer a member.
@@ -64,7 +68,7 @@ pub struct CreateGroup {
 pub struct AddMembers {
     /// The group.
     pub conversation: ConversationId,
-    /// Who joins; members already there are left as they are.
+    /// Who joins; members already there are left as they are, but somebody must be new.
     pub users: Vec<UserId>,
     /// The same for every retry.
     pub temp_id: TempId,

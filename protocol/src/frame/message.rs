@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Data;
 use crate::entry::Entry;
 use crate::id::{ConversationId, EntryId, Target, TempId};
 
@@ -13,13 +14,20 @@ use crate::id::{ConversationId, EntryId, Target, TempId};
 pub struct Send {
     /// User or conversation.
     pub to: Target,
-    /// UTF-8, 1 byte to 16 KiB.
+    /// UTF-8, 1 byte to 16 KiB; may be empty or left out beside `data`.
+    #[serde(default)]
     pub text: String,
     /// The same for every retry of the same message.
     pub temp_id: TempId,
     /// Milliseconds since the first attempt: 0 for the first, at most 7 days; absent counts as 24 h.
     #[serde(default)]
     pub age_ms: Option<u64>,
+    /// What the application puts beside the text; at most 16 KiB together with it.
+    #[serde(default)]
+    pub data: Option<Data>,
+    /// The earlier entry of the same log that this message answers.
+    #[serde(default)]
+    pub reply_to: Option<u64>,
 }
 
 /// The change is durable.
@@ -37,6 +45,8 @@ pub struct SendAck {
     pub id: EntryId,
     /// Server time of the entry in Unix milliseconds.
     pub time_ms: u64,
+    /// Messages in the log up to and including it.
+    pub messages: u64,
     /// It was durable before this attempt.
     pub duplicate: bool,
     /// A recipient whom this server has never seen: perhaps a typo. They get it if they ever arrive.
@@ -81,7 +91,8 @@ pub struct Ack {
     pub positions: Vec<Position>,
 }
 
-/// The user has read up to here. Private to the user: the server tells their other devices.
+/// The user has read up to here. Private to the user: the server tells their other sessions with
+/// HaveRead. An own message says the same of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Read {
@@ -89,6 +100,18 @@ pub struct Read {
     pub conversation: ConversationId,
     /// Up to and including this entry; never goes back.
     pub seq: u64,
+}
+
+/// The user has read up to here, in another session or by writing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
+pub struct HaveRead {
+    /// Which log.
+    pub conversation: ConversationId,
+    /// Up to and including this entry; never goes back.
+    pub seq: u64,
+    /// Messages in the log up to there.
+    pub messages: u64,
 }
 
 /// Entries of this conversation were dropped from the session's queue: fetch what is missing.

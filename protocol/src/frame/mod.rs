@@ -1,6 +1,6 @@
 //! The frames. One table gives each type its number, its JSON name and who may send it.
 
-use crate::json::Tagged;
+use serde::Serialize;
 
 mod catch_up;
 mod group;
@@ -23,6 +23,17 @@ pub enum Side {
     Server,
     /// Both.
     Both,
+}
+
+/// A frame as it stands in JSON: the type first, so that people see it first.
+#[derive(Serialize)]
+struct Tagged<'a, Body> {
+    #[serde(rename = "type")]
+    name: &'static str,
+    #[serde(rename = "request_id", skip_serializing_if = "Option::is_none")]
+    request: Option<u64>,
+    #[serde(flatten)]
+    body: &'a Body,
 }
 
 macro_rules! frames {
@@ -89,9 +100,9 @@ macro_rules! frames {
             }
 
             /// `None` for a name this version does not know.
-            pub(crate) fn from_value(name: &str, value: serde_json::Value) -> Option<serde_json::Result<Self>> {
+            pub(crate) fn from_json_text(name: &str, text: &str) -> Option<serde_json::Result<Self>> {
                 match name {
-                    $($json => Some(serde_json::from_value::<$variant>(value).map(Self::$variant)),)*
+                    $($json => Some(serde_json::from_str::<$variant>(text).map(Self::$variant)),)*
                     _ => None,
                 }
             }
@@ -115,8 +126,9 @@ frames! {
     18 "abandon" Abandon Client;
     19 "deliver" Deliver Server;
     20 "ack" Ack Client;
-    21 "read" Read Both;
+    21 "read" Read Client;
     22 "lagged" Lagged Server;
+    23 "have_read" HaveRead Server;
     24 "sync" Sync Client;
     25 "sync_page" SyncPage Server;
     26 "sync_end" SyncEnd Server;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
-use crate::id::{DeviceId, StoreId, TempId, UserId};
+use crate::id::{ConversationId, DeviceId, StoreId, TempId, UserId};
 use crate::limits::Limits;
 
 /// A token as text. Its `Debug` form hides it.
@@ -26,7 +26,7 @@ impl fmt::Debug for Token {
 pub struct Hello {
     /// JWT of the user.
     pub token: Token,
-    /// The device; the server makes one up where it is absent (send order is kept per device).
+    /// The device; the server makes one up where it is absent.
     #[serde(default)]
     pub device: Option<DeviceId>,
     /// Name and version of the client, for the server's logs; at most 128 bytes are kept.
@@ -131,6 +131,8 @@ pub struct Error {
     pub detail: String,
     /// The change that was refused, where the request was one.
     pub temp_id: Option<TempId>,
+    /// The conversation it is about, where it is about one.
+    pub conversation: Option<ConversationId>,
 }
 
 /// Last frame of a session, with the code that the transport's own close carries as well.

@@ -28,8 +28,10 @@ pub(crate) struct FrameSection {
 pub(crate) enum Structure {
     /// Fields one after the other.
     Record(Vec<Field>),
-    /// Variants by number, with their fields.
-    Enumeration(Vec<(String, Vec<Field>)>),
+    /// Variants by number.
+    Enumeration(Vec<String>),
+    /// Kinds by number, with their fields and their length in front.
+    Kinds(Vec<(String, Vec<Field>)>),
 }
 
 /// The text of a `## ` chapter.
@@ -97,11 +99,16 @@ fn structure(section: &str) -> (String, Structure) {
     let structure = if table[0][0] == "field" {
         Structure::Record(fields(body))
     } else {
-        let variants = table[1..].iter().enumerate().map(|(index, cells)| {
+        for (index, cells) in table[1..].iter().enumerate() {
             assert_eq!(cells[0], index.to_string(), "{name}: variants are numbered from 0");
-            (plain(&cells[1]), if table[0][2] == "fields" { inline_fields(&cells[2]) } else { Vec::new() })
-        });
-        Structure::Enumeration(variants.collect())
+        }
+        let names = table[1..].iter().map(|cells| plain(&cells[1]));
+        if table[0][1] == "kind" {
+            let fields = table[1..].iter().map(|cells| inline_fields(&cells[2]));
+            Structure::Kinds(names.zip(fields).collect())
+        } else {
+            Structure::Enumeration(names.collect())
+        }
     };
     (name.to_owned(), structure)
 }

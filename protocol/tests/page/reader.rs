@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value, json};
 
 use super::page::{Field, FrameSection, Structure};
@@ -89,6 +90,7 @@ impl Reader {
             "bool" => (bytes.byte() == 1).into(),
             "u16" | "u32" | "u64" => bytes.varint().into(),
             "string" => bytes.string().into(),
+            "data" => serde_json::from_str(&bytes.string()).expect("a JSON text"),
             "uuid" => uuid(bytes.take(16)).into(),
             "conversation" => conversation(bytes.take(16)).into(),
             "target" => match bytes.varint() {
@@ -107,16 +109,26 @@ impl Reader {
                 self.fields(fields, &mut object, bytes);
                 Value::Object(object)
             }
-            Structure::Enumeration(variants) => {
-                let (variant, fields) = &variants[bytes.varint() as usize];
-                if fields.is_empty() {
-                    return variant.clone().into();
-                }
-                let mut object = Map::new();
-                self.fields(fields, &mut object, bytes);
-                json!({ variant: object })
+            Structure::Enumeration(variants) => variants[bytes.varint() as usize].clone().into(),
+            Structure::Kinds(kinds) => {
+                let (number, length) = (bytes.varint(), bytes.varint() as usize);
+                self.body(kinds.get(number as usize), number, bytes.take(length))
             }
         }
+    }
+
+    fn body(&self, kind: Option<&(String, Vec<Field>)>, number: u64, bytes: &[u8]) -> Value {
+        let Some((name, fields)) = kind else {
+            if number == u64::from(u32::MAX) {
+                return serde_json::from_slice(bytes).expect("a kind known by name is its JSON");
+            }
+            return json!({ "kind": "opaque", "number": number, "bytes": BASE64URL_NOPAD.encode(bytes) });
+        };
+        let mut object = Map::new();
+        object.insert("kind".into(), name.clone().into());
+        self.fields(fields, &mut object, &mut Bytes(bytes));
+        object.retain(|_, value| !value.is_null());
+        Value::Object(object)
     }
 }
 

@@ -38,15 +38,31 @@ fn entry(seq: u64, body: EntryBody) -> Entry {
         sender: user("alice"),
         sender_name: Some("Alice".into()),
         temp_id: Some(temp_id()),
+        messages: seq,
         body,
     }
+}
+
+/// All sorts of values, the order of fields and the digits as they were written.
+fn data() -> Data {
+    Data::new(r#"{"z":[1.50,-2,1e3,true,null],"a":{"\u00e9":"é\n"},"n":9007199254740993}"#).expect("JSON")
+}
+
+/// What a version to come may write.
+fn later() -> EntryBody {
+    EntryBody::Opaque { kind: 200, bytes: b"\x02hi\xff\x00".to_vec() }
 }
 
 /// Every entry body, each role among them.
 pub(crate) fn bodies() -> Vec<(&'static str, EntryBody)> {
     let role = |role| EntryBody::RoleChanged { user: user("bob"), role };
     vec![
-        ("message", EntryBody::Message { text: "hi".into() }),
+        ("message", EntryBody::text("hi")),
+        (
+            "message with all",
+            EntryBody::Message { text: "hi".into(), data: Some(data()), reply_to: Some(300) },
+        ),
+        ("message of data", EntryBody::Message { text: String::new(), data: Some(data()), reply_to: None }),
         ("created", EntryBody::Created { name: "Team".into(), members: vec![user("alice"), user("bob")] }),
         ("added", EntryBody::Added { users: vec![user("carol")] }),
         ("removed", EntryBody::Removed { users: vec![user("bob"), user("carol")] }),
@@ -55,6 +71,17 @@ pub(crate) fn bodies() -> Vec<(&'static str, EntryBody)> {
         ("role_member", role(Role::Member)),
         ("role_admin", role(Role::Admin)),
         ("role_owner", role(Role::Owner)),
+        ("erased", EntryBody::Erased),
+        ("a later kind", later()),
+        ("a later kind of no bytes", EntryBody::Opaque { kind: 8, bytes: Vec::new() }),
+        ("a later kind of a large number", EntryBody::Opaque { kind: u32::MAX - 1, bytes: vec![0; 200] }),
+        (
+            "a kind known by its name",
+            EntryBody::Opaque {
+                kind: KIND_NAMED,
+                bytes: br#"{"kind":"reacted","to":1,"with":["\ud83d\udc4d",1.50]}"#.to_vec(),
+            },
+        ),
     ]
 }
 
@@ -71,7 +98,6 @@ fn limits() -> Limits {
         ack_positions: ACK_POSITIONS_MAX as u32,
         gap_whole: GAP_WHOLE_MAX as u32,
         gap_tail: GAP_TAIL as u32,
-        unread: UNREAD_MAX,
         dedupe_window_s: DEDUPE_WINDOW_S,
         sessions_per_user: 20,
         keepalive_s: 20,
@@ -87,8 +113,10 @@ fn summary() -> ConversationSummary {
         name: Some("Team".into()),
         peer: None,
         head: 42,
+        head_messages: 39,
         first_seq: 1,
         read_seq: 40,
+        read_messages: 37,
         unread: 2,
         last_time_ms: 1_767_225_600_000,
         role: Some(Role::Owner),
@@ -140,6 +168,7 @@ fn session() -> Vec<Frame> {
             retry_after_ms: Some(250),
             detail: "too many sends".into(),
             temp_id: Some(temp_id()),
+            conversation: Some(pair()),
         }
         .into(),
         Close {
@@ -154,20 +183,28 @@ fn session() -> Vec<Frame> {
 
 fn messages() -> Vec<Frame> {
     vec![
-        Send { to: user("bob").into(), text: "hi".into(), temp_id: temp_id(), age_ms: Some(0) }.into(),
+        Send {
+            to: user("bob").into(),
+            text: "hi".into(),
+            temp_id: temp_id(),
+            age_ms: Some(0),
+            data: Some(data()),
+            reply_to: Some(1),
+        }
+        .into(),
         SendAck {
             temp_id: temp_id(),
             conversation: pair(),
             seq: 1,
             id: entry_id(),
             time_ms: 1_767_225_600_000,
+            messages: 1,
             duplicate: false,
             recipient_unknown: true,
         }
         .into(),
         Abandon { to: user("bob").into(), temp_id: temp_id() }.into(),
-        Deliver { conversation: pair(), entries: vec![entry(1, EntryBody::Message { text: "hi".into() })] }
-            .into(),
+        Deliver { conversation: pair(), entries: vec![entry(1, EntryBody::text("hi"))] }.into(),
         Ack {
             positions: vec![
                 Position { conversation: pair(), seq: 1 },
@@ -177,6 +214,7 @@ fn messages() -> Vec<Frame> {
         .into(),
         Read { conversation: pair(), seq: 1 }.into(),
         Lagged { conversation: pair(), head: 900 }.into(),
+        HaveRead { conversation: pair(), seq: 300, messages: 299 }.into(),
     ]
 }
 
@@ -190,7 +228,7 @@ fn catching_up() -> Vec<Frame> {
         Page {
             conversation: group(),
             entries: vec![
-                entry(2, EntryBody::Message { text: "hi".into() }),
+                entry(2, EntryBody::text("hi")),
                 entry(1, EntryBody::Created { name: "Team".into(), members: vec![user("alice")] }),
             ],
             first_seq: 1,
@@ -266,17 +304,25 @@ fn edge_values() -> Vec<(&'static str, Frame)> {
         sender: user("b"),
         sender_name: None,
         temp_id: None,
-        body: EntryBody::Message { text: "x".into() },
+        messages: u64::MAX,
+        body: EntryBody::text("x"),
     };
     let bare_summary = ConversationSummary {
         kind: ConversationKind::Pair,
         name: None,
         peer: Some(user("bob")),
         role: None,
-        unread: UNREAD_MAX,
+        unread: u64::MAX,
         ..summary()
     };
-    let send = |text: &str| Send { to: pair().into(), text: text.into(), temp_id: temp_id(), age_ms: None };
+    let send = |text: &str| Send {
+        to: pair().into(),
+        text: text.into(),
+        temp_id: temp_id(),
+        age_ms: None,
+        data: None,
+        reply_to: None,
+    };
     vec![
         (
             "hello: all absent",
@@ -293,6 +339,7 @@ fn edge_values() -> Vec<(&'static str, Frame)> {
                 retry_after_ms: None,
                 detail: String::new(),
                 temp_id: None,
+                conversation: None,
             }
             .into(),
         ),
@@ -304,6 +351,8 @@ fn edge_values() -> Vec<(&'static str, Frame)> {
         ("send: to a conversation", send("hi").into()),
         ("send: text of many bytes", send("Grüße, 世界 👋🏽 \u{202e}\u{0}\"\\").into()),
         ("send: length of two bytes", send(&"a".repeat(200)).into()),
+        ("send: of data only", Send { data: Some(data()), ..send("") }.into()),
+        ("send: an answer", Send { reply_to: Some(u64::MAX), ..send("hi") }.into()),
         ("send: longest age", Send { age_ms: Some(u64::MAX), ..send("hi") }.into()),
         ("deliver: no entries", Deliver { conversation: COUNTING, entries: vec![] }.into()),
         ("deliver: bare entry", Deliver { conversation: COUNTING, entries: vec![bare_entry] }.into()),
@@ -325,6 +374,20 @@ fn edge_values() -> Vec<(&'static str, Frame)> {
                 .into(),
         ),
         ("create_group: alone", CreateGroup { name: "Ö".into(), members: vec![], temp_id: temp_id() }.into()),
+        (
+            "page: later kinds among others",
+            Page {
+                conversation: pair(),
+                entries: vec![
+                    entry(3, later()),
+                    entry(2, EntryBody::Erased),
+                    entry(1, EntryBody::text("hi")),
+                ],
+                first_seq: 1,
+                head: 3,
+            }
+            .into(),
+        ),
         ("list_conversations: from the start", ListConversations { cursor: None, limit: None }.into()),
         ("conversation_page: the last", ConversationPage { conversations: vec![], next: None }.into()),
         ("watch: nobody", Watch { users: vec![] }.into()),

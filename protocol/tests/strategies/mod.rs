@@ -66,9 +66,32 @@ fn role() -> impl Strategy<Value = Role> {
     prop_oneof![Just(Role::Member), Just(Role::Admin), Just(Role::Owner)]
 }
 
+/// JSON of a few levels.
+fn data() -> impl Strategy<Value = Data> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(|value| value.to_string()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_filter("JSON has no infinities", |n| n.is_finite()).prop_map(|n| format!("{n:e}")),
+        text().prop_map(|text| serde_json::to_string(&text).expect("a text")),
+    ];
+    let value = leaf.prop_recursive(3, 20, 4, |inner| {
+        let field = (text(), inner.clone())
+            .prop_map(|(name, value)| format!("{}:{value}", serde_json::to_string(&name).expect("a text")));
+        prop_oneof![
+            vec(inner, 0..4).prop_map(|values| format!("[{}]", values.join(","))),
+            vec(field, 0..4).prop_map(|fields| format!("{{{}}}", fields.join(","))),
+        ]
+    });
+    value.prop_map(|text| Data::new(&text).expect("JSON"))
+}
+
 fn entry_body() -> impl Strategy<Value = EntryBody> {
+    let later = EntryBody::KINDS.len() as u32..KIND_NAMED;
     prop_oneof![
-        text().prop_map(|text| EntryBody::Message { text }),
+        (text(), option::of(data()), option::of(number()))
+            .prop_map(|(text, data, reply_to)| EntryBody::Message { text, data, reply_to }),
+        Just(EntryBody::Erased),
+        (later, vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| EntryBody::Opaque { kind, bytes }),
         (text(), users()).prop_map(|(name, members)| EntryBody::Created { name, members }),
         users().prop_map(|users| EntryBody::Added { users }),
         users().prop_map(|users| EntryBody::Removed { users }),
@@ -79,14 +102,24 @@ fn entry_body() -> impl Strategy<Value = EntryBody> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    (number(), entry_id(), number(), user(), option::of(text()), option::of(temp_id()), entry_body())
-        .prop_map(|(seq, id, time_ms, sender, sender_name, temp_id, body)| Entry {
+    (
+        number(),
+        entry_id(),
+        number(),
+        user(),
+        option::of(text()),
+        option::of(temp_id()),
+        number(),
+        entry_body(),
+    )
+        .prop_map(|(seq, id, time_ms, sender, sender_name, temp_id, messages, body)| Entry {
             seq,
             id,
             time_ms,
             sender,
             sender_name,
             temp_id,
+            messages,
             body,
         })
 }
@@ -102,18 +135,20 @@ fn positions() -> impl Strategy<Value = Vec<Position>> {
 
 fn summaries() -> impl Strategy<Value = Vec<ConversationSummary>> {
     let kind = prop_oneof![Just(ConversationKind::Pair), Just(ConversationKind::Group)];
-    let numbers = (number(), number(), number(), small(), number());
+    let numbers = (number(), number(), number(), number(), number(), number(), number());
     let summary = (conversation(), kind, option::of(text()), option::of(user()), numbers, option::of(role()))
         .prop_map(|(conversation, kind, name, peer, numbers, role)| {
-            let (head, first_seq, read_seq, unread, last_time_ms) = numbers;
+            let (head, head_messages, first_seq, read_seq, read_messages, unread, last_time_ms) = numbers;
             ConversationSummary {
                 conversation,
                 kind,
                 name,
                 peer,
                 head,
+                head_messages,
                 first_seq,
                 read_seq,
+                read_messages,
                 unread,
                 last_time_ms,
                 role,
@@ -123,7 +158,7 @@ fn summaries() -> impl Strategy<Value = Vec<ConversationSummary>> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    proptest::array::uniform17(small()).prop_map(|n| Limits {
+    proptest::array::uniform16(small()).prop_map(|n| Limits {
         frame_bytes: n[0],
         text_bytes: n[1],
         name_bytes: n[2],
@@ -135,12 +170,11 @@ fn limits() -> impl Strategy<Value = Limits> {
         ack_positions: n[8],
         gap_whole: n[9],
         gap_tail: n[10],
-        unread: n[11],
-        dedupe_window_s: n[12],
-        sessions_per_user: n[13],
-        keepalive_s: n[14],
-        dead_after_s: n[15],
-        sends_per_second: n[16],
+        dedupe_window_s: n[11],
+        sessions_per_user: n[12],
+        keepalive_s: n[13],
+        dead_after_s: n[14],
+        sends_per_second: n[15],
     })
 }
 
@@ -181,9 +215,16 @@ fn session() -> Bodies {
         (small(), small(), option::of(text()))
             .prop_map(|(deadline_ms, spread_ms, target)| GoAway { deadline_ms, spread_ms, target }.into())
             .boxed(),
-        (any::<u16>(), any::<bool>(), option::of(small()), text(), option::of(temp_id()))
-            .prop_map(|(code, temporary, retry_after_ms, detail, temp_id)| {
-                Error { code: Code(code), temporary, retry_after_ms, detail, temp_id }.into()
+        (
+            any::<u16>(),
+            any::<bool>(),
+            option::of(small()),
+            text(),
+            option::of(temp_id()),
+            option::of(conversation()),
+        )
+            .prop_map(|(code, temporary, retry_after_ms, detail, temp_id, conversation)| {
+                Error { code: Code(code), temporary, retry_after_ms, detail, temp_id, conversation }.into()
             })
             .boxed(),
         (any::<u16>(), text(), option::of(small()), option::of(text()))
@@ -196,12 +237,15 @@ fn session() -> Bodies {
 
 fn messages() -> Bodies {
     vec![
-        (target(), text(), temp_id(), option::of(number()))
-            .prop_map(|(to, text, temp_id, age_ms)| Send { to, text, temp_id, age_ms }.into())
+        (target(), text(), temp_id(), option::of(number()), option::of(data()), option::of(number()))
+            .prop_map(|(to, text, temp_id, age_ms, data, reply_to)| {
+                Send { to, text, temp_id, age_ms, data, reply_to }.into()
+            })
             .boxed(),
-        (temp_id(), conversation(), number(), entry_id(), number(), any::<bool>(), any::<bool>())
-            .prop_map(|(temp_id, conversation, seq, id, time_ms, duplicate, recipient_unknown)| {
-                SendAck { temp_id, conversation, seq, id, time_ms, duplicate, recipient_unknown }.into()
+        (temp_id(), conversation(), number(), entry_id(), number(), number(), any::<bool>(), any::<bool>())
+            .prop_map(|(temp_id, conversation, seq, id, time_ms, messages, duplicate, recipient_unknown)| {
+                SendAck { temp_id, conversation, seq, id, time_ms, messages, duplicate, recipient_unknown }
+                    .into()
             })
             .boxed(),
         (target(), temp_id()).prop_map(|(to, temp_id)| Abandon { to, temp_id }.into()).boxed(),
@@ -212,6 +256,9 @@ fn messages() -> Bodies {
         (conversation(), number()).prop_map(|(conversation, seq)| Read { conversation, seq }.into()).boxed(),
         (conversation(), number())
             .prop_map(|(conversation, head)| Lagged { conversation, head }.into())
+            .boxed(),
+        (conversation(), number(), number())
+            .prop_map(|(conversation, seq, messages)| HaveRead { conversation, seq, messages }.into())
             .boxed(),
     ]
 }

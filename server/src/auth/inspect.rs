@@ -4,8 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tern_protocol::TOKEN_BYTES_MAX;
 
-use super::jws::{JwsError, Object, Parts};
-use super::{AuthError, SCOPE_SEND_AS, check_header, check_times, has_scope, name, subject};
+use super::claims::{check_header, check_times, has_scope, name, subject};
+use super::jws::{Jws, JwsError, Object};
+use super::{AuthError, SCOPE_SEND_AS};
 
 /// What a token says, true or not.
 #[derive(Clone, Debug)]
@@ -20,8 +21,8 @@ pub struct Inspection {
 
 /// Decodes a token. Verifies nothing.
 pub fn inspect(token: &str, now: SystemTime) -> Result<Inspection, JwsError> {
-    let parts = Parts::split(token)?;
-    let (header, claims) = (parts.header()?, parts.claims()?);
+    let jws = Jws::split(token)?;
+    let (header, claims) = (jws.header()?, jws.claims()?);
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let too_long = (token.len() > TOKEN_BYTES_MAX).then_some(AuthError::TooLong(token.len()));
     let checks = [

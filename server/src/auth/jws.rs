@@ -25,9 +25,9 @@ pub enum JwsError {
     Json(&'static str),
 }
 
-/// The parts of a token, not yet decoded.
+/// A token cut into its parts, not yet decoded.
 #[derive(Clone, Copy)]
-pub(super) struct Parts<'a> {
+pub(super) struct Jws<'a> {
     /// `header.claims`: what is signed.
     pub(super) signed: &'a str,
     /// The signature, base64url.
@@ -36,7 +36,7 @@ pub(super) struct Parts<'a> {
     claims: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Jws<'a> {
     /// Cuts a token at its dots.
     pub(super) fn split(token: &'a str) -> Result<Self, JwsError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(JwsError::Parts)?;

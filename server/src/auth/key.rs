@@ -8,12 +8,12 @@ use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER as CRYPTO;
 use secrecy::{ExposeSecret, SecretSlice};
+use serde::{Deserialize, Serialize};
 
-use super::config::{Algorithm, AuthConfigError, KeyConfig};
-use super::jws::Parts;
+use super::algorithm::Algorithm;
+use super::jws::Jws;
+use super::unusable::{AuthConfigError, SECRET_BYTES_MIN};
 
-/// Shortest HS256 secret in bytes: as long as the hash (RFC 7518, 3.2).
-pub const SECRET_BYTES_MIN: usize = 32;
 /// Longest key file that is read, in bytes: a 16,384-bit RSA key in PEM has a fifth of it.
 const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
 /// Shortest RSA modulus in bytes (2048 bits); the crypto library verifies with none shorter.
@@ -22,6 +22,24 @@ const RSA_MODULUS_BYTES_MIN: usize = 256;
 const P256_POINT_BYTES: usize = 65;
 /// A public key of Ed25519.
 const ED25519_KEY_BYTES: usize = 32;
+
+/// One `[[auth.keys]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// Name of the key in a token's `kid`. A key without one verifies tokens of any unknown `kid`.
+    /// Example: `"2026-11"`.
+    pub kid: Option<String>,
+    /// How the tokens of this key are signed: ES256, EdDSA or RS256; HS256 only where whoever verifies
+    /// may also mint. Example: `"ES256"`.
+    pub algorithm: Algorithm,
+    /// PEM file with the public key, for ES256, EdDSA and RS256.
+    /// Example: `"/etc/tern/jwt-public.pem"`.
+    pub public_key_file: Option<PathBuf>,
+    /// File with the shared secret, for HS256: its bytes without line breaks at the end.
+    /// Example: `"/etc/tern/jwt-secret"`.
+    pub secret_file: Option<PathBuf>,
+}
 
 /// A key that verifies, bound to one algorithm.
 pub(super) struct VerifyingKey {
@@ -52,21 +70,10 @@ impl VerifyingKey {
     }
 
     /// The signature is this key's. An error of the library (a signature that is not base64) is a no.
-    pub(super) fn verifies(&self, parts: &Parts<'_>) -> bool {
+    pub(super) fn verifies(&self, token: &Jws<'_>) -> bool {
         let algorithm = self.algorithm.into();
-        jsonwebtoken::crypto::verify(parts.signature, parts.signed.as_bytes(), &self.key, algorithm)
+        jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), &self.key, algorithm)
             .unwrap_or(false)
-    }
-}
-
-impl From<Algorithm> for jsonwebtoken::Algorithm {
-    fn from(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::HS256 => Self::HS256,
-            Algorithm::ES256 => Self::ES256,
-            Algorithm::EdDSA => Self::EdDSA,
-            Algorithm::RS256 => Self::RS256,
-        }
     }
 }
 

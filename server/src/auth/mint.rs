@@ -8,8 +8,9 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use tern_protocol::{NAME_BYTES_MAX, TOKEN_BYTES_MAX, UserId};
 
-use super::config::{Algorithm, AuthConfigError};
-use super::key::{SECRET_BYTES_MIN, read_private, read_secret};
+use super::algorithm::Algorithm;
+use super::key::{read_private, read_secret};
+use super::unusable::{AuthConfigError, SECRET_BYTES_MIN};
 
 /// A key that signs. It never shows itself.
 pub struct SigningKey {

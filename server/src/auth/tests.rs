@@ -8,6 +8,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tern_protocol::UserId;
 
 use super::*;
 

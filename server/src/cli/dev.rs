@@ -52,7 +52,7 @@ pub(super) fn default_data_dir() -> PathBuf {
 
 impl Dev {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::dev(environment())?;
+        let config = Config::dev(environment::variables())?;
         logs::init(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -64,7 +64,7 @@ impl Dev {
                 http_port: self.http_port,
                 ops_port: self.ops_port,
             };
-            let node = start(&options, environment()).await?;
+            let node = start(&options, environment::variables()).await?;
             self.announce(&node)?;
             super::serve::until_drained(node, signals).await;
             Ok(ExitCode::SUCCESS)

@@ -14,6 +14,7 @@ pub mod config;
 mod dangers;
 mod dev;
 mod doctor;
+mod environment;
 mod log;
 mod notify;
 mod operator;
@@ -63,20 +64,16 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Dev(dev) => report(dev.run()),
         Command::Serve(serve) => report(serve.run()),
         Command::Chat(chat) => report(chat.run()),
-        Command::Token(token) => on_streams(|io| token.run(io, environment(), std::time::SystemTime::now())),
-        Command::Config(config) => on_streams(|io| config.run(io, environment())),
-        Command::Doctor(doctor) => on_streams(|io| doctor.run(io, environment())),
+        Command::Token(token) => {
+            on_streams(|io| token.run(io, environment::variables(), std::time::SystemTime::now()))
+        }
+        Command::Config(config) => on_streams(|io| config.run(io, environment::variables())),
+        Command::Doctor(doctor) => on_streams(|io| doctor.run(io, environment::variables())),
         Command::Store(store) => report(store.run()),
         Command::Ready(ready) => report(ready.run()),
         Command::Log(log) => report(log.run()),
         Command::Version(version) => on_streams(|io| version.run(io)),
     }
-}
-
-/// The variables of the environment that are text: no key of the configuration is anything else.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn report(done: anyhow::Result<ExitCode>) -> ExitCode {

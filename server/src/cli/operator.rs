@@ -32,7 +32,7 @@ pub(super) struct Operator {
 }
 
 /// What the node answered.
-pub(super) struct Answer {
+pub(super) struct OpsResponse {
     /// Its status.
     pub(super) status: StatusCode,
     /// Its body.
@@ -44,7 +44,7 @@ impl Operator {
     pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
         Ok(match self.ops {
             Some(address) => address,
-            None => Config::load(self.config.as_deref(), environment())?.ops.listen,
+            None => Config::load(self.config.as_deref(), environment::variables())?.ops.listen,
         })
     }
 
@@ -73,7 +73,7 @@ pub(super) async fn ask(
     path: &str,
     body: String,
     time: Duration,
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<OpsResponse> {
     let connecting = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(address));
     let stream = connecting
         .await
@@ -88,7 +88,7 @@ pub(super) async fn ask(
         let status = response.status();
         let body = axum::body::to_bytes(Body::new(response.into_body()), ANSWER_BYTES_MAX).await?;
         connection.abort();
-        anyhow::Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+        anyhow::Ok(OpsResponse { status, body: String::from_utf8_lossy(&body).into_owned() })
     };
     tokio::time::timeout(time, exchange).await.context("the node did not answer in time")?
 }

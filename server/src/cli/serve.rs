@@ -28,7 +28,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::load(Some(&self.config), environment())?;
+        let config = Config::load(Some(&self.config), environment::variables())?;
         logs::init(&config.log)?;
         let identity = match (&config.tls.cert_file, &config.tls.key_file) {
             (Some(cert), Some(key)) => Identity::from_pem_files(cert, key)?,
@@ -78,7 +78,7 @@ async fn obey_hangups(mut hangups: Hangups, file: &Path, reloader: &Reloader, no
         hangups.next().await;
         notify.reloading();
         // The files are small and local: reading them here delays nobody for long.
-        match Config::load(Some(file), environment()) {
+        match Config::load(Some(file), environment::variables()) {
             Ok(config) => reloader.reload(config),
             Err(error) => reloader.refused(&error),
         }
@@ -89,7 +89,7 @@ async fn obey_hangups(mut hangups: Hangups, file: &Path, reloader: &Reloader, no
 /// Runs until a signal asks to drain, and drains.
 pub(super) async fn until_drained(node: Node, signals: Signals) {
     node.count_panics();
-    let obeyed = signals.obey(node.shutdown_handle(), node.drain_deadline());
+    let obeyed = signals.obey(node.shutdown_handle());
     tokio::select! {
         () = obeyed => {}
         () = node.finish() => {}

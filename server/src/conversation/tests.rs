@@ -1,12 +1,25 @@
-//! The rules of a conversation, without a store.
+//! Tests of conversations: the rules, settling, the owners with real delivery, and two owners of one log.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tern_protocol::{ConversationId, ConversationKind, EntryBody, EntryId, Role, TempId, UserId};
+use tern_protocol::{ConversationId, Decoder, DeviceId, Entry, Frame, Incoming, TempId, UserId};
+use tokio::sync::oneshot;
 
-use super::change::{Change, Refusal, Reply, Submission};
-use super::state::{Decision, Facts, Plan, Verdict, decide};
-use crate::store::{Conversation, Marker};
+use super::{Ask, Change, ConversationConfig, Conversations, Outcome, Reply, Submission};
+use crate::cluster::{NodeId, SessionRef};
+use crate::delivery::Delivery;
+use crate::ops::metrics::Metrics;
+use crate::roster::outbox::TakeLimit;
+use crate::roster::{Format, Outbox, OutboxConfig, Roster, Seat, SeatGuard};
+use crate::store::{Log, Users};
+
+mod gate;
+mod owners;
+mod redo;
+mod rules;
+mod settle;
+mod two_owners;
 
 const GROUP: ConversationId = ConversationId::from_bytes([7; 16]);
 
@@ -14,328 +27,123 @@ fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
+fn users(names: &[&str]) -> Vec<UserId> {
+    names.iter().map(|name| user(name)).collect()
+}
+
 fn temp(n: u8) -> TempId {
     TempId::from_bytes([n; 16])
 }
 
-fn ask(sender: &str, n: u8, change: Change) -> Submission {
-    Submission {
+fn ask(sender: &str, n: u8, change: Change) -> Ask {
+    Ask {
         conversation: GROUP,
         peer: None,
         sender: user(sender),
         sender_name: None,
-        origin: 1,
+        asker: None,
         temp_id: temp(n),
         after: None,
         age_ms: 0,
+        issued_ms: None,
         change,
-        arrived: Instant::now(),
-        reply: Reply::new(|_| {}),
     }
 }
 
-fn say(sender: &str, n: u8, text: &str) -> Submission {
-    ask(sender, n, Change::Message { text: text.into() })
+fn text(text: &str) -> Change {
+    Change::Message { text: text.into(), data: None, reply_to: None }
 }
 
-/// A world without markers, except those a test adds: every look-up finds nothing.
-fn plan_with(state: Option<&Conversation>, batch: &[Submission], mut facts: Facts) -> Plan {
-    let mut next = 0;
-    let mut fresh_id = || {
-        next += 1;
-        EntryId::from_bytes([next; 16])
-    };
-    loop {
-        match decide(state, batch, &facts, 1_000, &mut fresh_id) {
-            Decision::Ready(plan) => return plan,
-            Decision::Lookup(keys) => {
-                assert!(!keys.is_empty());
-                facts.extend(keys.into_iter().map(|key| (key, None)));
+fn say(sender: &str, n: u8, said: &str) -> Ask {
+    ask(sender, n, text(said))
+}
+
+/// A message to somebody, in the pair's log.
+fn say_to(sender: &str, peer: &str, n: u8) -> Ask {
+    let (sender_id, peer) = (user(sender), user(peer));
+    Ask { conversation: ConversationId::pair(&sender_id, &peer), peer: Some(peer), ..say(sender, n, "hi") }
+}
+
+fn session(number: u64) -> SessionRef {
+    SessionRef { node: NodeId::new("here").unwrap(), boot: 1, session: number }
+}
+
+/// The owners of one node.
+struct Node {
+    conversations: Conversations,
+}
+
+impl Node {
+    fn new(log: Arc<dyn Log>, users: Arc<dyn Users>, roster: &Roster) -> Self {
+        Self::with(&ConversationConfig::default(), log, users, roster)
+    }
+
+    fn with(config: &ConversationConfig, log: Arc<dyn Log>, users: Arc<dyn Users>, roster: &Roster) -> Self {
+        let delivery = Delivery::new(roster.clone(), Metrics::none());
+        Self { conversations: Conversations::new(config, log, users, delivery, Metrics::none()) }
+    }
+
+    fn submit(&self, ask: Ask) -> oneshot::Receiver<Outcome> {
+        let (answer, answered) = oneshot::channel();
+        let reply = Reply::new(move |outcome| drop(answer.send(outcome)));
+        self.conversations.submit(Submission { ask, arrived: Instant::now(), reply });
+        answered
+    }
+
+    async fn ask(&self, ask: Ask) -> Outcome {
+        // Far beyond any deadline: without this a lost answer would be waited for for ever.
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.submit(ask)).await;
+        answer.expect("an answer comes").expect("a reply always answers")
+    }
+
+    /// A group that alice made with these.
+    async fn group(&self, others: &[&str]) {
+        let create = Change::Create { name: "crew".into(), members: users(others) };
+        self.ask(ask("alice", 0, create)).await.unwrap();
+    }
+}
+
+/// A session that reads what it is sent.
+struct Listener {
+    _guard: SeatGuard,
+    outbox: Arc<Outbox>,
+    decoder: Decoder,
+}
+
+impl Listener {
+    fn new(roster: &Roster, name: &str, number: u64) -> Self {
+        let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
+        let device = DeviceId::new("phone").unwrap();
+        let seat = Seat::new(session(number), user(name), device, Arc::clone(&outbox));
+        let begun = roster.begin(seat, 20);
+        Self { _guard: begun.guard, outbox, decoder: Decoder::default() }
+    }
+
+    /// What has come since the last look.
+    fn hear(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(batch) = self.outbox.take_any(TakeLimit { frames: 100, bytes: 1 << 20 }) {
+            for bytes in &batch.frames {
+                self.decoder.extend(bytes);
+                while let Some(Incoming::Frame(envelope)) = self.decoder.next().unwrap() {
+                    frames.push(envelope.frame);
+                }
             }
+            self.outbox.sent(batch);
         }
+        frames
     }
-}
 
-fn plan(state: Option<&Conversation>, batch: &[Submission]) -> Plan {
-    plan_with(state, batch, Facts::new())
-}
-
-/// The state after a batch of which nothing is refused.
-fn after(state: Option<&Conversation>, batch: &[Submission]) -> Conversation {
-    let plan = plan(state, batch);
-    assert!(plan.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Append(_))), "{:?}", plan.verdicts);
-    plan.group.unwrap().state
-}
-
-/// alice owns it, bob is an admin, carol and dave are members.
-fn group() -> Conversation {
-    let users = |names: &[&str]| names.iter().map(|name| user(name)).collect();
-    let create = Change::Create { name: "crew".into(), members: users(&["bob", "carol", "dave"]) };
-    let promote = Change::SetRole { user: user("bob"), role: Role::Admin };
-    after(None, &[ask("alice", 1, create), ask("alice", 2, promote)])
-}
-
-fn refusal(state: &Conversation, submission: Submission) -> Refusal {
-    match plan(Some(state), &[submission]).verdicts.remove(0) {
-        Verdict::Refuse(refusal) => refusal,
-        other => panic!("{other:?}"),
+    /// The entries of those.
+    fn entries(&mut self) -> Vec<Entry> {
+        let entries = |frame| match frame {
+            Frame::Deliver(deliver) => deliver.entries,
+            other => panic!("{} came", other.name()),
+        };
+        self.hear().into_iter().flat_map(entries).collect()
     }
-}
 
-fn roles(state: &Conversation) -> Vec<(String, Role)> {
-    state.members.iter().map(|member| (member.user.to_string(), member.role)).collect()
-}
-
-#[test]
-fn the_first_message_to_a_user_makes_the_pair() {
-    let mut hello = say("alice", 1, "hi");
-    hello.peer = Some(user("bob"));
-    let state = after(None, &[hello]);
-    assert_eq!(state.kind, ConversationKind::Pair);
-    assert_eq!(state.head, 1);
-    assert_eq!(roles(&state), [("alice".into(), Role::Owner), ("bob".into(), Role::Owner)]);
-}
-
-#[test]
-fn notes_to_oneself_have_one_member_and_no_push() {
-    let mut note = say("alice", 1, "milk");
-    note.peer = Some(user("alice"));
-    let group = plan(None, &[note]).group.unwrap();
-    assert_eq!(group.state.members.len(), 1);
-    assert!(!group.entries[0].push);
-}
-
-fn erase(name: &str, n: u8) -> Submission {
-    Submission { sender: UserId::erased([5; 16]), ..ask("x", n, Change::Erase { user: user(name) }) }
-}
-
-#[test]
-fn an_erased_user_leaves_by_an_entry_in_the_name_that_stands_for_them() {
-    let became = UserId::erased([5; 16]);
-    let group = plan(Some(&group()), &[erase("alice", 9)]).group.unwrap();
-    let bodies: Vec<_> = group.entries.iter().map(|new| new.entry.body.clone()).collect();
-    let heir = EntryBody::RoleChanged { user: user("bob"), role: Role::Owner };
-    assert_eq!(bodies, [EntryBody::Left { user: became.clone() }, heir]);
-    assert!(group.entries.iter().all(|new| new.entry.sender == became));
-    assert!(group.state.member(&user("alice")).is_none());
-    // It is said also where they had left before: entries have changed there too.
-    let again = plan(Some(&group.state), &[erase("alice", 10)]).group.unwrap();
-    assert_eq!(again.entries[0].entry.body, EntryBody::Left { user: became });
-    assert_eq!(again.entries.len(), 1);
-}
-
-#[test]
-fn a_pair_goes_on_without_an_erased_user_and_takes_them_back_when_they_are_written_to() {
-    let to_bob = |n| Submission { peer: Some(user("bob")), ..say("alice", n, "hi") };
-    let pair = after(None, &[to_bob(1)]);
-    let alone = after(Some(&pair), &[erase("bob", 2)]);
-    assert_eq!(roles(&alone), [("alice".into(), Role::Owner)]);
-    assert!(matches!(refusal(&alone, say("alice", 3, "anybody?")), Refusal::Forbidden(_)));
-    let group = plan(Some(&alone), &[to_bob(4)]).group.unwrap();
-    assert_eq!(group.entries[0].entry.body, EntryBody::Added { users: vec![user("bob")] });
-    assert_eq!(group.state.member(&user("bob")).unwrap().first_seq, 3, "what was before stays out of sight");
-    let back = Submission { peer: Some(user("alice")), ..say("bob", 5, "it is me") };
-    let group = plan(Some(&alone), &[back]).group.unwrap();
-    assert_eq!(group.entries[0].entry.body, EntryBody::Added { users: vec![user("bob")] });
-    assert_eq!(group.entries.len(), 2);
-}
-
-#[test]
-fn nobody_reaches_or_adds_who_stands_for_an_erased_user() {
-    let gone = UserId::erased([5; 16]);
-    let message = Submission { peer: Some(gone.clone()), ..say("alice", 1, "hi") };
-    let create = Change::Create { name: "crew".into(), members: vec![gone.clone()] };
-    let in_their_name = Submission { sender: gone.clone(), peer: Some(user("bob")), ..say("x", 1, "hi") };
-    for refused in [message, in_their_name, ask("alice", 1, create)] {
-        let verdict = plan(None, &[refused]).verdicts.remove(0);
-        assert!(matches!(verdict, Verdict::Refuse(Refusal::Invalid(_))), "{verdict:?}");
+    fn seqs(&mut self) -> Vec<u64> {
+        self.entries().iter().map(|entry| entry.seq).collect()
     }
-    let add = ask("alice", 9, Change::Add { users: vec![gone] });
-    assert!(matches!(refusal(&group(), add), Refusal::Invalid(_)));
-}
-
-#[test]
-fn a_conversation_that_does_not_exist_looks_like_one_that_is_not_yours() {
-    let absent = plan(None, &[say("alice", 1, "hi")]).verdicts.remove(0);
-    let forbidden = refusal(&group(), say("mallory", 1, "hi"));
-    assert_eq!(absent, Verdict::Refuse(Refusal::NotFound));
-    assert_eq!(forbidden, Refusal::NotFound);
-}
-
-#[test]
-fn a_batch_gets_dense_seqs_in_its_order_and_times_never_decrease() {
-    let mut state = group();
-    state.last_time_ms = 5_000; // later than the clock of `plan`
-    let batch: Vec<_> = (10..20).map(|n| say("carol", n, "x")).collect();
-    let group = plan(Some(&state), &batch).group.unwrap();
-    let seqs: Vec<u64> = group.entries.iter().map(|new| new.entry.seq).collect();
-    assert_eq!(seqs, (state.head + 1..=state.head + 10).collect::<Vec<_>>());
-    assert!(group.entries.iter().all(|new| new.entry.time_ms == 5_000));
-    assert_eq!(group.expected_head, state.head);
-}
-
-#[test]
-fn a_committed_send_retried_after_removal_still_gets_its_ack() {
-    let state = group();
-    let retry = say("mallory", 9, "hi");
-    let marker = Marker { seq: 2, digest: retry.change.digest() };
-    let facts = Facts::from([((user("mallory"), temp(9)), Some(marker))]);
-    let plan = plan_with(Some(&state), &[retry], facts);
-    assert_eq!(plan.verdicts, [Verdict::Duplicate(marker)]);
-    assert!(plan.group.is_none());
-}
-
-#[test]
-fn nothing_is_refused_before_its_marker_was_looked_up() {
-    let mut fresh_id = || EntryId::from_bytes([0; 16]);
-    let batch = [say("mallory", 9, "hi")];
-    let decision = decide(Some(&group()), &batch, &Facts::new(), 0, &mut fresh_id);
-    assert_eq!(decision, Decision::Lookup(vec![(user("mallory"), temp(9))]));
-}
-
-#[test]
-fn the_same_temp_id_for_another_content_is_a_conflict_that_names_the_original() {
-    let marker = Marker { seq: 3, digest: Change::Message { text: "first".into() }.digest() };
-    let facts = Facts::from([((user("carol"), temp(9)), Some(marker))]);
-    let plan = plan_with(Some(&group()), &[say("carol", 9, "second")], facts);
-    assert_eq!(plan.verdicts, [Verdict::Refuse(Refusal::Conflict { seq: 3 })]);
-}
-
-#[test]
-fn a_double_inside_one_batch_is_stored_once() {
-    let plan = plan(Some(&group()), &[say("carol", 9, "x"), say("carol", 9, "x"), say("dave", 9, "x")]);
-    assert_eq!(plan.verdicts, [Verdict::Append(0), Verdict::SameAs(0), Verdict::Append(1)]);
-    assert_eq!(plan.group.unwrap().entries.len(), 2);
-}
-
-#[test]
-fn a_send_waits_for_its_predecessor() {
-    let state = group();
-    let chained = |n: u8, before: u8| Submission { after: Some(temp(before)), ..say("carol", n, "x") };
-    let alone = plan(Some(&state), &[chained(9, 8)]);
-    assert_eq!(alone.verdicts, [Verdict::Refuse(Refusal::OutOfOrder)]);
-    let together = plan(Some(&state), &[say("carol", 8, "x"), chained(9, 8)]);
-    assert_eq!(together.verdicts, [Verdict::Append(0), Verdict::Append(1)]);
-    let facts = Facts::from([((user("carol"), temp(8)), Some(Marker { seq: 1, digest: [0; 16] }))]);
-    let later = plan_with(Some(&state), &[chained(9, 8)], facts);
-    assert_eq!(later.verdicts, [Verdict::Append(0)]);
-    // What follows a refused one is refused as well.
-    let row = plan(Some(&state), &[chained(9, 8), chained(10, 9)]);
-    assert_eq!(row.verdicts, vec![Verdict::Refuse(Refusal::OutOfOrder); 2]);
-}
-
-#[test]
-fn a_send_does_not_wait_for_one_that_was_refused_for_good() {
-    let state = group();
-    let rename = ask("carol", 8, Change::Rename { name: "mine".into() });
-    let behind = Submission { after: Some(temp(8)), ..say("carol", 9, "x") };
-    let row = plan(Some(&state), &[rename, behind]);
-    assert!(matches!(row.verdicts[..], [Verdict::Refuse(Refusal::Forbidden(_)), Verdict::Append(0)]));
-    let chained = |n: u8| Submission { after: Some(temp(n - 1)), ..say("eve", n, "x") };
-    let row = plan(Some(&state), &[say("eve", 8, "x"), chained(9), chained(10)]);
-    assert_eq!(row.verdicts, vec![Verdict::Refuse(Refusal::NotFound); 3]);
-}
-
-#[test]
-fn roles_decide_who_manages_a_group() {
-    let state = group();
-    let add = |users: &[&str]| Change::Add { users: users.iter().map(|name| user(name)).collect() };
-    let remove = |name: &str| Change::Remove { users: vec![user(name)] };
-    let rename = || Change::Rename { name: "new".into() };
-    for change in [add(&["eve"]), remove("dave"), rename()] {
-        assert!(matches!(refusal(&state, ask("carol", 9, change)), Refusal::Forbidden(_)));
-    }
-    assert!(matches!(refusal(&state, ask("bob", 9, remove("alice"))), Refusal::Forbidden(_)));
-    let promote = |name: &str, role| Change::SetRole { user: user(name), role };
-    assert!(matches!(refusal(&state, ask("bob", 9, promote("carol", Role::Admin))), Refusal::Forbidden(_)));
-    assert!(matches!(
-        refusal(&state, ask("alice", 9, promote("alice", Role::Member))),
-        Refusal::Forbidden(_)
-    ));
-    assert!(matches!(refusal(&state, ask("bob", 9, remove("bob"))), Refusal::Invalid(_)));
-    assert!(matches!(refusal(&state, ask("bob", 9, add(&["carol"]))), Refusal::Invalid(_)));
-    let state =
-        after(Some(&state), &[ask("bob", 9, add(&["eve", "carol", "eve"])), ask("bob", 10, remove("dave"))]);
-    assert!(state.member(&user("eve")).is_some_and(|eve| eve.first_seq == 3));
-    assert!(state.member(&user("dave")).is_none());
-}
-
-#[test]
-fn the_101st_member_is_refused_and_leaves_the_group_untouched() {
-    let members = (0..99).map(|n| user(&format!("user{n}"))).collect();
-    let state = after(None, &[ask("alice", 1, Change::Create { name: "full".into(), members })]);
-    assert_eq!(state.members.len(), 100);
-    let one_more = Change::Add { users: vec![user("late")] };
-    assert_eq!(refusal(&state, ask("alice", 2, one_more)), Refusal::GroupFull(100));
-    let members = (0..100).map(|n| user(&format!("user{n}"))).collect();
-    let too_large = plan(None, &[ask("alice", 3, Change::Create { name: "big".into(), members })]);
-    assert_eq!(too_large.verdicts, [Verdict::Refuse(Refusal::GroupFull(100))]);
-}
-
-#[test]
-fn the_last_owner_leaving_promotes_the_oldest_admin_else_the_oldest_member() {
-    let state = group();
-    let plan_one = plan(Some(&state), &[ask("alice", 9, Change::Leave)]);
-    let group_one = plan_one.group.unwrap();
-    let bodies: Vec<_> = group_one.entries.iter().map(|new| new.entry.body.clone()).collect();
-    let promoted = EntryBody::RoleChanged { user: user("bob"), role: Role::Owner };
-    assert_eq!(bodies, [EntryBody::Left { user: user("alice") }, promoted]);
-    assert_eq!(group_one.departures[0].until_seq, state.head + 1);
-    // alice hears that she is gone, and nothing after it.
-    assert!(plan_one.recipients[0].users.contains(&user("alice")));
-    assert!(!plan_one.recipients[1].users.contains(&user("alice")));
-    let state = after(Some(&group_one.state), &[ask("bob", 10, Change::Leave)]);
-    assert_eq!(roles(&state)[0], ("carol".into(), Role::Owner));
-    let empty = after(Some(&state), &[ask("carol", 11, Change::Leave), ask("dave", 12, Change::Leave)]);
-    assert!(empty.members.is_empty());
-}
-
-#[test]
-fn who_was_removed_in_a_batch_neither_sends_nor_receives_after_it() {
-    let state = group();
-    let kick = ask("alice", 9, Change::Remove { users: vec![user("dave")] });
-    let plan = plan(
-        Some(&state),
-        &[say("dave", 8, "still here"), kick, say("dave", 10, "?"), say("carol", 11, "!")],
-    );
-    assert_eq!(plan.verdicts[2], Verdict::Refuse(Refusal::NotFound));
-    let users_of = |entry: usize| {
-        &plan.recipients.iter().rev().find(|recipients| recipients.from <= entry).unwrap().users
-    };
-    assert!(users_of(0).contains(&user("dave")));
-    assert!(users_of(1).contains(&user("dave")), "dave hears of the removal");
-    assert!(!users_of(2).contains(&user("dave")));
-}
-
-#[test]
-fn a_rejoin_starts_a_new_log_for_the_member() {
-    let state = group();
-    let kick = ask("alice", 9, Change::Remove { users: vec![user("dave")] });
-    let back = ask("alice", 10, Change::Add { users: vec![user("dave")] });
-    let plan = plan(Some(&state), &[kick, back]);
-    let group = plan.group.unwrap();
-    assert_eq!(group.state.member(&user("dave")).unwrap().first_seq, state.head + 2);
-    assert!(group.departures.is_empty(), "the row of a member who is back does not end");
-}
-
-#[test]
-fn group_changes_do_not_work_on_a_pair() {
-    let mut hello = say("alice", 1, "hi");
-    hello.peer = Some(user("bob"));
-    let pair = after(None, &[hello]);
-    for change in
-        [Change::Leave, Change::Rename { name: "x".into() }, Change::Add { users: vec![user("eve")] }]
-    {
-        assert!(matches!(refusal(&pair, ask("alice", 2, change)), Refusal::Invalid(_)));
-    }
-}
-
-#[test]
-fn a_group_of_appends_is_bounded_by_bytes_and_count() {
-    let state = group();
-    let large = "x".repeat(16 * 1024);
-    let batch: Vec<_> = (0..128).map(|n| say("carol", n, &large)).collect();
-    let plan = plan(Some(&state), &batch);
-    assert!(plan.verdicts.len() < 64, "1 MiB holds fewer than 64 texts of 16 KiB");
-    assert_eq!(plan.group.unwrap().entries.len(), plan.verdicts.len());
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tern_protocol::{ConversationId, EntryId, UserId};
+use tern_protocol::{ConversationId, Data, EntryId, UserId};
 use uuid::Uuid;
 
 use super::{Events, PushEvent};
@@ -53,6 +53,8 @@ pub(crate) fn event(recipient: &UserId, seq: u64, preview: &str) -> PushEvent {
         sender_name: Some("Sender".into()),
         group_name: None,
         preview: preview.into(),
+        data: Data::new(r#"{"z":[1.50,"\n"],"a":9007199254740993}"#).ok().filter(|_| seq.is_multiple_of(2)),
+        reply_to: (seq.is_multiple_of(2)).then_some(seq),
         time_ms: 1_700_000_000_000 + seq,
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::{Events, EventsError, PushEvent};
 
 /// Longest line: all fields at their limits, escaped in the longest way, take less.
-pub const LINE_BYTES_MAX: u64 = 16 * 1024;
+pub const LINE_BYTES_MAX: u64 = 32 * 1024;
 
 /// Settings of the event files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub const LINE_BYTES_MAX: u64 = 16 * 1024;
 pub struct FileEventsConfig {
     /// Directory of the files; made if absent.
     pub dir: PathBuf,
-    /// Longest file in bytes; at least 16 KiB.
+    /// Longest file in bytes; at least 32 KiB.
     pub file_bytes_max: u64,
     /// Most files, the one being written included; at least 2.
     pub files_max: usize,
@@ -65,7 +65,7 @@ impl FileEvents {
     /// event was never reported as published and comes again.
     pub fn open(config: FileEventsConfig) -> Result<Self, FileEventsError> {
         if config.file_bytes_max < LINE_BYTES_MAX {
-            return Err(FileEventsError::Setting("file_bytes_max must be at least 16384"));
+            return Err(FileEventsError::Setting("file_bytes_max must be at least 32768"));
         }
         if config.files_max < 2 {
             return Err(FileEventsError::Setting("files_max must be at least 2"));
@@ -95,6 +95,13 @@ impl Events for FileEvents {
             Ok(Err(error)) => Err(EventsError(format!("writing the event file failed: {error}"))),
             Err(error) => Err(EventsError(format!("writing the event file failed: {error}"))),
         }
+    }
+
+    async fn health(&self) -> Result<(), EventsError> {
+        let files = self.files.clone();
+        let check = tokio::task::spawn_blocking(move || files.lock().check());
+        let checked = check.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        checked.map_err(|error| EventsError(format!("the event directory: {error}")))
     }
 }
 
@@ -133,6 +140,15 @@ impl Files {
         }
         files.remove_oldest()?;
         Ok(files)
+    }
+
+    /// The last write did not fail, and the newest file is there.
+    fn check(&self) -> io::Result<()> {
+        if self.current.is_none() {
+            return Err(io::Error::other("the last write failed"));
+        }
+        let newest = self.numbers.last().map(|newest| self.path(*newest));
+        newest.map_or(Ok(()), |newest| fs::metadata(newest).map(drop))
     }
 
     fn path(&self, number: u64) -> PathBuf {

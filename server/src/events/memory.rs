@@ -29,6 +29,10 @@ impl Events for MemoryEvents {
         self.published.lock().extend_from_slice(events);
         Ok(())
     }
+
+    async fn health(&self) -> Result<(), EventsError> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

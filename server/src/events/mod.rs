@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tern_protocol::{ConversationId, EntryId, UserId};
+use tern_protocol::{ConversationId, Data, EntryId, UserId};
 
 #[cfg(test)]
 mod contract;
@@ -30,6 +30,10 @@ pub struct PushEvent {
     pub group_name: Option<String>,
     /// The first 120 characters of the text.
     pub preview: String,
+    /// What the application put beside the text.
+    pub data: Option<Data>,
+    /// The earlier entry that it answers.
+    pub reply_to: Option<u64>,
     /// Time of the entry in Unix milliseconds.
     pub time_ms: u64,
 }
@@ -45,4 +49,7 @@ pub trait Events: Send + Sync {
     /// Returns when all events are safe outside (in a file: synced; at a broker: acknowledged by it).
     /// After an error some of them may have left.
     async fn publish(&self, events: &[PushEvent]) -> Result<(), EventsError>;
+
+    /// Whether events can leave now, as far as it can be told without any.
+    async fn health(&self) -> Result<(), EventsError>;
 }

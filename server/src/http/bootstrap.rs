@@ -11,9 +11,11 @@ use serde::Serialize;
 use tern_protocol::{ALPN, CONNECT_PATH, Limits, SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::cache::{self, Keep};
+use super::connect::Entrance;
 use super::door::{Stranger, peer};
-use super::{Api, Problem};
+use crate::transport::TrustedProxies;
 
 /// Marks requests that came without TLS, by the listener; those on TLS and HTTP/3 have no mark.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,7 @@ pub struct Bootstrap {
 /// Where and how to connect.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Bootstrap)]
-pub(super) struct Answer {
+pub(super) struct Whereabouts {
     /// Name and version of the server.
     server: &'static str,
     /// Name of the protocol on native QUIC.
@@ -70,26 +72,26 @@ enum Wire {
 #[utoipa::path(
     get, path = "/v1/bootstrap", operation_id = "bootstrap",
     responses(
-        (status = 200, description = "Where and how to connect", body = Answer),
+        (status = 200, description = "Where and how to connect", body = Whereabouts),
         (status = 304, description = "It has the ETag that If-None-Match names"),
     )
 )]
 pub(super) async fn bootstrap(
-    State(api): State<Api>,
+    State(bootstrap): State<Bootstrap>,
+    State(Entrance { gateway, proxies, .. }): State<Entrance>,
     _: Stranger,
     request: axum::extract::Request,
 ) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
-    let bootstrap = &api.parts.bootstrap;
     let asked = asked_at(&head)?;
-    let endpoints = endpoints(bootstrap, &asked, way(&api, &head));
-    let answer = Answer {
+    let endpoints = endpoints(&bootstrap, &asked, way(&proxies, &head));
+    let answer = Whereabouts {
         server: concat!("tern/", env!("CARGO_PKG_VERSION")),
         alpn: std::str::from_utf8(ALPN).expect("ALPN is text"),
         subprotocols: [SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON],
         endpoints,
         certificate_sha256: bootstrap.cert_sha256.clone(),
-        limits: api.parts.gateway.limits(),
+        limits: gateway.limits(),
     };
     Ok(cache::json(&head.headers, &answer, Keep::Public))
 }
@@ -105,10 +107,10 @@ enum Way {
     Proxy,
 }
 
-fn way(api: &Api, head: &Head) -> Way {
+fn way(proxies: &TrustedProxies, head: &Head) -> Way {
     match head.extensions.get::<Plain>() {
         None => Way::Tls,
-        Some(Plain) if api.proxies.says_tls(peer(head), &head.headers) => Way::Proxy,
+        Some(Plain) if proxies.says_tls(peer(head), &head.headers) => Way::Proxy,
         Some(Plain) => Way::Plain,
     }
 }

@@ -1,6 +1,7 @@
 //! `GET /v1/connect`: a WebSocket handshake becomes a link, and the link a session.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
@@ -8,8 +9,20 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Version};
 use hyper_util::rt::TokioIo;
 
-use super::{Api, Problem};
+use super::Problem;
+use crate::drain::Shutdown;
+use crate::session::Gateway;
 use crate::transport::websocket::{self, UpgradeError};
+use crate::transport::{TransportConfig, TrustedProxies};
+
+/// Where WebSockets come in. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub(super) gateway: Gateway,
+    pub(super) shutdown: Shutdown,
+    pub(super) transport: Arc<TransportConfig>,
+    pub(super) proxies: Arc<TrustedProxies>,
+}
 
 /// Opens a WebSocket.
 ///
@@ -23,7 +36,7 @@ use crate::transport::websocket::{self, UpgradeError};
     )
 )]
 pub(super) async fn connect(
-    State(api): State<Api>,
+    State(Entrance { gateway, shutdown, transport, proxies }): State<Entrance>,
     Extension(peer): Extension<SocketAddr>,
     mut request: Request,
 ) -> Result<Response, Response> {
@@ -32,18 +45,17 @@ pub(super) async fn connect(
         let problem = Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", detail);
         return Err(problem.into_response());
     }
-    let negotiated = websocket::negotiate(request.uri(), request.headers(), &api.transport)
-        .map_err(|error| refuse(&error))?;
+    let negotiated =
+        websocket::negotiate(request.uri(), request.headers(), &transport).map_err(|error| refuse(&error))?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let client = api.proxies.client(peer.ip().to_canonical(), request.headers());
+    let client = proxies.client(peer.ip().to_canonical(), request.headers());
     let remote = SocketAddr::new(client, peer.port());
-    let (gateway, owner) = (api.parts.gateway.clone(), api.parts.shutdown.clone());
+    let owner = shutdown.clone();
     let (format, headers) = (negotiated.format, negotiated.response_headers());
-    api.parts.shutdown.spawn(async move {
+    shutdown.spawn(async move {
         // The peer may hang up before the answer has left.
         let Ok(upgraded) = upgrade.await else { return };
-        let config = &gateway.parts().transport;
-        let link = websocket::from_upgraded(TokioIo::new(upgraded), format, config, remote).await;
+        let link = websocket::from_upgraded(TokioIo::new(upgraded), format, &transport, remote).await;
         // A task of its own: what the upgrade needed is not kept.
         owner.spawn(gateway.serve(Box::new(link)));
     });

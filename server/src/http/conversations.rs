@@ -11,21 +11,22 @@ use tern_protocol::{
 };
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::body::JsonBody;
 use super::cache::{self, Keep};
 use super::door::{Caller, Named, Reader};
 use super::query::{limit, once, parameters};
-use super::submit::{Asked, admit, oneself, submit, unavailable};
-use super::{Api, Problem};
-use crate::conversation::Change;
-use crate::conversation::history::{Anchor, ListCursor};
+use super::submit::{Desk, admit, named, oneself, submit, unavailable};
+use crate::conversation::history::{Described, History, ListCursor};
+use crate::conversation::{Change, Wanted};
 
 /// About how many bytes a conversation takes in a page besides its names and its last entry.
 const CONVERSATION_BYTES: usize = 512;
 
 /// A conversation as its member sees it.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Conversation {
+#[schema(as = Conversation)]
+pub(super) struct ConversationView {
     #[serde(flatten)]
     summary: ConversationSummary,
     /// What to show: the name of the group, or of the other user, or else their id, or that of the
@@ -41,7 +42,7 @@ pub(super) struct Conversation {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ConversationList {
     /// Most recently changed first.
-    conversations: Vec<Conversation>,
+    conversations: Vec<ConversationView>,
     /// Cursor of the next page; null: this was the last.
     next: Option<String>,
 }
@@ -80,7 +81,7 @@ pub(super) struct NewGroup {
     )
 )]
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     uri: Uri,
     headers: HeaderMap,
@@ -90,19 +91,20 @@ pub(super) async fn list(
         once(&pairs, "limit")?.map_or(Ok(PAGE_ENTRIES_DEFAULT), |text| limit(text, PAGE_ENTRIES_MAX))?;
     let cursor = once(&pairs, "cursor")?.map(str::parse::<ListCursor>).transpose();
     let cursor = cursor.map_err(|()| Problem::parameter("cursor must be the `next` of an earlier page"))?;
-    let page = api.history.list(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
-    let (mut conversations, mut next, mut bytes) = (Vec::new(), page.next, 0);
-    let mut summaries = page.conversations.into_iter().peekable();
-    while let Some(summary) = summaries.next() {
-        let here = ListCursor::after(&summary);
-        let conversation = describe(&api, &user, summary).await?;
-        bytes += conversation.weight();
-        conversations.push(conversation);
-        if bytes > PAGE_BYTES_MAX && summaries.peek().is_some() {
-            next = Some(here.to_string());
+    let mut page = history.list_described(&user, cursor.as_ref(), limit).await.map_err(unavailable)?;
+    let described = std::mem::take(&mut page.conversations);
+    let (whole, mut bytes) = (described.len(), 0);
+    let mut conversations: Vec<ConversationView> = Vec::new();
+    for described in described {
+        if bytes > PAGE_BYTES_MAX {
             break;
         }
+        let conversation = ConversationView::from(described);
+        bytes += conversation.weight();
+        conversations.push(conversation);
     }
+    let last = conversations.last().filter(|_| conversations.len() < whole);
+    let next = last.map(|last| page.next_after(&last.summary)).or(page.next);
     Ok(cache::json(&headers, &ConversationList { conversations, next }, Keep::Ask))
 }
 
@@ -113,20 +115,20 @@ pub(super) async fn list(
     get, path = "/v1/conversations/{id}", operation_id = "show_conversation", security(("bearer" = [])),
     params(("id" = ConversationId, Path, description = "which")),
     responses(
-        (status = 200, description = "The conversation", body = Conversation),
+        (status = 200, description = "The conversation", body = ConversationView),
         (status = 304, description = "It has the ETag that If-None-Match names"),
         (status = 404, response = Problem),
     )
 )]
 pub(super) async fn show(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let summary = api.history.one(&user, id).await.map_err(unavailable)?.ok_or_else(Problem::absent)?;
-    let conversation = describe(&api, &user, summary).await?;
-    Ok(cache::json(&headers, &conversation, Keep::Ask))
+    let described = history.described(&user, id).await.map_err(unavailable)?;
+    let described = described.ok_or_else(Problem::absent)?;
+    Ok(cache::json(&headers, &ConversationView::from(described), Keep::Ask))
 }
 
 /// Makes a group.
@@ -142,17 +144,17 @@ pub(super) async fn show(
     )
 )]
 pub(super) async fn create(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     JsonBody(group): JsonBody<NewGroup>,
 ) -> Result<Response, Problem> {
     let NewGroup { name, members, temp_id } = group;
-    let temp_id = temp_id.unwrap_or_else(|| TempId::from_uuid(uuid::Uuid::new_v4()));
+    let temp_id = named(temp_id);
     let id = ConversationId::group(&claims.user, &temp_id);
-    let asked = Asked::group(id, Some(temp_id), Change::Create { name, members });
-    admit(&api, &claims.user, &asked)?;
-    let sender = oneself(&api, claims).await?;
-    let ack = submit(&api, sender, asked).await?;
+    let wanted = Wanted::group(id, temp_id, Change::Create { name, members });
+    admit(&desk, &claims.user, &wanted)?;
+    let sender = oneself(&desk, claims).await?;
+    let ack = submit(&desk, sender, wanted).await?;
     if ack.duplicate {
         return Ok(Json(ack).into_response());
     }
@@ -162,29 +164,26 @@ pub(super) async fn create(
     Ok(response)
 }
 
-async fn describe(api: &Api, user: &UserId, summary: ConversationSummary) -> Result<Conversation, Problem> {
-    let id = summary.conversation;
-    let page = api.history.page(user, id, Anchor::Latest, 1).await.map_err(unavailable)?;
-    let members = api.history.members(user, id).await.map_err(unavailable)?;
-    let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
-    // Where the other user of a pair was erased there is neither.
-    let title = summary.name.clone().or(peer).unwrap_or_else(|| id.to_string());
-    Ok(Conversation {
-        last_entry: page.and_then(|page| page.entries.into_iter().next()),
-        summary,
-        title,
-        members,
-    })
+impl From<Described> for ConversationView {
+    fn from(described: Described) -> Self {
+        let Described { summary, members, last_entry } = described;
+        let peer = summary.peer.as_ref().map(|peer| peer.as_str().to_owned());
+        // Where the other user of a pair was erased there is neither.
+        let title = summary.name.clone().or(peer).unwrap_or_else(|| summary.conversation.to_string());
+        Self { summary, title, last_entry, members }
+    }
 }
 
-impl Conversation {
+impl ConversationView {
     /// About how many bytes it takes in a page.
     fn weight(&self) -> usize {
         let members = self.members.iter().flatten();
         let names = members
             .map(|member| 64 + member.user.as_str().len() + member.name.as_ref().map_or(0, String::len));
         let text = match self.last_entry.as_ref().map(|entry| &entry.body) {
-            Some(tern_protocol::EntryBody::Message { text }) => text.len(),
+            Some(tern_protocol::EntryBody::Message { text, data, .. }) => {
+                text.len() + data.as_ref().map_or(0, |data| data.as_str().len())
+            }
             _ => 0,
         };
         CONVERSATION_BYTES + text + names.sum::<usize>()

@@ -1,5 +1,6 @@
 //! `POST /v1/dev/tokens`: a token for any user, on a development node, from this machine only.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
@@ -19,9 +20,10 @@ use crate::clock::unix_ms;
 use crate::transport::origin;
 
 /// What signs the tokens.
+#[derive(Clone)]
 pub struct DevTokens {
     /// The node's own key.
-    pub key: SigningKey,
+    pub key: Arc<SigningKey>,
     /// How long a token is good for.
     pub ttl: Duration,
 }
@@ -68,7 +70,7 @@ impl FromRequestParts<Api> for Local {
         if !is_loopback(asked_at(head)?.host()) {
             return refuse("ask at localhost or 127.0.0.1: the Host header names something else");
         }
-        if !origin::may_connect(&head.headers, &api.transport) {
+        if !origin::may_connect(&head.headers, &api.0.entrance.transport) {
             return refuse("pages from this origin may not ask for tokens");
         }
         Ok(Self)
@@ -87,11 +89,11 @@ impl FromRequestParts<Api> for Local {
     )
 )]
 pub(super) async fn mint(
-    State(api): State<Api>,
+    State(tokens): State<Option<DevTokens>>,
     _: Local,
     JsonBody(Wanted { user, name, scope }): JsonBody<Wanted>,
 ) -> Result<Json<Token>, Problem> {
-    let Some(DevTokens { key, ttl }) = &api.parts.dev_tokens else {
+    let Some(DevTokens { key, ttl }) = &tokens else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"));
     };
     if user.is_erased() {

@@ -1,6 +1,7 @@
 //! Who asks: tokens, rates, addresses. Extractors that every route but the open ones begins with.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -10,10 +11,21 @@ use tern_protocol::{Code, ConversationId, UserId};
 
 use super::submit::unavailable;
 use super::{Api, Problem};
-use crate::auth::Claims;
-use crate::session::quota::Verdict;
+use crate::auth::{Authenticator, Claims};
+use crate::session::quota::{Allowance, Quota};
 use crate::session::{ERASED, is_erased};
+use crate::store::Store;
+use crate::transport::TrustedProxies;
 use crate::transport::websocket::token_in_query;
+
+/// What who asks is known by. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) auth: Arc<Authenticator>,
+    pub(super) quota: Arc<Quota>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) proxies: Arc<TrustedProxies>,
+}
 
 /// Somebody with a good token.
 pub(super) struct Caller(pub(super) Claims);
@@ -35,24 +47,32 @@ impl FromRequestParts<Api> for Caller {
 
     async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
         refuse_token_in_url(head)?;
-        let address = address(head, api);
-        if let Verdict::Refused { retry_after } = api.quota.may_request(address, Instant::now()) {
+        let door = &api.0.door;
+        let address = door.address(head);
+        if let Allowance::Refused { retry_after } = door.quota.may_request(address, Instant::now()) {
             return Err(Problem::too_often(retry_after, "requests without a good token from this address"));
         }
-        let authenticated = authenticate(&head.headers, api).await;
+        let authenticated = door.authenticate(&head.headers).await;
         if authenticated.is_err() {
-            let _ = api.quota.request(address, Instant::now());
+            let _ = door.quota.request(address, Instant::now());
         }
         authenticated.map(Self)
     }
 }
 
-async fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Claims, Problem> {
-    let claims = api.auth.authenticate(bearer(headers)?, SystemTime::now()).await?;
-    if is_erased(&*api.store, &claims.user, &claims).await.map_err(unavailable)? {
-        return Err(Problem::bad_token(Code::TOKEN_INVALID, ERASED));
+impl Door {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Claims, Problem> {
+        let claims = self.auth.authenticate(bearer(headers)?, SystemTime::now()).await?;
+        if is_erased(&*self.store, &claims.user, &claims).await.map_err(unavailable)? {
+            return Err(Problem::bad_token(Code::TOKEN_INVALID, ERASED));
+        }
+        Ok(claims)
     }
-    Ok(claims)
+
+    /// The client's address; behind a trusted proxy, whom that names.
+    fn address(&self, head: &Head) -> IpAddr {
+        self.proxies.client(peer(head), &head.headers)
+    }
 }
 
 impl FromRequestParts<Api> for Reader {
@@ -60,9 +80,9 @@ impl FromRequestParts<Api> for Reader {
 
     async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
         let Caller(claims) = Caller::from_request_parts(head, api).await?;
-        match api.quota.fetch(&claims.user, Instant::now()) {
-            Verdict::Allowed => Ok(Self(claims.user)),
-            Verdict::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),
+        match api.0.door.quota.fetch(&claims.user, Instant::now()) {
+            Allowance::Allowed => Ok(Self(claims.user)),
+            Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),
         }
     }
 }
@@ -72,9 +92,10 @@ impl FromRequestParts<Api> for Stranger {
 
     async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
         refuse_token_in_url(head)?;
-        match api.quota.request(address(head, api), Instant::now()) {
-            Verdict::Allowed => Ok(Self),
-            Verdict::Refused { retry_after } => {
+        let door = &api.0.door;
+        match door.quota.request(door.address(head), Instant::now()) {
+            Allowance::Allowed => Ok(Self),
+            Allowance::Refused { retry_after } => {
                 Err(Problem::too_often(retry_after, "requests from this address"))
             }
         }
@@ -108,12 +129,6 @@ async fn parameters(head: &mut Head, api: &Api) -> Result<RawPathParams, Problem
 
 fn parse<T: std::str::FromStr>(parameters: &RawPathParams, place: usize) -> Option<T> {
     parameters.iter().nth(place).and_then(|(_, value)| value.parse().ok())
-}
-
-/// The client's address; behind a trusted proxy, whom that names.
-pub(super) fn address(head: &Head, api: &Api) -> IpAddr {
-    let peer = peer(head);
-    api.proxies.client(peer, &head.headers)
 }
 
 /// Address of the other end of the connection: the transport puts it on every request.

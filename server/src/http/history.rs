@@ -8,12 +8,12 @@ use serde::Serialize;
 use tern_protocol::{ConversationId, Entry, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::cache::{self, Keep};
 use super::door::{Named, Reader};
 use super::query::{limit, parameters};
 use super::submit::unavailable;
-use super::{Api, Problem};
-use crate::conversation::history::{Anchor, HistoryPage};
+use crate::conversation::history::{Anchor, History, HistoryPage};
 
 /// Parameters of the query.
 const KNOWN: [&str; 5] = ["limit", "cursor", "before", "after", "around"];
@@ -45,14 +45,7 @@ pub(super) struct HistoryBody {
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
     limit: usize,
-    place: Place,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    At(Anchor),
-    /// Entries at or before this time.
-    Time(u64),
+    anchor: Anchor,
 }
 
 /// Pages through a conversation.
@@ -78,26 +71,17 @@ enum Place {
     )
 )]
 pub(super) async fn history(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     uri: Uri,
     Named(id): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let query = parse(&uri)?;
-    let anchor = match query.place {
-        Place::At(anchor) => anchor,
-        Place::Time(time_ms) => {
-            let access = api.history.access(&user, id).await.map_err(unavailable)?;
-            let access = access.ok_or_else(Problem::absent)?;
-            let seq = api.history.seq_at(id, access, time_ms).await.map_err(unavailable)?;
-            Anchor::Before(seq + 1)
-        }
-    };
-    let page = api.history.page(&user, id, anchor, query.limit).await.map_err(unavailable)?;
+    let page = history.page(&user, id, query.anchor, query.limit).await.map_err(unavailable)?;
     let page = page.ok_or_else(Problem::absent)?;
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
-    let (older, newer) = neighbours(&page, anchor);
+    let (older, newer) = neighbours(&page);
     // With something newer beside it, nothing can be added to what was asked for.
     let sealed = newer.is_some() && !page.entries.is_empty();
     let body = HistoryBody { conversation: id, older, newer, entries: page.entries, first_seq, head };
@@ -105,13 +89,13 @@ pub(super) async fn history(
 }
 
 /// Cursors to both sides of a page. An empty page lies at its anchor.
-fn neighbours(page: &HistoryPage, anchor: Anchor) -> (Option<String>, Option<String>) {
+fn neighbours(page: &HistoryPage) -> (Option<String>, Option<String>) {
     let (first_seq, head) = (page.access.first_seq, page.access.last_seq);
-    let (lowest, highest) = match (page.entries.last(), page.entries.first(), anchor) {
+    let (lowest, highest) = match (page.entries.last(), page.entries.first(), page.anchor) {
         (Some(lowest), Some(highest), _) => (lowest.seq, highest.seq),
         (_, _, Anchor::Before(seq)) => (first_seq, seq.max(first_seq) - 1),
         (_, _, Anchor::After(seq)) => (seq.saturating_add(1), head),
-        (_, _, Anchor::Latest | Anchor::Around(_)) => (first_seq, head),
+        (_, _, Anchor::Latest | Anchor::Around(_) | Anchor::Until(_)) => (first_seq, head),
     };
     let older = (lowest > first_seq && first_seq <= head).then(|| cursor('b', lowest));
     let newer = (highest < head).then(|| cursor('a', highest));
@@ -124,7 +108,7 @@ fn cursor(direction: char, seq: u64) -> String {
 
 fn parse(uri: &Uri) -> Result<Query, Problem> {
     let mut asked = None;
-    let mut place = None;
+    let mut anchor = None;
     for (key, value) in parameters(uri, &KNOWN)? {
         let here = match key.as_str() {
             "limit" => {
@@ -133,17 +117,17 @@ fn parse(uri: &Uri) -> Result<Query, Problem> {
                 }
                 continue;
             }
-            "before" => Place::At(Anchor::Before(parse_seq(&key, &value)?)),
-            "after" => Place::At(Anchor::After(parse_seq(&key, &value)?)),
-            "around" => Place::At(Anchor::Around(parse_seq(&key, &value)?)),
+            "before" => Anchor::Before(parse_seq(&key, &value)?),
+            "after" => Anchor::After(parse_seq(&key, &value)?),
+            "around" => Anchor::Around(parse_seq(&key, &value)?),
             _ => parse_cursor(&value)?,
         };
-        if place.replace(here).is_some() {
+        if anchor.replace(here).is_some() {
             return Err(Problem::parameter("give at most one of cursor, before, after and around"));
         }
     }
     let limit = asked.unwrap_or(PAGE_ENTRIES_DEFAULT);
-    Ok(Query { limit, place: place.unwrap_or(Place::At(Anchor::Latest)) })
+    Ok(Query { limit, anchor: anchor.unwrap_or(Anchor::Latest) })
 }
 
 fn parse_seq(key: &str, value: &str) -> Result<u64, Problem> {
@@ -151,17 +135,17 @@ fn parse_seq(key: &str, value: &str) -> Result<u64, Problem> {
     seq.ok_or_else(|| Problem::parameter(format!("{key} must be a seq: a whole number from 0 to {SEQ_MAX}")))
 }
 
-fn parse_cursor(value: &str) -> Result<Place, Problem> {
+fn parse_cursor(value: &str) -> Result<Anchor, Problem> {
     let bad = || Problem::parameter("cursor must be the `older` or `newer` of a page, or Unix milliseconds");
     if value.len() >= UNIX_MS_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return value.parse().map(Place::Time).map_err(|_| bad());
+        return value.parse().map(Anchor::Until).map_err(|_| bad());
     }
     let bytes = BASE64URL_NOPAD.decode(value.as_bytes()).map_err(|_| bad())?;
     let text = std::str::from_utf8(&bytes).map_err(|_| bad())?;
     let seq = |text: &str| text.parse::<u64>().map_err(|_| bad());
     match text.split_at_checked(1) {
-        Some(("b", rest)) => Ok(Place::At(Anchor::Before(seq(rest)?))),
-        Some(("a", rest)) => Ok(Place::At(Anchor::After(seq(rest)?))),
+        Some(("b", rest)) => Ok(Anchor::Before(seq(rest)?)),
+        Some(("a", rest)) => Ok(Anchor::After(seq(rest)?)),
         _ => Err(bad()),
     }
 }
@@ -177,31 +161,28 @@ mod tests {
 
     #[test]
     fn a_query_names_one_place_and_a_limit_in_bounds() {
-        let at = |place| Query { limit: 20, place };
-        assert_eq!(parse("").unwrap(), at(Place::At(Anchor::Latest)));
-        assert_eq!(parse("before=7").unwrap(), at(Place::At(Anchor::Before(7))));
-        assert_eq!(parse("after=0").unwrap(), at(Place::At(Anchor::After(0))));
-        assert_eq!(
-            parse("limit=200&around=9").unwrap(),
-            Query { limit: 200, place: Place::At(Anchor::Around(9)) }
-        );
-        assert_eq!(parse("cursor=1764000000000").unwrap(), at(Place::Time(1_764_000_000_000)));
+        let at = |anchor| Query { limit: 20, anchor };
+        assert_eq!(parse("").unwrap(), at(Anchor::Latest));
+        assert_eq!(parse("before=7").unwrap(), at(Anchor::Before(7)));
+        assert_eq!(parse("after=0").unwrap(), at(Anchor::After(0)));
+        assert_eq!(parse("limit=200&around=9").unwrap(), Query { limit: 200, anchor: Anchor::Around(9) });
+        assert_eq!(parse("cursor=1764000000000").unwrap(), at(Anchor::Until(1_764_000_000_000)));
         for seq in [1, 7, 123_456_789, u64::MAX] {
             let older = parse(&format!("cursor={}", cursor('b', seq))).unwrap();
-            assert_eq!(older, at(Place::At(Anchor::Before(seq))));
+            assert_eq!(older, at(Anchor::Before(seq)));
             let newer = parse(&format!("cursor={}", cursor('a', seq))).unwrap();
-            assert_eq!(newer, at(Place::At(Anchor::After(seq))));
+            assert_eq!(newer, at(Anchor::After(seq)));
         }
     }
 
     #[test]
     fn an_empty_page_still_leads_to_the_entries_beside_it() {
-        let access = Access { first_seq: 5, last_seq: 9, role: None };
-        let empty = HistoryPage { entries: Vec::new(), access };
-        assert_eq!(neighbours(&empty, Anchor::Before(1)), (None, Some(cursor('a', 4))));
-        assert_eq!(neighbours(&empty, Anchor::After(9)), (Some(cursor('b', 10)), None));
-        let nothing = HistoryPage { entries: Vec::new(), access: Access { last_seq: 4, ..access } };
-        assert_eq!(neighbours(&nothing, Anchor::Latest), (None, None));
+        let access = Access { first_seq: 5, last_seq: 9, last_messages: 9, aged_messages: 0, role: None };
+        let empty = |anchor| HistoryPage { entries: Vec::new(), access, anchor };
+        assert_eq!(neighbours(&empty(Anchor::Before(1))), (None, Some(cursor('a', 4))));
+        assert_eq!(neighbours(&empty(Anchor::After(9))), (Some(cursor('b', 10)), None));
+        let nothing = HistoryPage { access: Access { last_seq: 4, ..access }, ..empty(Anchor::Latest) };
+        assert_eq!(neighbours(&nothing), (None, None));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::Problem;
 use crate::drain::Shutdown;
 use crate::session::Gateway;
 use crate::transport::TransportConfig;
-use crate::transport::http3::{Asked, BodyReader, Exchange, Http3Connection, HttpRequest};
+use crate::transport::http3::{BodyReader, Exchange, Http3Connection, HttpRequest, Resolved};
 use crate::transport::webtransport;
 
 /// A request is answered within this time, or given up.
@@ -70,11 +70,11 @@ async fn exchange_one(
 ) {
     match exchange.resolve(&config).await {
         None => {}
-        Some(Asked::Request(request)) => {
+        Some(Resolved::Request(request)) => {
             let answered = timeout(ANSWER_TIMEOUT, answer(request, remote, router)).await;
             answered.unwrap_or_else(|_| tracing::debug!(%remote, "HTTP/3 request not answered in time"));
         }
-        Some(Asked::Session(asked)) => match webtransport::establish(asked, &config).await {
+        Some(Resolved::Session(request)) => match webtransport::establish(request, &config).await {
             // A task of its own: what the handshake needed is not kept for the life of the session.
             Ok(link) => drop(shutdown.spawn(gateway.serve(Box::new(link)))),
             Err(error) => tracing::debug!(%remote, %error, "no WebTransport session"),
@@ -83,7 +83,7 @@ async fn exchange_one(
 }
 
 async fn answer(request: HttpRequest, remote: SocketAddr, router: Router) {
-    let HttpRequest { head, body, mut answer } = request;
+    let HttpRequest { head, body, response: mut writer } = request;
     let response = if head.method() == Method::CONNECT {
         let detail = "CONNECT only opens WebTransport sessions: send :protocol = webtransport";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response()
@@ -97,18 +97,18 @@ async fn answer(request: HttpRequest, remote: SocketAddr, router: Router) {
     for name in CONNECTION_HEADERS {
         parts.headers.remove(name);
     }
-    if answer.head(Response::from_parts(parts, ())).await.is_err() {
+    if writer.head(Response::from_parts(parts, ())).await.is_err() {
         return;
     }
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return answer.abort() };
+        let Ok(frame) = frame else { return writer.abort() };
         // Trailers are for protocols that nobody speaks here.
         let Ok(data) = frame.into_data() else { continue };
-        if !data.is_empty() && answer.data(data).await.is_err() {
+        if !data.is_empty() && writer.data(data).await.is_err() {
             return;
         }
     }
-    let _ = answer.finish().await;
+    let _ = writer.finish().await;
 }
 
 fn request_of(head: Request<()>, body: BodyReader, remote: SocketAddr) -> Request<Body> {

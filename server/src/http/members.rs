@@ -7,20 +7,21 @@ use serde::Deserialize;
 use tern_protocol::{ConversationId, MemberList, Role, SendAck, TempId, UserId};
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::body::JsonBody;
 use super::door::{Caller, Named, NamedMember, Reader};
 use super::query::{once, parameters};
-use super::submit::{Asked, admit, oneself, submit, unavailable};
-use super::{Api, Problem};
+use super::submit::{Desk, admit, named, oneself, submit, unavailable};
 use crate::auth::Claims;
-use crate::conversation::Change;
+use crate::conversation::history::History;
+use crate::conversation::{Change, Wanted};
 
 /// Users to add.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewMembers)]
 pub(super) struct Users {
-    /// Who joins; members already there are left as they are.
+    /// Who joins; members already there are left as they are, but somebody must be new.
     #[schema(min_items = 1, max_items = 100)]
     users: Vec<UserId>,
     /// The same for every retry. Left out: the server makes one up.
@@ -70,11 +71,11 @@ pub(super) struct Attempt {
     )
 )]
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(history): State<History>,
     Reader(user): Reader,
     Named(conversation): Named,
 ) -> Result<Json<MemberList>, Problem> {
-    let members = api.history.members(&user, conversation).await.map_err(unavailable)?;
+    let members = history.members(&user, conversation).await.map_err(unavailable)?;
     let members = members.ok_or_else(Problem::absent)?;
     Ok(Json(MemberList { conversation, members }))
 }
@@ -93,12 +94,12 @@ pub(super) async fn list(
     )
 )]
 pub(super) async fn add(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
     JsonBody(Users { users, temp_id }): JsonBody<Users>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::Add { users })).await
+    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Add { users })).await
 }
 
 /// Removes a member.
@@ -118,7 +119,7 @@ pub(super) async fn add(
     )
 )]
 pub(super) async fn remove(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     NamedMember(id, user): NamedMember,
     uri: Uri,
@@ -126,7 +127,7 @@ pub(super) async fn remove(
     let pairs = parameters(&uri, &["temp_id"])?;
     let temp_id = once(&pairs, "temp_id")?.map(str::parse::<TempId>).transpose();
     let temp_id = temp_id.map_err(|error| Problem::parameter(error.to_string()))?;
-    ask(&api, claims, Asked::group(id, temp_id, Change::Remove { users: vec![user] })).await
+    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Remove { users: vec![user] })).await
 }
 
 /// Gives a member a role.
@@ -146,12 +147,12 @@ pub(super) async fn remove(
     )
 )]
 pub(super) async fn set_role(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     NamedMember(id, user): NamedMember,
     JsonBody(NewRole { role, temp_id }): JsonBody<NewRole>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::SetRole { user, role })).await
+    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::SetRole { user, role })).await
 }
 
 /// Renames a group.
@@ -168,12 +169,12 @@ pub(super) async fn set_role(
     )
 )]
 pub(super) async fn rename(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
     JsonBody(NewName { name, temp_id }): JsonBody<NewName>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::Rename { name })).await
+    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Rename { name })).await
 }
 
 /// Leaves a group.
@@ -189,16 +190,16 @@ pub(super) async fn rename(
     )
 )]
 pub(super) async fn leave(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
     JsonBody(Attempt { temp_id }): JsonBody<Attempt>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&api, claims, Asked::group(id, temp_id, Change::Leave)).await
+    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Leave)).await
 }
 
-async fn ask(api: &Api, claims: Claims, asked: Asked) -> Result<Json<SendAck>, Problem> {
-    admit(api, &claims.user, &asked)?;
-    let sender = oneself(api, claims).await?;
-    submit(api, sender, asked).await.map(Json)
+async fn ask(desk: &Desk, claims: Claims, wanted: Wanted) -> Result<Json<SendAck>, Problem> {
+    admit(desk, &claims.user, &wanted)?;
+    let sender = oneself(desk, claims).await?;
+    submit(desk, sender, wanted).await.map(Json)
 }

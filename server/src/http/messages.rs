@@ -3,14 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use tern_protocol::{Code, SendAck, Target, TempId, UserId};
+use tern_protocol::{Code, Data, SendAck, Target, TempId, UserId};
 use utoipa::ToSchema;
 
+use super::Problem;
 use super::body::JsonBody;
 use super::door::Caller;
-use super::submit::{Asked, admit, oneself, somebody, submit};
-use super::{Api, Problem};
-use crate::conversation::Change;
+use super::submit::{Desk, admit, named, oneself, somebody, submit};
+use crate::conversation::{Change, Wanted};
 
 /// A message.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -18,9 +18,17 @@ use crate::conversation::Change;
 pub(super) struct NewMessage {
     /// User or conversation.
     to: Target,
-    /// 1 byte to 16 KiB of UTF-8.
-    #[schema(min_length = 1, max_length = 16384)]
+    /// 1 byte to 16 KiB of UTF-8; may be empty or left out beside `data`.
+    #[serde(default)]
+    #[schema(max_length = 16384)]
     text: String,
+    /// What the application puts beside the text; at most 16 KiB together with it.
+    #[serde(default)]
+    data: Option<Data>,
+    /// The earlier entry of the same conversation that this message answers.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 9007199254740991_u64)]
+    reply_to: Option<u64>,
     /// The same for every retry of the same message. Left out: the server makes one up, and then a retry is
     /// another message.
     #[serde(default)]
@@ -48,11 +56,11 @@ pub(super) struct NewMessage {
     )
 )]
 pub(super) async fn send(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     Caller(claims): Caller,
     JsonBody(message): JsonBody<NewMessage>,
 ) -> Result<Json<SendAck>, Problem> {
-    let NewMessage { to, text, temp_id, age_ms, from } = message;
+    let NewMessage { to, text, data, reply_to, temp_id, age_ms, from } = message;
     let from = from.filter(|from| *from != claims.user);
     if from.is_some() && !claims.send_as {
         return Err(Problem::no_scope());
@@ -66,11 +74,12 @@ pub(super) async fn send(
         Target::User(peer) => Some(peer),
         Target::Conversation(_) => None,
     };
-    let asked = Asked { conversation, peer, temp_id, age_ms, change: Change::Message { text } };
-    admit(&api, user, &asked)?;
+    let change = Change::Message { text, data, reply_to };
+    let wanted = Wanted { conversation, peer, temp_id: named(temp_id), age_ms, change };
+    admit(&desk, user, &wanted)?;
     let sender = match from {
-        Some(from) => somebody(&api, from, &claims).await?,
-        None => oneself(&api, claims).await?,
+        Some(from) => somebody(&desk, from, &claims).await?,
+        None => oneself(&desk, claims).await?,
     };
-    submit(&api, sender, asked).await.map(Json)
+    submit(&desk, sender, wanted).await.map(Json)
 }

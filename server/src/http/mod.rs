@@ -2,13 +2,12 @@
 //! for every version of HTTP. A transport puts the peer's [`SocketAddr`] on each request.
 
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Extension;
+use axum::extract::{Extension, FromRef};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,12 +45,20 @@ pub use dev_tokens::DevTokens;
 pub use page::PageConfig;
 pub use problem::Problem;
 
+use crate::auth::Authenticator;
+use crate::conversation::history::History;
 use crate::drain::Shutdown;
 use crate::ops::metrics::Metrics;
-use crate::session::{self, Gateway};
-use crate::transport::{TransportConfig, TrustedProxies, origin};
+use crate::presence::Presence;
+use crate::session::Gateway;
+use crate::session::quota::Quota;
+use crate::store::Store;
+use crate::transport::{TransportConfig, origin};
+use connect::Entrance;
+use door::Door;
 use openapi::{Document, Routes};
 use request_id::X_REQUEST_ID;
+use submit::Desk;
 
 /// Headers must be complete within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,12 +71,28 @@ const H2_STREAMS_MAX: u32 = 32;
 /// Browsers may keep the answer to a preflight for so long.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
-/// What the API is served with, besides all that sessions are served with.
-pub struct Parts {
-    /// Serves WebSockets, and has the rest.
+/// What the API is served with.
+pub struct Services {
+    /// Serves WebSockets.
     pub gateway: Gateway,
     /// Owns the sessions on them.
     pub shutdown: Shutdown,
+    /// Checks tokens.
+    pub auth: Arc<Authenticator>,
+    /// Rates of users and addresses, the same as for sessions.
+    pub quota: Arc<Quota>,
+    /// Takes changes.
+    pub router: crate::router::Router,
+    /// Reads logs.
+    pub history: History,
+    /// Users and their erasures.
+    pub store: Arc<dyn Store>,
+    /// Who is there.
+    pub presence: Presence,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Whom pages and proxies may be.
+    pub transport: TransportConfig,
     /// Where clients connect.
     pub bootstrap: Bootstrap,
     /// Makes tokens for whoever asks; on a development node only.
@@ -78,39 +101,42 @@ pub struct Parts {
     pub page: bool,
 }
 
-/// What handlers are called with. Cheap to clone.
+/// What handlers are called with: each takes of it what it names. Cheap to clone.
 #[derive(Clone)]
 struct Api(Arc<Served>);
 
 struct Served {
-    parts: Parts,
-    proxies: TrustedProxies,
+    door: Door,
+    desk: Desk,
+    history: History,
+    presence: Presence,
+    entrance: Entrance,
+    bootstrap: Bootstrap,
+    dev_tokens: Option<DevTokens>,
     document: Document,
 }
 
-impl Deref for Api {
-    type Target = Served;
-    fn deref(&self) -> &Served {
-        &self.0
-    }
+macro_rules! handlers_take {
+    ($($part:ident: $type:ty),*) => {
+        $(impl FromRef<Api> for $type {
+            fn from_ref(api: &Api) -> Self {
+                api.0.$part.clone()
+            }
+        })*
+    };
 }
-
-impl Deref for Served {
-    type Target = session::Parts;
-    fn deref(&self) -> &session::Parts {
-        self.parts.gateway.parts()
-    }
-}
+handlers_take!(
+    door: Door, desk: Desk, history: History, presence: Presence, entrance: Entrance, bootstrap: Bootstrap,
+    dev_tokens: Option<DevTokens>, document: Document
+);
 
 /// All routes for clients.
-pub fn router(parts: Parts) -> Router {
-    let (mut routes, document) = routes(parts.dev_tokens.is_some(), parts.page).finish();
-    if parts.page {
-        routes = routes.merge(page::routes(&parts.bootstrap));
+pub fn router(services: Services) -> Router {
+    let (mut routes, document) = routes(services.dev_tokens.is_some(), services.page).finish();
+    if services.page {
+        routes = routes.merge(page::routes(&services.bootstrap));
     }
-    let shared = parts.gateway.parts();
-    let (cors, metrics) = (cors(shared.transport.clone()), shared.metrics.clone());
-    let api = Api(Arc::new(Served { proxies: shared.transport.proxies(), parts, document }));
+    let (cors, metrics) = (cors(services.transport.clone()), services.metrics.clone());
     routes
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
@@ -119,7 +145,7 @@ pub fn router(parts: Parts) -> Router {
             let detail = "this path does not take this method; Allow names those it takes";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
-        .with_state(api)
+        .with_state(api(services, document))
         .layer(CatchPanicLayer::custom(|_| {
             let detail = "this is a fault of the server; its log has more";
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).into_response()
@@ -127,6 +153,16 @@ pub fn router(parts: Parts) -> Router {
         .layer(MapResponseLayer::new(move |response| finish(&metrics, response)))
         .layer(cors)
         .layer(axum::middleware::from_fn(request_id::name))
+}
+
+fn api(services: Services, document: Document) -> Api {
+    let Services { gateway, shutdown, auth, quota, router, history, store, .. } = services;
+    let Services { presence, transport, bootstrap, dev_tokens, .. } = services;
+    let proxies = Arc::new(transport.proxies());
+    let door = Door { auth, quota: quota.clone(), store: store.clone(), proxies: proxies.clone() };
+    let desk = Desk { store, quota, router };
+    let entrance = Entrance { gateway, shutdown, transport: Arc::new(transport), proxies };
+    Api(Arc::new(Served { door, desk, history, presence, entrance, bootstrap, dev_tokens, document }))
 }
 
 fn routes(dev: bool, page: bool) -> Routes {

@@ -115,10 +115,9 @@ fn filter(method: &HttpMethod) -> MethodFilter {
     )
 )]
 pub(super) async fn document(
-    State(api): State<Api>,
+    State(Document(text)): State<Document>,
     _: Stranger,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Document(text) = &api.document;
-    Ok(cache::kept(&headers, text.clone(), Keep::Public))
+    Ok(cache::kept(&headers, text, Keep::Public))
 }

@@ -63,7 +63,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 /// The routes of all files.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>(bootstrap: &Bootstrap) -> Router<S> {
     FILES.iter().fold(Router::new(), |router, file| {
-        let page = Page(bootstrap.clone());
+        let page = Site(bootstrap.clone());
         let etag = etag(file.bytes);
         router.route(
             file.path,
@@ -77,9 +77,9 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(bootstrap: &Bootstrap) ->
 
 /// The page of a node that clients reach like this.
 #[derive(Clone)]
-struct Page(Bootstrap);
+struct Site(Bootstrap);
 
-impl Page {
+impl Site {
     fn answer(&self, file: &File, etag: &HeaderValue, uri: &Uri, request: &HeaderMap) -> Response {
         let mut response = if request.get(header::IF_NONE_MATCH) == Some(etag) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -137,9 +137,9 @@ fn etag(bytes: &[u8]) -> HeaderValue {
 mod tests {
     use super::*;
 
-    fn page(public: Option<&str>) -> Page {
+    fn page(public: Option<&str>) -> Site {
         let public = public.map(|text| text.parse().unwrap());
-        Page(Bootstrap { client_port: 4433, public, cert_sha256: None })
+        Site(Bootstrap { client_port: 4433, public, cert_sha256: None })
     }
 
     fn policy(host: &'static str) -> String {

@@ -5,11 +5,11 @@ use axum::extract::State;
 use http::Uri;
 use tern_protocol::{Code, Presence, UserId, WATCH_USERS_MAX};
 
+use super::Problem;
 use super::door::Reader;
 use super::query::parameters;
 use super::submit::unavailable;
-use super::{Api, Problem};
-use crate::presence::WatchError;
+use crate::presence::{self, WatchError};
 
 /// Tells who is there.
 ///
@@ -25,11 +25,11 @@ use crate::presence::WatchError;
     responses((status = 200, description = "Their presence", body = Presence))
 )]
 pub(super) async fn look(
-    State(api): State<Api>,
+    State(presence): State<presence::Presence>,
     Reader(me): Reader,
     uri: Uri,
 ) -> Result<Json<Presence>, Problem> {
-    let users = api.presence.look(&me, users(&uri)?).await.map_err(|error| match error {
+    let users = presence.look(&me, users(&uri)?).await.map_err(|error| match error {
         WatchError::Store(error) => unavailable(error),
         WatchError::TooMany(_) => Problem::parameter(error.to_string()),
         WatchError::Full => Problem::of(Code::OVER_CAPACITY, error.to_string()),

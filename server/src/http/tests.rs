@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use super::*;
 
 #[test]
@@ -35,4 +37,19 @@ fn collect(value: &serde_json::Value, into: &mut Vec<String>) {
         serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, into)),
         _ => {}
     }
+}
+
+#[test]
+fn the_description_has_every_kind_of_body() {
+    let (_, Document(text)) = routes(true, false).finish();
+    let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let body = &document["components"]["schemas"]["EntryBody"];
+    let parts = body["oneOf"].as_array().unwrap();
+    let kinds: Vec<_> =
+        parts.iter().map(|part| part["properties"]["kind"]["enum"][0].as_str().unwrap()).collect();
+    let known = tern_protocol::EntryBody::KINDS.iter().map(|kind| kind.1);
+    assert_eq!(kinds, known.chain(["opaque"]).collect::<Vec<_>>());
+    // What has no value is left out, not null.
+    let message = &parts[0]["properties"];
+    assert_eq!((&message["data"]["oneOf"], &message["reply_to"]["type"]), (&Value::Null, &"integer".into()));
 }

@@ -5,19 +5,21 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::NodeId;
+
 /// The `[node]` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
     /// Name of the node, unique in a fleet.
-    pub name: String,
+    pub name: NodeId,
     /// Directory of everything the node keeps.
     pub data_dir: PathBuf,
 }
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { name: "tern".into(), data_dir: "/var/lib/tern".into() }
+        Self { name: NodeId::new("tern").expect("it is a valid name"), data_dir: "/var/lib/tern".into() }
     }
 }
 

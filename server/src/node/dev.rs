@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tern_certs::{CertError, DevCert};
@@ -87,7 +88,7 @@ pub async fn start(
         });
     }
     let key = || SigningKey::from_secret_file(&secret_file);
-    let dev_tokens = DevTokens { key: key()?, ttl: TOKEN_TTL };
+    let dev_tokens = DevTokens { key: Arc::new(key()?), ttl: TOKEN_TTL };
     let mut node = Node::start(config, identity, Some(dev_tokens)).await?;
     let key = key()?;
     let token = |name: &str| {

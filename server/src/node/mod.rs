@@ -1,56 +1,60 @@
-//! A whole node: the only place that names concrete backends, and all start-up and shut-down order.
+//! A whole node: all start-up and shut-down order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::uri::Authority;
-use tern_protocol::{Code, GoAway};
+use tern_protocol::Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod backends;
 pub mod config;
 pub mod dev;
+mod health;
+mod leave;
 mod life;
 mod listen;
 mod ready;
 mod reload;
 
+pub use backends::BackendError;
 pub use life::{CommandError, command};
 pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
 
 use crate::auth::{AuthConfigError, Authenticator};
+use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
-use crate::delivery::Delivery;
+use crate::delivery::{Confirmed, Delivery};
 use crate::drain::Shutdown;
-use crate::events::file::{FileEvents, FileEventsError};
+use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
-use crate::hub::{Hub, Outgoing};
 use crate::ops::logs;
 use crate::ops::metrics::{Exporter, Metrics};
 use crate::ops::{Check, OpsError, OpsServer, Readiness};
 use crate::presence::{Presence, PresenceTasks};
 use crate::push::Publisher;
-use crate::registry::memory::MemoryRegistry;
+use crate::registry::{Keeper, Lease};
+use crate::roster::Roster;
 use crate::router::Router;
 use crate::session::quota::Quota;
-use crate::session::{Gateway, NodeIdentity, Parts};
+use crate::session::{self, Gateway, STOPS};
 use crate::store::Store;
-use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use crate::upkeep::RetentionError;
+use backends::Backends;
+use health::Health;
 use life::Life;
 use listen::{ListenError, Listeners};
 use reload::WatchFiles;
 
-/// GoAway frames sent between two pauses of [`GO_AWAY_PAUSE`].
-const GO_AWAY_BURST: usize = 1000;
-/// Pause between bursts of GoAway, so that a large node does not stall on telling everybody.
-const GO_AWAY_PAUSE: Duration = Duration::from_millis(10);
+/// A node that says nothing for so long is taken for gone by the others.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Time for the last QUIC packets to leave.
 const QUIC_GOODBYE: Duration = Duration::from_millis(200);
@@ -58,12 +62,9 @@ const QUIC_GOODBYE: Duration = Duration::from_millis(200);
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The message store.
+    /// The message store, or what events leave by.
     #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The directory for events.
-    #[error(transparent)]
-    Events(#[from] FileEventsError),
+    Backend(#[from] BackendError),
     /// Keys for tokens.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
@@ -97,8 +98,7 @@ impl StartError {
             | Self::Retention(_)
             | Self::Listen(ListenError::Public(_))
             | Self::Ops(OpsError::Remote(_)) => true,
-            Self::Store(_)
-            | Self::Events(_)
+            Self::Backend(_)
             | Self::Control(_)
             | Self::Listen(ListenError::Bind { .. })
             | Self::Ops(OpsError::Bind { .. }) => false,
@@ -115,13 +115,15 @@ pub struct Node {
     _accepting: Check,
     config: Config,
     shutdown: Shutdown,
-    hub: Hub,
+    roster: Roster,
     readiness: Readiness,
     conversations: Conversations,
     presence: PresenceTasks,
+    keeper: Keeper,
     publisher: (CancellationToken, JoinHandle<()>),
     life: Life,
-    store: Arc<EmbeddedStore>,
+    store: Arc<dyn Store>,
+    health: Health,
     ops: OpsServer,
     reloader: Arc<Reloader>,
     watch: WatchFiles,
@@ -143,34 +145,31 @@ impl Node {
         let (metrics, readiness) = (exporter.metrics(), Readiness::default());
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
         // The store locks the data directory: before any port is taken, a second node on it fails here.
-        let store = Arc::new(EmbeddedStore::open(config.store_config(), metrics.clone())?);
-        let events = FileEvents::open(config.events_config())?;
-        let hub = Hub::default();
-        let shared: Arc<dyn Store> = store.clone();
-        let delivery = Delivery::new(hub.clone(), metrics.clone());
-        let conversations =
-            Conversations::new(&config.conversation, shared.clone(), delivery.clone(), metrics.clone());
-        let (presence, presence_tasks) = Presence::start(&config.presence, shared.clone());
-        let gateway = Gateway::new(Parts {
-            config: config.session.clone(),
-            transport: config.transport.clone(),
-            outbox: config.outbox.clone(),
-            rates: config.quota.clone(),
-            identity: NodeIdentity { name: config.node.name.clone(), boot: rand::random() },
+        let Backends { data, registry, events } = backends::open(&config, &metrics)?;
+        let store = data.store.clone();
+        let health = Health::start(&readiness, store.clone(), events.clone());
+        let roster = Roster::default();
+        let delivery = Delivery::new(roster.clone(), metrics.clone());
+        let (conversations, router) = start_owners(&config, &store, &delivery, &metrics);
+        let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), store.clone());
+        // A later start has a higher number, so that nobody mistakes it for an earlier one.
+        let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
+        let keeper = Keeper::start(registry, lease.clone(), roster.clone());
+        let services = session::Services {
             auth: auth.clone(),
-            quota: Quota::new(&config.quota, Instant::now()),
-            hub: hub.clone(),
-            registry: Arc::new(MemoryRegistry::default()),
-            router: Router::new(conversations.clone()),
+            quota: Arc::new(Quota::new(&config.quota, Instant::now())),
+            roster: roster.clone(),
+            router: router.clone(),
             delivery: delivery.clone(),
-            history: History::new(shared.clone()),
-            store: shared.clone(),
+            history: History::new(store.clone()),
+            store: store.clone(),
             presence,
             metrics: metrics.clone(),
-        });
+        };
         // Intents of an earlier run are published before clients are back: they are due already.
-        let publisher = start_publisher(&config, shared, events, delivery.clone(), metrics.clone());
-        let life = Life::start(&config, store.clone(), conversations.clone(), delivery, metrics.clone())?;
+        let publisher =
+            start_publisher(&config, store.clone(), events, delivery.confirmed().clone(), metrics.clone());
+        let life = Life::start(&config, data, router, delivery, metrics.clone())?;
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -180,7 +179,7 @@ impl Node {
         let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
         ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
-        let quic = open(listeners, gateway, (public, dev_tokens), &ready, &shutdown);
+        let quic = open(&config, lease, services, listeners, (public, dev_tokens), &ready, &shutdown);
         accepting.ready();
         Ok(Self {
             ready,
@@ -189,13 +188,15 @@ impl Node {
             _accepting: accepting,
             config,
             shutdown,
-            hub,
+            roster,
             readiness,
             conversations,
             presence: presence_tasks,
+            keeper,
             publisher,
             life,
             store,
+            health,
             ops,
             watch: WatchFiles::start(reloader.clone()),
             reloader,
@@ -218,11 +219,6 @@ impl Node {
         logs::install_panic_hook(self.metrics.process.panics.clone());
     }
 
-    /// How long a drain may take.
-    pub fn drain_deadline(&self) -> Duration {
-        self.config.drain.deadline()
-    }
-
     /// To begin the drain from outside.
     pub fn shutdown_handle(&self) -> Shutdown {
         self.shutdown.clone()
@@ -234,20 +230,22 @@ impl Node {
         self.shutdown.draining().await;
         // First, so that balancers stop sending people here.
         self.readiness.drain();
-        self.tell_all().await;
         let drained = {
             let finished = self.shutdown.finished();
             tokio::pin!(finished);
             tokio::select! {
                 drained = &mut finished => drained,
-                () = self.close_at_deadline() => finished.await,
+                () = leave::send_away(&self.roster, &self.config.drain) => {
+                    self.shutdown.stop();
+                    finished.await
+                }
                 () = self.refuse_new() => finished.await,
             }
         };
         if !drained {
             tracing::warn!("some sessions did not end in time");
         }
-        self.quic.close(Code::SHUTDOWN, "this node stops");
+        self.quic.close(Code::SHUTDOWN, STOPS);
         // The packets that say so are still to leave.
         let _ = tokio::time::timeout(QUIC_GOODBYE, self.quic.wait_idle()).await;
         self.life.stop().await;
@@ -256,7 +254,9 @@ impl Node {
         let (stop, publisher) = self.publisher;
         stop.cancel();
         let _ = publisher.await;
+        self.keeper.stop().await;
         self.presence.stop().await;
+        drop(self.health);
         // Last of all: everything before it may write.
         self.store.close().await;
         drop(self.watch);
@@ -265,20 +265,8 @@ impl Node {
 
     /// Drains now.
     pub async fn shutdown(self) {
-        self.shutdown.drain(self.config.drain.deadline());
+        self.shutdown.drain();
         self.finish().await;
-    }
-
-    async fn tell_all(&self) {
-        let drain = &self.config.drain;
-        let (deadline_ms, spread_ms) = (drain.deadline_ms, drain.spread_ms.min(drain.deadline_ms));
-        let outgoing = Outgoing::new(GoAway { deadline_ms, spread_ms, target: None });
-        for sessions in self.hub.all().chunks(GO_AWAY_BURST) {
-            for session in sessions {
-                let _ = session.outbox.push_control(&outgoing);
-            }
-            tokio::time::sleep(GO_AWAY_PAUSE).await;
-        }
     }
 
     /// Who connects during the drain is turned away at once, not left to a timeout.
@@ -287,53 +275,70 @@ impl Node {
             pending.refuse();
         }
     }
-
-    /// Shortly before the end the sessions that are left are closed with a reason.
-    async fn close_at_deadline(&self) {
-        let deadline = self.shutdown.draining().await;
-        let margin = (self.config.drain.deadline() / 4).min(Duration::from_secs(2));
-        tokio::time::sleep_until(deadline - margin).await;
-        for session in self.hub.all() {
-            session.outbox.close(tern_protocol::Close {
-                code: Code::SHUTDOWN,
-                reason: "this node stops".into(),
-                retry_after_ms: None,
-                target: None,
-            });
-        }
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Lets clients in.
 fn open(
+    config: &Config,
+    lease: Lease,
+    services: session::Services,
     listeners: Listeners,
-    gateway: Gateway,
     (public, dev_tokens): (Option<Authority>, Option<DevTokens>),
     ready: &Ready,
     shutdown: &Shutdown,
 ) -> Arc<QuicListener> {
     let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
     let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
-    let parts = http::Parts {
+    let session::Services { auth, quota, router, history, store, presence, metrics, .. } = &services;
+    let http = |gateway: &Gateway| http::Services {
         gateway: gateway.clone(),
         shutdown: shutdown.clone(),
+        auth: auth.clone(),
+        quota: quota.clone(),
+        router: router.clone(),
+        history: history.clone(),
+        store: store.clone(),
+        presence: presence.clone(),
+        metrics: metrics.clone(),
+        transport: config.transport.clone(),
         bootstrap,
         dev_tokens,
         page: ready.page_url.is_some(),
     };
-    listeners.serve(gateway, http::router(parts), shutdown)
+    let settings = session::Settings {
+        session: config.session.clone(),
+        transport: config.transport.clone(),
+        outbox: config.outbox.clone(),
+        rates: config.quota.clone(),
+        node: lease.node,
+        boot: lease.boot,
+    };
+    let gateway = Gateway::new(settings, services.clone());
+    let routes = http::router(http(&gateway));
+    listeners.serve(gateway, routes, shutdown)
+}
+
+fn start_owners(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    delivery: &Delivery,
+    metrics: &Metrics,
+) -> (Conversations, Router) {
+    let (log, users) = (store.clone(), store.clone());
+    let (delivery, metrics) = (delivery.clone(), metrics.clone());
+    let conversations = Conversations::new(&config.conversation, log, users, delivery, metrics);
+    (conversations.clone(), Router::new(conversations))
 }
 
 fn start_publisher(
     config: &Config,
     store: Arc<dyn Store>,
-    events: FileEvents,
-    delivery: Delivery,
+    events: Arc<dyn Events>,
+    confirmed: Confirmed,
     metrics: Metrics,
 ) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let publisher = Publisher::new(&config.push, store, Arc::new(events), delivery, metrics);
+    let publisher = Publisher::new(&config.push, store, events, confirmed, metrics);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
 }

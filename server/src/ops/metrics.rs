@@ -32,6 +32,8 @@ pub struct Areas {
     pub connections: ConnectionMetrics,
     /// Sending and receiving messages.
     pub messages: MessageMetrics,
+    /// The owners of conversations.
+    pub owners: OwnerMetrics,
     /// Catching up after a reconnect.
     pub sync: SyncMetrics,
     /// The message store.
@@ -89,7 +91,8 @@ impl Drop for OpenConnection {
 /// Sending and receiving messages.
 #[derive(Debug)]
 pub struct MessageMetrics {
-    /// `tern_delivery_seconds`: from a Send's arrival to a recipient's Ack.
+    /// `tern_delivery_seconds`: from a Send's arrival to a recipient's Ack, of one delivery in 64 to
+    /// each session.
     pub delivery_seconds: Histogram,
     /// `tern_send_ack_seconds`: from a Send's arrival to its SendAck being queued.
     pub send_ack_seconds: Histogram,
@@ -109,6 +112,15 @@ pub struct MessageMetrics {
     pub push_pending: Gauge,
     /// `tern_push_events_total`: push events that left.
     pub push_events: Counter,
+}
+
+/// The owners of conversations.
+#[derive(Debug)]
+pub struct OwnerMetrics {
+    /// `tern_conversations_ready`: conversations whose state is kept ready for the next change.
+    pub conversations: Gauge,
+    /// `tern_conversation_bytes`: memory of these and of what waits in them, about.
+    pub bytes: Gauge,
 }
 
 /// Catching up.
@@ -189,6 +201,7 @@ impl Metrics {
         Self(Arc::new(Areas {
             connections: make.connections(),
             messages: make.messages(),
+            owners: make.owners(),
             sync: make.sync(),
             store: make.store(),
             refused: make.refused(),
@@ -221,7 +234,7 @@ impl Maker<'_> {
         let sends = |outcome| self.0.register_counter(&key(name, "outcome", outcome), &METADATA);
         MessageMetrics {
             delivery_seconds: self
-                .seconds("tern_delivery_seconds", "From a Send's arrival to a recipient's Ack."),
+                .seconds("tern_delivery_seconds", "From a Send's arrival to the Ack, of one delivery in 64."),
             send_ack_seconds: self
                 .seconds("tern_send_ack_seconds", "From a Send's arrival to its SendAck being queued."),
             sends_applied: sends("applied"),
@@ -232,6 +245,15 @@ impl Maker<'_> {
             lagged: self.counter("tern_lagged_total", "Times a session's queue dropped a conversation."),
             push_pending: self.gauge("tern_push_pending", "Push intents whose events have not left."),
             push_events: self.counter("tern_push_events_total", "Push events that left."),
+        }
+    }
+
+    fn owners(&self) -> OwnerMetrics {
+        let what = "Conversations whose state is kept ready for the next change.";
+        let bytes = "Memory of conversations that are kept ready and of what waits in them.";
+        OwnerMetrics {
+            conversations: self.gauge("tern_conversations_ready", what),
+            bytes: self.gauge("tern_conversation_bytes", bytes),
         }
     }
 

@@ -18,8 +18,15 @@ pub struct Readiness {
 #[derive(Debug, Default)]
 struct Inner {
     draining: bool,
-    /// Reason why each check is not ready; `None` is ready.
-    checks: BTreeMap<&'static str, Option<String>>,
+    checks: BTreeMap<&'static str, State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Why it is not ready; `None`: it is.
+    reason: Option<String>,
+    /// Without it the node takes no traffic.
+    is_vital: bool,
 }
 
 /// One check. Dropping it takes it out of the report.
@@ -32,7 +39,7 @@ pub struct Check {
 /// What `/readyz` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// All checks are ready and the node is not draining.
+    /// All checks that it needs are ready and the node is not draining.
     pub ready: bool,
     /// The node is going away.
     pub draining: bool,
@@ -43,7 +50,16 @@ pub struct Report {
 impl Readiness {
     /// Adds a check, not ready until it says so. A name given again starts anew.
     pub fn check(&self, name: &'static str) -> Check {
-        self.inner.lock().checks.insert(name, Some(STARTING.into()));
+        self.add(name, true)
+    }
+
+    /// Adds a check that is only reported: the node takes traffic without it.
+    pub fn notice(&self, name: &'static str) -> Check {
+        self.add(name, false)
+    }
+
+    fn add(&self, name: &'static str, is_vital: bool) -> Check {
+        self.inner.lock().checks.insert(name, State { reason: Some(STARTING.into()), is_vital });
         Check { name, inner: self.inner.clone() }
     }
 
@@ -55,9 +71,10 @@ impl Readiness {
     /// The state of everything now.
     pub fn report(&self) -> Report {
         let inner = self.inner.lock();
-        let ready = !inner.draining && inner.checks.values().all(Option::is_none);
-        let text = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "ok".into());
-        let checks = inner.checks.iter().map(|(name, reason)| (*name, text(reason))).collect();
+        let is_fine = |state: &State| state.reason.is_none() || !state.is_vital;
+        let ready = !inner.draining && inner.checks.values().all(is_fine);
+        let text = |state: &State| state.reason.clone().unwrap_or_else(|| "ok".into());
+        let checks = inner.checks.iter().map(|(name, state)| (*name, text(state))).collect();
         Report { ready, draining: inner.draining, checks }
     }
 }
@@ -65,12 +82,18 @@ impl Readiness {
 impl Check {
     /// It works.
     pub fn ready(&self) {
-        self.inner.lock().checks.insert(self.name, None);
+        self.set(None);
     }
 
     /// It does not, and why: for people, without secrets.
     pub fn down(&self, reason: impl Into<String>) {
-        self.inner.lock().checks.insert(self.name, Some(reason.into()));
+        self.set(Some(reason.into()));
+    }
+
+    fn set(&self, reason: Option<String>) {
+        if let Some(state) = self.inner.lock().checks.get_mut(self.name) {
+            state.reason = reason;
+        }
     }
 }
 

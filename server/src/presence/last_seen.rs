@@ -22,6 +22,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct LastSeen {
     unstored: Mutex<HashMap<UserId, u64>>,
     wake: Wake,
+    /// Held by the attempt that is under way: a second one would write the same again.
+    storing: tokio::sync::Mutex<()>,
 }
 
 impl LastSeen {
@@ -63,6 +65,7 @@ impl LastSeen {
 
     /// One attempt to store everything noted; false if some could not be stored and stay noted.
     pub(super) async fn store_all(&self, store: &dyn Store) -> bool {
+        let _storing = self.storing.lock().await;
         let noted: Vec<(UserId, u64)> =
             self.unstored.lock().iter().map(|(user, seen_ms)| (user.clone(), *seen_ms)).collect();
         let outcomes: Vec<Result<(), StoreError>> = stream::iter(noted)
@@ -78,7 +81,7 @@ impl LastSeen {
     }
 
     async fn store_one(&self, store: &dyn Store, user: UserId, seen_ms: u64) -> Result<(), StoreError> {
-        store.change_user(&user, UserChange::LastSeen(seen_ms)).await?;
+        store.change_user(&user, UserChange::LastSeen(seen_ms), None).await?;
         let mut unstored = self.unstored.lock();
         if unstored.get(&user) == Some(&seen_ms) {
             unstored.remove(&user);

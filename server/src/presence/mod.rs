@@ -1,7 +1,7 @@
 //! Presence: what users see of each other. Derived from sessions, asked for by watching.
 //!
-//! [`Presence`] is the handle. Sessions change the state directly, without a queue that could be full;
-//! one task tells the watchers what is due and stores when users were last seen.
+//! [`Presence`] is the handle. Who comes and goes is read from the roster, without a queue that could be
+//! full; one task tells the watchers what is due and stores when users were last seen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::clock::unix_ms;
+use crate::roster::{Edges, Roster, Seat};
 use crate::store::{Store, StoreError};
 
 mod last_seen;
@@ -79,6 +80,8 @@ struct Shared {
     state: Mutex<State<Notify>>,
     /// The state has something new that may be due.
     wake: Wake,
+    roster: Roster,
+    edges: Edges,
     last_seen: LastSeen,
     store: Arc<dyn Store>,
     /// Looks so far, for their numbers.
@@ -93,7 +96,7 @@ struct Look<'a> {
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
-        self.presence.unwatch(self.number);
+        self.presence.shared.state.lock().unwatch(self.number);
     }
 }
 
@@ -105,8 +108,8 @@ pub struct PresenceTasks {
 }
 
 impl Presence {
-    /// Starts the service.
-    pub fn start(config: &PresenceConfig, store: Arc<dyn Store>) -> (Self, PresenceTasks) {
+    /// Starts the service for the sessions of `roster`.
+    pub fn start(config: &PresenceConfig, roster: Roster, store: Arc<dyn Store>) -> (Self, PresenceTasks) {
         let timing = Timing {
             grace: Duration::from_millis(config.grace_ms),
             batch: Duration::from_millis(config.batch_ms),
@@ -115,6 +118,8 @@ impl Presence {
         let shared = Arc::new(Shared {
             state,
             wake: Wake::new(),
+            edges: roster.edges(),
+            roster,
             last_seen: LastSeen::default(),
             store,
             looks: AtomicU64::new(0),
@@ -124,49 +129,32 @@ impl Presence {
         (presence.clone(), PresenceTasks { presence, tasks })
     }
 
-    /// A session of a user began.
-    pub fn session_started(&self, user: &UserId, session: u64) {
-        self.shared.state.lock().session_started(user, session);
-        self.shared.wake.notify_one();
-    }
-
-    /// A session of a user ended, at `now_ms` (Unix milliseconds). It also ends its watches.
-    /// Does not wait, so that a guard can call it when it is dropped.
-    pub fn session_ended(&self, user: &UserId, session: u64, now_ms: u64) {
+    /// A session watches these users and no others. `notify` gets one [`Notice::Answer`] with all of them
+    /// in this order (those whom its user may not see read as unknown), then changes. The end of the
+    /// session is the end of the watch; a watch that comes after it is dropped without a word.
+    pub async fn watch(&self, seat: &Seat, users: Vec<UserId>, notify: Notify) -> Result<(), WatchError> {
+        let watched = self.read(&seat.user, users).await?;
         let mut state = self.shared.state.lock();
-        state.unwatch(session);
-        state.session_ended(user, session, Instant::now().into_std(), now_ms);
-        drop(state);
-        self.shared.wake.notify_one();
+        // Under this lock the end of a marked session has not been looked at yet.
+        if !self.shared.roster.mark(seat) {
+            return Ok(());
+        }
+        self.shared.watch(&mut state, seat.id(), watched, notify)
     }
 
-    /// A session of `me` watches these users and no others. `notify` gets one [`Notice::Answer`] with
-    /// all of them in this order (those whom `me` may not see read as unknown), then changes.
-    pub async fn watch(
-        &self,
-        session: u64,
-        me: &UserId,
-        users: Vec<UserId>,
-        notify: Notify,
-    ) -> Result<(), WatchError> {
+    /// What the store says of them.
+    async fn read(&self, me: &UserId, users: Vec<UserId>) -> Result<Vec<Watched>, WatchError> {
         if users.len() > WATCH_USERS_MAX {
             return Err(WatchError::TooMany(users.len()));
         }
         let store = &*self.shared.store;
         let visible = visible(store, me, &users).await?;
         let stored = store.users(&users).await?;
-        let watched = users
-            .into_iter()
-            .zip(visible)
-            .zip(stored)
-            .map(|((user, visible), stored)| {
-                let last_seen_ms = stored.map(|stored| stored.last_seen_ms).filter(|time| *time > 0);
-                Watched { user, visible, last_seen_ms }
-            })
-            .collect();
-        self.shared.state.lock().watch(session, watched, notify).map_err(|Full| WatchError::Full)?;
-        self.shared.wake.notify_one();
-        Ok(())
+        let watched = users.into_iter().zip(visible).zip(stored).map(|((user, visible), stored)| {
+            let last_seen_ms = stored.map(|stored| stored.last_seen_ms).filter(|time| *time > 0);
+            Watched { user, visible, here: false, last_seen_ms }
+        });
+        Ok(watched.collect())
     }
 
     /// How it is with these users now, as [`Presence::watch`] would answer `me`: a watch that ends with
@@ -181,13 +169,48 @@ impl Presence {
                 let _ = answer.send(users);
             }
         });
-        self.watch(number, me, users, notify).await?;
+        let watched = self.read(me, users).await?;
+        self.shared.watch(&mut self.shared.state.lock(), number, watched, notify)?;
         answered.await.map_err(|_| WatchError::Full)
     }
+}
 
-    /// A session watches nobody any more.
-    pub fn unwatch(&self, session: u64) {
-        self.shared.state.lock().unwatch(session);
+impl Shared {
+    /// Takes over who has come and gone.
+    fn catch_up(&self, state: &mut State<Notify>) {
+        let changes = self.edges.take();
+        for (user, edge) in changes.users {
+            if edge.here {
+                state.came(&user);
+            } else {
+                state.went(&user, edge.at, edge.at_ms);
+            }
+        }
+        for session in changes.ended {
+            state.unwatch(session);
+        }
+    }
+
+    fn watch(
+        &self,
+        state: &mut State<Notify>,
+        number: u64,
+        mut watched: Vec<Watched>,
+        notify: Notify,
+    ) -> Result<(), WatchError> {
+        loop {
+            self.catch_up(state);
+            for watched in &mut watched {
+                watched.here = watched.visible && self.roster.is_here(&watched.user);
+            }
+            // Who went in between was not here, and is not known to have gone.
+            if !self.edges.concern(watched.iter().map(|watched| &watched.user)) {
+                break;
+            }
+        }
+        state.watch(number, watched, notify).map_err(|Full| WatchError::Full)?;
+        self.wake.notify_one();
+        Ok(())
     }
 }
 
@@ -200,7 +223,11 @@ impl PresenceTasks {
             let _ = task.await;
         }
         let shared = &self.presence.shared;
-        let left = shared.state.lock().leave_all(unix_ms());
+        let left = {
+            let mut state = shared.state.lock();
+            shared.catch_up(&mut state);
+            state.leave_all(shared.roster.users(), unix_ms())
+        };
         shared.last_seen.note(left);
         shared.last_seen.store_all(&*shared.store).await;
     }
@@ -218,6 +245,7 @@ async fn tell(shared: Arc<Shared>) {
         let now = Instant::now().into_std();
         let (due, next) = {
             let mut state = shared.state.lock();
+            shared.catch_up(&mut state);
             (state.advance(now), state.due(now))
         };
         if !due.left.is_empty() {
@@ -231,12 +259,16 @@ async fn tell(shared: Arc<Shared>) {
         for (notify, notice) in due.notices {
             notify(notice);
         }
-        match next {
-            None => shared.wake.notified().await,
-            Some(next) => tokio::select! {
-                () = shared.wake.notified() => {}
-                () = tokio::time::sleep_until(next.into()) => {}
-            },
+        let due = async {
+            match next {
+                None => std::future::pending().await,
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+            }
+        };
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = shared.edges.changed() => {}
+            () = due => {}
         }
     }
 }

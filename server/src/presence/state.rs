@@ -2,7 +2,8 @@
 //!
 //! A user is online at once with their first session. After the last one they stay online for a
 //! grace, so that a device which merely reconnects is not seen to leave. What changed goes to
-//! watchers at most once per batch interval, and only if it is still a change by then.
+//! watchers at most once per batch interval, and only if it is still a change by then. Of users who are
+//! here and whom nobody watches, nothing is known here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Watched {
     pub user: UserId,
     /// The watcher may see them. If not, they read as unknown and are not watched.
     pub visible: bool,
+    /// They have a session, by all that was told so far with [`State::came`] and [`State::went`], or newer.
+    pub here: bool,
     /// When they were last seen by what is stored, in Unix milliseconds.
     pub last_seen_ms: Option<u64>,
 }
@@ -55,11 +58,11 @@ pub struct Due<N> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// A user of whom something is known here. Without sessions, watchers and deadline there is no entry.
+/// A user whom somebody watches, or who has just gone.
 #[derive(Debug, Default)]
-struct Entry {
-    sessions: BTreeSet<u64>,
-    /// Sessions that watch, with what each was told last: online or not.
+struct Known {
+    here: bool,
+    /// Watches of them, with what each was told last: online or not.
     watchers: BTreeMap<u64, bool>,
     /// No session, and still online until the deadline.
     grace: bool,
@@ -68,9 +71,9 @@ struct Entry {
     last_seen_ms: Option<u64>,
 }
 
-impl Entry {
+impl Known {
     fn online(&self) -> bool {
-        self.grace || !self.sessions.is_empty()
+        self.grace || self.here
     }
 
     fn presence(&self, user: &UserId) -> UserPresence {
@@ -95,12 +98,12 @@ struct Watch<N> {
 pub struct State<N> {
     timing: Timing,
     watches_max: usize,
-    users: HashMap<UserId, Entry>,
+    users: HashMap<UserId, Known>,
     watches: HashMap<u64, Watch<N>>,
     /// Sum of the users in `watches`.
     watched: usize,
-    /// Watches to answer, oldest first, by session.
-    answers: Vec<(u64, N, Vec<UserPresence>)>,
+    /// Watches to answer, those of one session oldest first.
+    answers: BTreeMap<u64, Vec<(N, Vec<UserPresence>)>>,
     /// Users to look at in the next batch.
     changed: BTreeSet<UserId>,
     /// The earliest time of the next batch.
@@ -117,34 +120,34 @@ impl<N: Clone> State<N> {
             users: HashMap::new(),
             watches: HashMap::new(),
             watched: 0,
-            answers: Vec::new(),
+            answers: BTreeMap::new(),
             changed: BTreeSet::new(),
             batch_from: None,
             deadlines: BTreeSet::new(),
         }
     }
 
-    /// A session of a user begins. Twice is once.
-    pub fn session_started(&mut self, user: &UserId, session: u64) {
-        let entry = self.users.entry(user.clone()).or_default();
-        entry.sessions.insert(session);
-        entry.grace = false;
-        if let Some(deadline) = entry.deadline.take() {
+    /// The first session of a user has begun.
+    pub fn came(&mut self, user: &UserId) {
+        let Some(known) = self.users.get_mut(user) else { return };
+        (known.here, known.grace) = (true, false);
+        if let Some(deadline) = known.deadline.take() {
             self.deadlines.remove(&(deadline, user.clone()));
         }
         self.note_change(user);
+        self.forget_if_idle(user);
     }
 
-    /// A session of a user ended at `seen_ms` (Unix milliseconds). One that is not known is ignored.
-    pub fn session_ended(&mut self, user: &UserId, session: u64, now: Instant, seen_ms: u64) {
-        let Some(entry) = self.users.get_mut(user) else { return };
-        if !entry.sessions.remove(&session) {
-            return;
-        }
-        entry.last_seen_ms = entry.last_seen_ms.max(Some(seen_ms));
-        if entry.sessions.is_empty() {
-            entry.grace = true;
-            self.set_deadline(user, now + self.timing.grace);
+    /// The last session of a user ended at `at`, which is `seen_ms` in Unix milliseconds. Perhaps it was
+    /// not told that they came.
+    pub fn went(&mut self, user: &UserId, at: Instant, seen_ms: u64) {
+        let known = self.users.entry(user.clone()).or_default();
+        let was_online = known.online();
+        (known.here, known.grace) = (false, true);
+        known.last_seen_ms = known.last_seen_ms.max(Some(seen_ms));
+        self.set_deadline(user, at + self.timing.grace);
+        if !was_online {
+            self.note_change(user);
         }
     }
 
@@ -152,16 +155,17 @@ impl<N: Clone> State<N> {
     /// limit nothing changes.
     pub fn watch(&mut self, session: u64, users: Vec<Watched>, notify: N) -> Result<(), Full> {
         let before = self.watches.get(&session).map_or(0, |watch| watch.users.len());
-        if self.watched - before + users.len() > self.watches_max {
+        let visible = users.iter().filter(|watched| watched.visible);
+        let mut seen: Vec<UserId> = visible.map(|watched| watched.user.clone()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        if self.watched - before + seen.len() > self.watches_max {
             return Err(Full);
         }
         let replaced = self.watches.remove(&session);
         let answer = users.iter().map(|watched| self.watch_one(session, watched)).collect();
-        self.answers.push((session, notify.clone(), answer));
-        let mut users: Vec<UserId> =
-            users.into_iter().filter(|watched| watched.visible).map(|watched| watched.user).collect();
-        users.sort_unstable();
-        users.dedup();
+        self.answers.entry(session).or_default().push((notify.clone(), answer));
+        let users = seen;
         if let Some(replaced) = replaced {
             self.drop_watch(session, replaced, &users);
         }
@@ -177,16 +181,17 @@ impl<N: Clone> State<N> {
         if !watched.visible {
             return UserPresence { user: user.clone(), state: PresenceState::Unknown, last_seen_ms: None };
         }
-        let entry = self.users.entry(user.clone()).or_default();
+        let known = self.users.entry(user.clone()).or_default();
+        known.here = watched.here;
         // Both may know a time; the newer one is right.
-        entry.last_seen_ms = entry.last_seen_ms.max(watched.last_seen_ms);
-        entry.watchers.insert(session, entry.online());
-        entry.presence(user)
+        known.last_seen_ms = known.last_seen_ms.max(watched.last_seen_ms);
+        known.watchers.insert(session, known.online());
+        known.presence(user)
     }
 
     /// A session watches nobody any more, and is owed no answer.
     pub fn unwatch(&mut self, session: u64) {
-        self.answers.retain(|(other, _, _)| *other != session);
+        self.answers.remove(&session);
         if let Some(watch) = self.watches.remove(&session) {
             self.drop_watch(session, watch, &[]);
         }
@@ -197,9 +202,9 @@ impl<N: Clone> State<N> {
         self.watched -= watch.users.len();
         for user in watch.users {
             if kept.binary_search(&user).is_err()
-                && let Some(entry) = self.users.get_mut(&user)
+                && let Some(known) = self.users.get_mut(&user)
             {
-                entry.watchers.remove(&session);
+                known.watchers.remove(&session);
                 self.forget_if_idle(&user);
             }
         }
@@ -225,8 +230,8 @@ impl<N: Clone> State<N> {
             }
             self.deadline_passed(&user, now, &mut due);
         }
-        let answers = std::mem::take(&mut self.answers);
-        due.notices.extend(answers.into_iter().map(|(_, notify, users)| (notify, Notice::Answer(users))));
+        let answers = std::mem::take(&mut self.answers).into_values().flatten();
+        due.notices.extend(answers.map(|(notify, users)| (notify, Notice::Answer(users))));
         if !self.changed.is_empty() && self.batch_from.is_none_or(|from| from <= now) {
             self.batch_from = Some(now + self.timing.batch);
             self.take_changes(&mut due);
@@ -234,24 +239,29 @@ impl<N: Clone> State<N> {
         due
     }
 
-    /// The node stops: everybody who is online here, with the time to store for them.
-    pub fn leave_all(&mut self, seen_ms: u64) -> Vec<(UserId, u64)> {
-        let online = self.users.iter().filter(|(_, entry)| entry.online());
-        let last_seen = |entry: &Entry| match entry.last_seen_ms {
-            Some(last_seen_ms) if entry.sessions.is_empty() => last_seen_ms,
-            _ => seen_ms,
-        };
-        let left = online.map(|(user, entry)| (user.clone(), last_seen(entry))).collect();
+    /// The node stops at `seen_ms` (Unix milliseconds), while these users are still here: everybody who is
+    /// online, with the time to store for them.
+    pub fn leave_all(&mut self, here: Vec<UserId>, seen_ms: u64) -> Vec<(UserId, u64)> {
+        let graced = self.users.iter().filter(|(_, known)| known.grace);
+        let mut left: Vec<(UserId, u64)> =
+            graced.map(|(user, known)| (user.clone(), known.last_seen_ms.unwrap_or(seen_ms))).collect();
+        left.extend(here.into_iter().map(|user| (user, seen_ms)));
         *self = Self::new(self.timing, self.watches_max);
         left
     }
 
+    /// Nothing is known of anybody.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.watches.is_empty() && self.deadlines.is_empty() && self.watched == 0
+    }
+
     fn deadline_passed(&mut self, user: &UserId, now: Instant, due: &mut Due<N>) {
-        let Some(entry) = self.users.get_mut(user) else { return };
-        entry.deadline = None;
-        if entry.grace {
-            entry.grace = false;
-            due.left.push((user.clone(), entry.last_seen_ms.unwrap_or_default()));
+        let Some(known) = self.users.get_mut(user) else { return };
+        known.deadline = None;
+        if known.grace {
+            known.grace = false;
+            due.left.push((user.clone(), known.last_seen_ms.unwrap_or_default()));
             self.set_deadline(user, now + REMEMBER);
             self.note_change(user);
         } else {
@@ -263,9 +273,9 @@ impl<N: Clone> State<N> {
     fn take_changes(&mut self, due: &mut Due<N>) {
         let mut by_session: BTreeMap<u64, Vec<UserPresence>> = BTreeMap::new();
         for user in std::mem::take(&mut self.changed) {
-            let Some(entry) = self.users.get_mut(&user) else { continue };
-            let (online, presence) = (entry.online(), entry.presence(&user));
-            for (session, told_online) in &mut entry.watchers {
+            let Some(known) = self.users.get_mut(&user) else { continue };
+            let (online, presence) = (known.online(), known.presence(&user));
+            for (session, told_online) in &mut known.watchers {
                 if *told_online != online {
                     *told_online = online;
                     by_session.entry(*session).or_default().push(presence.clone());
@@ -280,21 +290,21 @@ impl<N: Clone> State<N> {
     }
 
     fn note_change(&mut self, user: &UserId) {
-        if self.users.get(user).is_some_and(|entry| !entry.watchers.is_empty()) {
+        if self.users.get(user).is_some_and(|known| !known.watchers.is_empty()) {
             self.changed.insert(user.clone());
         }
     }
 
     fn set_deadline(&mut self, user: &UserId, deadline: Instant) {
-        let Some(entry) = self.users.get_mut(user) else { return };
-        if let Some(before) = entry.deadline.replace(deadline) {
+        let Some(known) = self.users.get_mut(user) else { return };
+        if let Some(before) = known.deadline.replace(deadline) {
             self.deadlines.remove(&(before, user.clone()));
         }
         self.deadlines.insert((deadline, user.clone()));
     }
 
     fn forget_if_idle(&mut self, user: &UserId) {
-        let idle = |entry: &Entry| !entry.online() && entry.watchers.is_empty() && entry.deadline.is_none();
+        let idle = |known: &Known| known.watchers.is_empty() && known.deadline.is_none();
         if self.users.get(user).is_some_and(idle) {
             self.users.remove(user);
             self.changed.remove(user);

@@ -2,15 +2,12 @@
 
 use std::collections::HashSet;
 
-use futures_util::future::try_join_all;
 use tern_protocol::{ConversationId, UserId};
 
 use crate::store::{Store, StoreError};
 
 /// Most conversations of a user that are read to find shared groups: the most recently active ones.
 pub const CONVERSATIONS_READ_MAX: usize = 256;
-/// Reads at a time.
-const READS_AT_ONCE: usize = 16;
 
 /// Whether `me` may see each of `users`: oneself, the other side of an existing 1-on-1 conversation,
 /// and those in a group that `me` is in. One answer per user, in order.
@@ -31,12 +28,10 @@ async fn without_pair<'a>(
 ) -> Result<HashSet<&'a UserId>, StoreError> {
     let asked: Vec<&UserId> = users.iter().copied().collect();
     let mut without = users;
-    for some in asked.chunks(READS_AT_ONCE) {
-        let reads = some.iter().map(|user| store.conversation(ConversationId::pair(me, user)));
-        for (user, pair) in some.iter().zip(try_join_all(reads).await?) {
-            if pair.is_some_and(|pair| pair.member(me).is_some() && pair.member(user).is_some()) {
-                without.remove(user);
-            }
+    let pairs: Vec<_> = asked.iter().map(|user| ConversationId::pair(me, user)).collect();
+    for (user, pair) in asked.into_iter().zip(store.glance(&pairs).await?) {
+        if pair.is_some_and(|pair| pair.state.member(me).is_some() && pair.state.member(user).is_some()) {
+            without.remove(user);
         }
     }
     Ok(without)
@@ -48,23 +43,56 @@ async fn remove_group_members(
     me: &UserId,
     hidden: &mut HashSet<&UserId>,
 ) -> Result<(), StoreError> {
-    let rows = store.inbox(me).await?;
-    let current: Vec<ConversationId> = rows
-        .iter()
-        .filter(|row| row.until_seq.is_none())
-        .take(CONVERSATIONS_READ_MAX)
-        .map(|row| row.conversation)
-        .collect();
-    for some in current.chunks(READS_AT_ONCE) {
-        if hidden.is_empty() {
-            break;
-        }
-        let groups = try_join_all(some.iter().map(|id| store.conversation(*id))).await?;
-        for group in groups.into_iter().flatten().filter(|group| group.member(me).is_some()) {
-            for member in &group.members {
+    let rows = store.inbox(me, None, CONVERSATIONS_READ_MAX).await?;
+    let current: Vec<ConversationId> =
+        rows.iter().filter(|row| row.until_seq.is_none()).map(|row| row.conversation).collect();
+    for group in store.glance(&current).await?.into_iter().flatten() {
+        if group.state.member(me).is_some() {
+            for member in &group.state.members {
                 hidden.remove(&member.user);
             }
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tern_protocol::{ConversationKind, WATCH_USERS_MAX};
+
+    use super::*;
+    use crate::store::contract::{Talk, fresh_temp_id};
+    use crate::store::memory::MemoryStore;
+    use crate::store::shaky::{Call, Shaky};
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn however_many_are_looked_at_it_costs_three_round_trips() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let store: Arc<dyn Store> = shaky.clone();
+        let me = user("me");
+        let others: Vec<UserId> =
+            (0..WATCH_USERS_MAX).map(|number| user(&format!("user-{number}"))).collect();
+        // Of three, one is in a pair with me, one in a group, and one a stranger.
+        for (number, other) in others.iter().enumerate().filter(|(number, _)| number % 3 < 2) {
+            let mut talk = Talk::new(&[&me, other]);
+            if number % 3 == 0 {
+                talk.id = ConversationId::pair(&me, other);
+                Arc::make_mut(&mut talk.state).kind = ConversationKind::Pair;
+            }
+            let group = talk.group(&me, &[(fresh_temp_id(), "hi")]);
+            talk.apply(&store, group).await;
+        }
+        let before = shaky.round_trips();
+        let seen = visible(&*store, &me, &others).await.unwrap();
+        let expected: Vec<bool> = (0..others.len()).map(|number| number % 3 < 2).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(shaky.round_trips() - before, 3, "pairs, list, groups");
+        assert_eq!(shaky.calls(Call::Conversation), 0);
+    }
 }

@@ -1,233 +1,213 @@
-//! An open session: its state, and which handler gets which frame.
+//! An open session: its state, and which handler gets which frame. No handler waits for anything.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tern_protocol::{
-    BAD_FRAMES_MAX, Close, Code, DecodeError, Envelope, Frame, Pong, Position, TokenExpiring,
-};
+use tern_protocol::{BAD_FRAMES_MAX, Code, DecodeError, Envelope, Frame, Pong, Position, TokenExpiring};
 
 use super::Inner;
-use super::backlog::Backlog;
+use super::deadline::{Deadlines, Due, Left};
 use super::lane::Lanes;
-use super::quota::{ConnectionQuota, Verdict};
-use super::refused::Refused;
-use super::run::close_for;
-use crate::auth::Claims;
+use super::quota::{Allowance, ConnectionQuota};
+use super::reads::Reads;
+use super::refused::{Refused, whole_ms};
+use super::step::{Handled, Step, close_for};
+use super::strikes::Strikes;
+use crate::auth::{AuthError, Claims};
 use crate::clock::unix_ms;
-use crate::hub::{HubGuard, Outgoing, Session};
-use crate::registry::SessionAddress;
+use crate::conversation::{Wanted, change_of};
+use crate::roster::{Outgoing, Seat, SeatGuard};
 use crate::transport::Inbound;
 
-/// A token counts this long after its expiry, like everywhere tokens are checked.
-const LEEWAY: Duration = Duration::from_secs(30);
+/// A token that waits for the key of its issuer, with the number of its request.
+type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, AuthError>)> + Send>>;
 
-/// What the loop does next.
-pub(super) enum Step {
-    /// Queue this frame for the client.
-    Send(Outgoing),
-    /// Go on.
-    Nothing,
-    /// End the session with this as the last frame.
-    Close(Close),
-}
-
-/// What a handler did with a request.
-pub(super) enum Handled {
-    /// Answer with this frame.
-    Reply(Frame),
-    /// The answer comes later, or there is none.
-    Later,
-    /// The session cannot go on.
-    Fatal(Close),
-}
-
-/// An open session. Dropping it unregisters it here; [`Active::finish`] also tells the fleet.
+/// An open session. Dropping it ends all it has begun.
 pub(super) struct Active {
     pub(super) gateway: Arc<Inner>,
-    pub(super) session: Arc<Session>,
+    pub(super) seat: Arc<Seat>,
     pub(super) claims: Claims,
     pub(super) lanes: Arc<Mutex<Lanes>>,
     pub(super) quota: ConnectionQuota,
     /// Cursors of a Sync whose last frame has not come yet.
     pub(super) cursors: Vec<Position>,
-    pub(super) backlog: Backlog,
-    address: SessionAddress,
-    last_heard: Instant,
-    expires: Instant,
-    notice_due: Option<Instant>,
-    bad_frames: u32,
-    _guard: HubGuard,
-    _presence: PresenceGuard,
-}
-
-/// Ends the session's presence and watches, however the session ends.
-struct PresenceGuard {
-    gateway: Arc<Inner>,
-    session: Arc<Session>,
-}
-
-impl Drop for PresenceGuard {
-    fn drop(&mut self) {
-        let presence = &self.gateway.parts.presence;
-        presence.session_ended(&self.session.user, self.session.id, unix_ms());
-    }
+    pub(super) reads: Reads,
+    pub(super) renewal: Option<Renewal>,
+    deadlines: Deadlines,
+    strikes: Strikes,
+    _guard: SeatGuard,
 }
 
 impl Active {
-    pub(super) fn new(gateway: Arc<Inner>, guard: HubGuard, address: SessionAddress, claims: Claims) -> Self {
-        let session = Arc::clone(guard.session());
-        let now = Instant::now();
-        let mut active = Self {
-            quota: ConnectionQuota::new(&gateway.parts.rates, now),
-            backlog: Backlog::new(Arc::clone(&gateway), Arc::clone(&session)),
-            _presence: PresenceGuard { gateway: Arc::clone(&gateway), session: Arc::clone(&session) },
+    pub(super) fn new(gateway: Arc<Inner>, guard: SeatGuard, claims: Claims, now: Instant) -> Self {
+        let seat = Arc::clone(guard.seat());
+        Self {
+            quota: ConnectionQuota::new(&gateway.settings.rates, now),
+            reads: Reads::new(Arc::clone(&gateway), Arc::clone(&seat)),
+            deadlines: Deadlines::new(gateway.patience(), now, Left::of(claims.expires_ms, unix_ms())),
             gateway,
-            session,
+            seat,
             claims,
             lanes: Arc::default(),
             cursors: Vec::new(),
-            address,
-            last_heard: now,
-            expires: now,
-            notice_due: None,
-            bad_frames: 0,
+            renewal: None,
+            strikes: Strikes::default(),
             _guard: guard,
-        };
-        active.token_renewed(now);
-        active
+        }
     }
 
     /// Sets the deadlines of the token in `claims`.
     pub(super) fn token_renewed(&mut self, now: Instant) {
-        let expires = UNIX_EPOCH + Duration::from_millis(self.claims.expires_ms);
-        let wall = SystemTime::now();
-        let left_until = |time: SystemTime| time.duration_since(wall).unwrap_or_default();
-        // A token that came within its leeway has only the rest of it.
-        self.expires = now + left_until(expires + LEEWAY);
-        let left = left_until(expires);
-        let notice = Duration::from_secs(self.gateway.parts.config.expiry_notice_s).min(left / 2);
-        self.notice_due = Some(now + left - notice);
+        self.deadlines.renewed(now, Left::of(self.claims.expires_ms, unix_ms()));
     }
 
     /// When [`Active::on_deadline`] must be called at the latest.
     pub(super) fn deadline(&self) -> Instant {
-        let token = self.notice_due.unwrap_or(self.expires);
-        token.min(self.last_heard + self.gateway.parts.transport.dead_after())
+        self.deadlines.next()
     }
 
-    /// Something is due: silence, the token, or a queue that does not move.
-    pub(super) fn on_deadline(&mut self, now: Instant) -> Step {
-        if now >= self.last_heard + self.gateway.parts.transport.dead_after() {
-            return Step::Close(close_for(Code::HEARTBEAT_TIMEOUT, "nothing was heard for dead_after_s"));
-        }
-        let stalled = Duration::from_secs(self.gateway.parts.config.stalled_s);
-        if self.session.outbox.stalled_for(now.into()).is_some_and(|since| since >= stalled) {
-            return Step::Close(close_for(Code::SLOW_CONSUMER, "the client does not read what it is sent"));
-        }
-        if now >= self.expires {
-            return Step::Close(close_for(
-                Code::TOKEN_EXPIRED,
-                "the token has expired; reauth before it does",
-            ));
-        }
-        if self.notice_due.is_some_and(|due| now >= due) {
-            self.notice_due = None;
-            return Step::Send(Outgoing::new(TokenExpiring { token_expires_ms: self.claims.expires_ms }));
-        }
+    /// Frames are to be read now.
+    pub(super) fn reads(&self) -> bool {
+        self.deadlines.reads()
+    }
+
+    /// It is to be told when the outbox fills.
+    pub(super) fn wants_filled(&self) -> bool {
+        !self.deadlines.looks_at_queue()
+    }
+
+    /// Something waits in the outbox, after nothing did.
+    pub(super) fn on_filled(&mut self, now: Instant) -> Step {
+        self.deadlines.filled(now);
         Step::Nothing
     }
 
+    /// Something may be due: silence, the token, or a queue that does not move.
+    pub(super) fn on_deadline(&mut self, now: Instant) -> Step {
+        let unmoved = self.seat.outbox.stalled_since().map(tokio::time::Instant::into_std);
+        match self.deadlines.due(now, unmoved) {
+            None => Step::Nothing,
+            Some(Due::Expiring) => {
+                Step::Send(Outgoing::new(TokenExpiring { token_expires_ms: self.claims.expires_ms }))
+            }
+            Some(Due::Silent) => {
+                Step::Close(close_for(Code::HEARTBEAT_TIMEOUT, "nothing was heard for dead_after_s"))
+            }
+            Some(Due::Stalled) => {
+                Step::Close(close_for(Code::SLOW_CONSUMER, "the client does not read what it is sent"))
+            }
+            Some(Due::Expired) => {
+                Step::Close(close_for(Code::TOKEN_EXPIRED, "the token has expired; reauth before it does"))
+            }
+        }
+    }
+
     /// Something came in.
-    pub(super) async fn on_inbound(&mut self, inbound: Inbound, now: Instant) -> Step {
-        self.last_heard = now;
+    pub(super) fn on_inbound(&mut self, inbound: Inbound, now: Instant) -> Step {
+        self.deadlines.heard(now);
+        self.seat.heard(now);
         let envelope = match inbound {
             Inbound::Frame(envelope) => envelope,
             Inbound::Bad(error) => return self.on_bad_frame(&error),
         };
         let request = envelope.request;
-        if let Verdict::Refused { retry_after } = self.quota.frame(now) {
-            return self.on_flood(envelope, retry_after);
+        let change = change_of(envelope.frame, &self.seat.user);
+        if let Allowance::Refused { retry_after } = self.quota.frame(now) {
+            return self.on_flood(request, change.as_ref().ok(), retry_after, now);
         }
-        match self.on_frame(envelope, now).await {
+        let handled = match change {
+            Ok(wanted) => self.on_change(request, wanted, now),
+            Err(frame) => self.on_frame(request, frame, now),
+        };
+        self.step_of(request, handled)
+    }
+
+    pub(super) fn step_of(&mut self, request: Option<u64>, handled: Result<Handled, Refused>) -> Step {
+        match handled {
             Ok(Handled::Reply(frame)) => Step::Send(Outgoing::new(Envelope { request, frame })),
-            Ok(Handled::Later) => Step::Nothing,
+            Ok(Handled::Pending | Handled::Silent) => Step::Nothing,
             Ok(Handled::Fatal(close)) => Step::Close(close),
-            Err(refused) => {
-                self.gateway.refused(refused.code);
-                let frame = refused.into_frame().into();
-                Step::Send(Outgoing::new(Envelope { request, frame }))
-            }
+            Err(refused) => self.refuse(request, refused),
         }
     }
 
-    async fn on_frame(&mut self, envelope: Envelope, now: Instant) -> Result<Handled, Refused> {
-        let request = envelope.request;
-        match envelope.frame {
-            Frame::Send(body) => self.on_send(request, body, now),
+    fn refuse(&mut self, request: Option<u64>, refused: Refused) -> Step {
+        self.gateway.refused(refused.code);
+        Step::Send(Outgoing::new(Envelope { request, frame: refused.into_frame().into() }))
+    }
+
+    fn on_frame(&mut self, request: Option<u64>, frame: Frame, now: Instant) -> Result<Handled, Refused> {
+        match frame {
             Frame::Abandon(body) => self.on_abandon(body),
-            Frame::CreateGroup(body) => self.on_create_group(request, body, now),
-            Frame::AddMembers(body) => self.on_add_members(request, body, now),
-            Frame::RemoveMembers(body) => self.on_remove_members(request, body, now),
-            Frame::LeaveGroup(body) => self.on_leave_group(request, body, now),
-            Frame::RenameGroup(body) => self.on_rename_group(request, body, now),
-            Frame::SetRole(body) => self.on_set_role(request, body, now),
-            Frame::Ack(body) => self.on_ack(body).await,
-            Frame::Read(body) => self.on_read(request, body).await,
+            Frame::Ack(body) => self.on_ack(request, body),
+            Frame::Read(body) => self.on_read(request, body),
             Frame::Sync(body) => self.on_sync(request, body, now),
             Frame::Fetch(body) => self.on_fetch(request, body, now),
             Frame::ListConversations(body) => self.on_list_conversations(request, body, now),
             Frame::ListMembers(body) => self.on_list_members(request, body, now),
             Frame::Watch(body) => self.on_watch(request, body, now),
-            Frame::Typing(body) => self.on_typing(body, now).await,
-            Frame::Reauth(body) => self.on_reauth(body, now).await,
+            Frame::Typing(body) => self.on_typing(body, now),
+            Frame::Reauth(body) => self.on_reauth(request, body, now),
             Frame::Ping(body) => Ok(Handled::Reply(Pong { nonce: body.nonce }.into())),
-            Frame::Pong(_) => Ok(Handled::Later),
+            Frame::Pong(_) => Ok(Handled::Silent),
             Frame::Close(_) => Ok(Handled::Fatal(close_for(Code::NORMAL, "the client closed the session"))),
-            Frame::Hello(_) => Err(self.unexpected("hello was sent already in this session")),
-            other => Err(self.unexpected(&format!("{} is sent by servers only", other.name()))),
+            Frame::Hello(_) => self.unexpected("hello was sent already in this session"),
+            other => self.unexpected(&format!("{} is sent by servers only", other.name())),
         }
     }
 
-    fn unexpected(&mut self, detail: &str) -> Refused {
-        self.bad_frames += 1;
-        Refused::new(Code::UNEXPECTED_FRAME, detail)
+    fn unexpected(&mut self, detail: &str) -> Result<Handled, Refused> {
+        if self.strikes.bad_frame() {
+            return Ok(Handled::Fatal(too_many(detail)));
+        }
+        Err(Refused::new(Code::UNEXPECTED_FRAME, detail))
     }
 
     fn on_bad_frame(&mut self, error: &DecodeError) -> Step {
-        self.bad_frames += 1;
-        self.gateway.refused(error.code());
-        if self.bad_frames >= BAD_FRAMES_MAX {
-            let reason = format!("{BAD_FRAMES_MAX} malformed frames; the last: {error}");
-            return Step::Close(close_for(Code::TOO_MANY_ERRORS, reason));
+        if self.strikes.bad_frame() {
+            self.gateway.refused(error.code());
+            return Step::Close(too_many(&error.to_string()));
         }
-        let frame = Refused::new(error.code(), error.to_string()).into_frame().into();
-        Step::Send(Outgoing::new(Envelope { request: error.request(), frame }))
+        self.refuse(error.request(), Refused::new(error.code(), error.to_string()))
     }
 
-    /// More frames than allowed: each is refused, and a send stays first in its lane.
-    fn on_flood(&mut self, envelope: Envelope, retry_after: Duration) -> Step {
-        let mut refused = Refused::rate_limited(retry_after, "frames on this connection");
-        if let Frame::Send(send) = &envelope.frame {
-            let conversation = send.to.conversation(&self.session.user);
-            self.put_off(conversation, send.temp_id);
-            refused = refused.about(send.temp_id);
+    /// A frame over the limit is refused, and nothing is read before one may come again. A change stays
+    /// first in its lane. Who never slows down is closed.
+    fn on_flood(
+        &mut self,
+        request: Option<u64>,
+        change: Option<&Wanted>,
+        retry_after: Duration,
+        now: Instant,
+    ) -> Step {
+        if self.strikes.flooded(now) {
+            let retry_after_ms = Some(whole_ms(FLOOD_REST));
+            let reason = "frames go on over the limit although they are refused";
+            return Step::Close(tern_protocol::Close {
+                retry_after_ms,
+                ..close_for(Code::RATE_LIMITED, reason)
+            });
         }
-        self.gateway.refused(refused.code);
-        Step::Send(Outgoing::new(Envelope { request: envelope.request, frame: refused.into_frame().into() }))
+        self.deadlines.pause(now + retry_after);
+        let mut refused = Refused::rate_limited(retry_after, "frames on this connection");
+        if let Some(wanted) = change {
+            self.put_off(wanted.conversation, wanted.temp_id);
+            refused = refused.about(wanted.conversation, wanted.temp_id);
+        }
+        self.refuse(request, refused)
     }
 
     /// The session closes for this reason.
     pub(super) fn count_close(&self, code: Code) {
         self.gateway.refused(code);
     }
+}
 
-    /// Tells the fleet that the session is gone.
-    pub(super) async fn finish(self) {
-        let parts = &self.gateway.parts;
-        if let Err(error) = parts.registry.unregister(&self.session.user, &self.address).await {
-            tracing::debug!(session = self.session.id, %error, "left to expire in the registry");
-        }
-    }
+/// What a client waits that was closed for its flood.
+const FLOOD_REST: Duration = Duration::from_secs(10);
+
+fn too_many(last: &str) -> tern_protocol::Close {
+    close_for(Code::TOO_MANY_ERRORS, format!("{BAD_FRAMES_MAX} bad frames; the last: {last}"))
 }

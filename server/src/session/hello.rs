@@ -1,23 +1,21 @@
 //! The first frame: who is there, and may they come in.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use tern_protocol::{Close, Code, DeviceId, Frame, Hello, UserId, Welcome};
+use tern_protocol::{Close, Code, DeviceId, Envelope, Frame, Hello, UserId, Welcome};
 use tokio::time::timeout_at;
 
-use super::Inner;
 use super::active::Active;
-use super::quota::Verdict;
+use super::quota::Allowance;
 use super::refused::whole_ms;
-use super::run::close_for;
+use super::step::close_for;
+use super::{Inner, STOPS};
 use crate::auth::Claims;
-use crate::clock::unix_ms;
-use crate::hub::{Outbox, Outgoing, Session};
-use crate::registry::SessionAddress;
+use crate::clock::{now, unix_ms};
+use crate::roster::{Begun, Outbox, Outgoing, Seat, SeatGuard, Stage};
 use crate::store::{Store, StoreError, UserChange};
 use crate::transport::{Inbound, LinkInfo, LinkReader};
-use crate::upkeep::is_refused;
 
 /// What whoever comes with the token of an erased user is told.
 pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
@@ -30,15 +28,14 @@ pub(super) async fn greet(
     outbox: &Arc<Outbox>,
     reader: &mut LinkReader,
 ) -> Result<Active, Option<Close>> {
-    let parts = &gateway.parts;
-    if let Verdict::Refused { retry_after } = parts.quota.connect(info.remote.ip(), Instant::now()) {
+    if let Allowance::Refused { retry_after } = gateway.quota.connect(info.remote.ip(), now()) {
         return Err(Some(back_off(
             Code::RATE_LIMITED,
             "too many connections from this address",
             retry_after,
         )));
     }
-    let wait = parts.transport.hello_timeout();
+    let wait = gateway.settings.transport.hello_timeout();
     let inbound = timeout_at(info.established + wait, reader.recv())
         .await
         .map_err(|_| close_for(Code::HELLO_TIMEOUT, format!("no hello within {} ms", wait.as_millis())))?;
@@ -61,8 +58,8 @@ fn back_off(code: Code, reason: &str, after: Duration) -> Close {
     Close { retry_after_ms, ..close_for(code, reason) }
 }
 
-/// Checks the token, registers the session everywhere, and answers Welcome.
-async fn open(
+/// Checks the token, gives the session its seat, and answers Welcome.
+pub(super) async fn open(
     gateway: &Arc<Inner>,
     number: u64,
     info: &LinkInfo,
@@ -70,60 +67,61 @@ async fn open(
     request: Option<u64>,
     hello: Hello,
 ) -> Result<Active, Close> {
-    let parts = &gateway.parts;
-    let claims =
-        parts.auth.authenticate(&hello.token.0, SystemTime::now()).await.map_err(|error| {
-            match error.retry_after() {
-                Some(after) => back_off(error.code(), &error.to_string(), after),
-                None => close_for(error.code(), error.to_string()),
-            }
-        })?;
+    let claims = gateway.auth.authenticate(&hello.token.0, SystemTime::now()).await.map_err(|error| {
+        match error.retry_after() {
+            Some(after) => back_off(error.code(), &error.to_string(), after),
+            None => close_for(error.code(), error.to_string()),
+        }
+    })?;
     let device = hello.device.unwrap_or_else(|| {
         DeviceId::new(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid device id")
     });
     not_erased(gateway, &claims).await?;
-    remember(&*parts.store, &claims).await.map_err(unavailable)?;
-    let session = Session::new(number, claims.user.clone(), device.clone(), Arc::clone(outbox));
+    remember(&*gateway.store, &claims).await.map_err(unavailable)?;
+    let seat = Seat::new(gateway.refer(number), claims.user.clone(), device.clone(), Arc::clone(outbox));
     // Live entries are queued from here on; whatever was committed before, sync finds in the store.
-    let (guard, replaced) = parts.hub.register(session, parts.config.sessions_per_user as usize);
-    if let Some(oldest) = replaced {
-        let reason = format!("more than {} sessions of this user", parts.config.sessions_per_user);
-        oldest.outbox.close(close_for(Code::SESSION_REPLACED, reason));
-    }
-    // Whoever erases this user closes the sessions that are registered: one in between sees it here.
+    let (guard, stage) = take(gateway, seat)?;
+    // Whoever erases this user closes the sessions that have a seat: one in between sees it here.
     not_erased(gateway, &claims).await?;
-    let address = SessionAddress {
-        node: parts.identity.name.clone(),
-        boot: parts.identity.boot,
-        session: number,
-        device: device.clone(),
-    };
-    if let Err(error) = parts.registry.register(&claims.user, &address).await {
-        // A hint: without it the user is served here all the same.
-        tracing::warn!(session = number, %error, "not in the registry");
-    }
-    parts.presence.session_started(&claims.user, number);
+    let agent = hello.agent.as_deref().map(|agent| agent.chars().take(128).collect::<String>());
+    tracing::debug!(session = number, agent, transport = info.label(), "hello");
     let welcome = Welcome {
         session: number,
         user: claims.user.clone(),
         name: claims.name.clone(),
         device,
-        store_id: parts.store.store_id(),
+        store_id: gateway.store.store_id(),
         server: concat!("tern/", env!("CARGO_PKG_VERSION")).to_owned(),
         features: 0,
         time_ms: unix_ms(),
         token_expires_ms: claims.expires_ms,
         limits: gateway.limits(),
     };
-    let agent = hello.agent.as_deref().map(|agent| agent.chars().take(128).collect::<String>());
-    tracing::debug!(session = number, agent, transport = info.label(), "hello");
-    let _ = outbox.push_control(&Outgoing::new(tern_protocol::Envelope { request, frame: welcome.into() }));
-    Ok(Active::new(Arc::clone(gateway), guard, address, claims))
+    let _ = outbox.push_first(&Outgoing::new(Envelope { request, frame: welcome.into() }));
+    let now = now();
+    if let Stage::Leaving(leaving) = stage {
+        let _ = outbox.push_control(&Outgoing::new(leaving.go_away(now)));
+    }
+    Ok(Active::new(Arc::clone(gateway), guard, claims, now))
+}
+
+/// A seat for the session; whoever has to make room for it is told why.
+fn take(gateway: &Inner, seat: Seat) -> Result<(SeatGuard, Stage), Close> {
+    let most = gateway.settings.session.sessions_per_user;
+    let Begun { guard, replaced, stage } = gateway.roster.begin(seat, most as usize);
+    if let Some(replaced) = replaced {
+        let reason = format!("more than {most} sessions of this user");
+        replaced.outbox.close(close_for(Code::SESSION_REPLACED, reason));
+    }
+    match stage {
+        Stage::Over => Err(close_for(Code::SHUTDOWN, STOPS)),
+        stage => Ok((guard, stage)),
+    }
 }
 
 /// A token issued before its user was erased opens nothing.
 async fn not_erased(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
-    match is_erased(&*gateway.parts.store, &claims.user, claims).await.map_err(unavailable)? {
+    match is_erased(&*gateway.store, &claims.user, claims).await.map_err(unavailable)? {
         true => Err(close_for(Code::TOKEN_INVALID, ERASED)),
         false => Ok(()),
     }
@@ -132,7 +130,7 @@ async fn not_erased(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
 /// Whether `user` was erased after this token was issued: such a token opens nothing in their name.
 pub async fn is_erased(store: &dyn Store, user: &UserId, claims: &Claims) -> Result<bool, StoreError> {
     let erasure = store.erasure(user).await?;
-    Ok(is_refused(erasure.as_ref(), claims.issued_ms))
+    Ok(erasure.is_some_and(|erasure| erasure.bars(claims.issued_ms.unwrap_or(0))))
 }
 
 fn unavailable(error: StoreError) -> Close {
@@ -146,5 +144,7 @@ pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreErr
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }
-    store.change_user(&claims.user, UserChange::Name(claims.name.clone())).await
+    // Refused to who was erased meanwhile: whatever they do next is refused as well.
+    let name = UserChange::Name(claims.name.clone());
+    store.change_user(&claims.user, name, Some(claims.issued_ms.unwrap_or(0))).await.map(drop)
 }

@@ -2,26 +2,29 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tern_protocol::{
-    ACK_POSITIONS_MAX, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, GAP_TAIL, GAP_WHOLE_MAX, GROUP_MEMBERS_MAX,
-    Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX, TEXT_BYTES_MAX,
-    UNREAD_MAX, WATCH_USERS_MAX,
+    ACK_POSITIONS_MAX, Code, ConversationId, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, GAP_TAIL, GAP_WHOLE_MAX,
+    GROUP_MEMBERS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX,
+    TEXT_BYTES_MAX, WATCH_USERS_MAX,
 };
+use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
+use crate::cluster::{NodeId, SessionRef};
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
-use crate::hub::{Hub, OutboxConfig};
 use crate::ops::metrics::Metrics;
 use crate::presence::Presence;
-use crate::registry::Registry;
+use crate::roster::{OutboxConfig, Roster, Seat};
 use crate::router::Router;
 use crate::store::Store;
 use crate::transport::{Link, TransportConfig};
 
 mod active;
-mod backlog;
+mod answered;
+mod deadline;
 mod hello;
 mod lane;
 mod on_account;
@@ -29,64 +32,75 @@ mod on_change;
 mod on_position;
 mod on_read;
 pub mod quota;
+mod reads;
 mod refused;
 mod run;
+mod step;
+mod strikes;
+#[cfg(test)]
+mod tests;
 
 pub use hello::{ERASED, is_erased, remember};
 pub use refused::{Refused, whole_ms};
+pub use run::LAST_FRAME;
+pub use step::close_for;
 
+use deadline::Patience;
 use quota::{Quota, QuotaConfig};
+
+/// What sessions are told when the node has gone.
+pub const STOPS: &str = "this node stops";
 
 /// How sessions are treated.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
-    /// Sessions of one user; one more closes the oldest.
+    /// Sessions of one user; one more closes another: one of the same device, else the one that was silent
+    /// for longest, else the oldest.
     pub sessions_per_user: u32,
     /// A session whose queue did not move for this many seconds is closed.
     pub stalled_s: u64,
     /// A session is told this many seconds before its token expires.
     pub expiry_notice_s: u64,
+    /// Reads of all sessions together that the store works on at a time; more wait their turn.
+    pub reads_max: usize,
 }
 
 impl Default for SessionConfig {
     fn default() -> Self {
-        Self { sessions_per_user: 20, stalled_s: 30, expiry_notice_s: 300 }
+        Self { sessions_per_user: 20, stalled_s: 30, expiry_notice_s: 300, reads_max: 64 }
     }
 }
 
-/// Which start of which node this is.
+/// By what rules sessions are served, and where.
 #[derive(Clone, Debug)]
-pub struct NodeIdentity {
-    /// Name of the node.
-    pub name: String,
-    /// Number of this start.
-    pub boot: u64,
-}
-
-/// What sessions are served with.
-pub struct Parts {
-    /// Their settings.
-    pub config: SessionConfig,
+pub struct Settings {
+    /// How they are treated.
+    pub session: SessionConfig,
     /// Timing of their links.
     pub transport: TransportConfig,
     /// Limits of their outboxes.
     pub outbox: OutboxConfig,
     /// Rates of each connection.
     pub rates: QuotaConfig,
-    /// Which node they are on.
-    pub identity: NodeIdentity,
+    /// Name of the node they are on.
+    pub node: NodeId,
+    /// Number of its start.
+    pub boot: u64,
+}
+
+/// Who sessions deal with. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
     /// Checks tokens.
     pub auth: Arc<Authenticator>,
-    /// Rates of users and addresses, over sessions and HTTP.
-    pub quota: Quota,
-    /// The sessions of this process.
-    pub hub: Hub,
-    /// The sessions of the fleet.
-    pub registry: Arc<dyn Registry>,
+    /// Rates of users and addresses.
+    pub quota: Arc<Quota>,
+    /// Where they have their seats.
+    pub roster: Roster,
     /// Takes changes.
     pub router: Router,
-    /// Takes confirmations, typing and read positions.
+    /// Takes what is told to others.
     pub delivery: Delivery,
     /// Reads logs.
     pub history: History,
@@ -105,19 +119,43 @@ pub struct Gateway {
 }
 
 struct Inner {
-    parts: Parts,
+    settings: Settings,
+    auth: Arc<Authenticator>,
+    quota: Arc<Quota>,
+    roster: Roster,
+    router: Router,
+    delivery: Delivery,
+    history: History,
+    store: Arc<dyn Store>,
+    presence: Presence,
+    metrics: Metrics,
+    /// A permit for each read that the store works on.
+    reads: Semaphore,
     sessions: AtomicU64,
 }
 
 impl Gateway {
     /// A gateway without sessions.
-    pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(Inner { parts, sessions: AtomicU64::new(1) }) }
-    }
-
-    /// What sessions are served with; HTTP is another way to the same.
-    pub fn parts(&self) -> &Parts {
-        &self.inner.parts
+    pub fn new(settings: Settings, services: Services) -> Self {
+        let Services { auth, quota, roster, router, delivery, history, store, presence, metrics } = services;
+        let reads = Semaphore::new(settings.session.reads_max.clamp(1, Semaphore::MAX_PERMITS));
+        let sessions = AtomicU64::new(1);
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                auth,
+                quota,
+                roster,
+                router,
+                delivery,
+                history,
+                store,
+                presence,
+                metrics,
+                reads,
+                sessions,
+            }),
+        }
     }
 
     /// What Welcome says that this server allows.
@@ -134,7 +172,7 @@ impl Gateway {
 
 impl Inner {
     fn limits(&self) -> Limits {
-        let config = &self.parts.config;
+        let Settings { session, transport, rates, .. } = &self.settings;
         Limits {
             frame_bytes: FRAME_BYTES_MAX as u32,
             text_bytes: TEXT_BYTES_MAX as u32,
@@ -147,17 +185,35 @@ impl Inner {
             ack_positions: ACK_POSITIONS_MAX as u32,
             gap_whole: GAP_WHOLE_MAX as u32,
             gap_tail: GAP_TAIL as u32,
-            unread: UNREAD_MAX,
             dedupe_window_s: DEDUPE_WINDOW_S,
-            sessions_per_user: config.sessions_per_user,
-            keepalive_s: self.parts.transport.keepalive_s as u32,
-            dead_after_s: self.parts.transport.dead_after().as_secs() as u32,
-            sends_per_second: self.parts.rates.user_sends_per_second.get(),
+            sessions_per_user: session.sessions_per_user,
+            keepalive_s: transport.keepalive_s as u32,
+            dead_after_s: transport.dead_after().as_secs() as u32,
+            sends_per_second: rates.user_sends_per_second.get(),
         }
     }
 
     /// Counts a code that a client is told.
     fn refused(&self, code: Code) {
-        self.parts.metrics.refused.count(code);
+        self.metrics.refused.count(code);
+    }
+
+    fn patience(&self) -> Patience {
+        let Settings { session, transport, .. } = &self.settings;
+        Patience {
+            silence: transport.dead_after(),
+            stalled: Duration::from_secs(session.stalled_s),
+            notice: Duration::from_secs(session.expiry_notice_s),
+        }
+    }
+
+    /// What a session of this number is called in the fleet.
+    fn refer(&self, session: u64) -> SessionRef {
+        SessionRef { node: self.settings.node.clone(), boot: self.settings.boot, session }
+    }
+
+    /// A session has everything up to `seq`, which exists and its user may see.
+    fn confirm(&self, seat: &Seat, conversation: ConversationId, seq: u64) {
+        self.delivery.confirm(seat, conversation, seq);
     }
 }

@@ -1,22 +1,69 @@
 //! Frames about the user and others: token renewal, presence, typing.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tern_protocol::{Code, Reauth, Reauthed, Typing, WATCH_USERS_MAX, Watch};
 
-use super::active::{Active, Handled};
-use super::backlog::Job;
-use super::quota::Verdict;
+use super::active::Active;
+use super::quota::Allowance;
+use super::reads::Job;
 use super::refused::Refused;
+use super::step::{Handled, Step};
+use crate::auth::{AuthError, Claims};
 
 impl Active {
-    pub(super) async fn on_reauth(&mut self, reauth: Reauth, now: Instant) -> Result<Handled, Refused> {
-        let verified = self.gateway.parts.auth.authenticate(&reauth.token.0, SystemTime::now()).await;
-        let claims = verified.map_err(|error| Refused {
-            retry_after: error.retry_after(),
-            ..Refused::new(error.code(), error.to_string())
-        })?;
-        if claims.user != self.session.user {
+    /// A token whose key is known counts at once. One whose key is being fetched is settled by
+    /// [`Active::on_renewed`], while everything else goes on; one at a time.
+    pub(super) fn on_reauth(
+        &mut self,
+        request: Option<u64>,
+        reauth: Reauth,
+        now: Instant,
+    ) -> Result<Handled, Refused> {
+        let token = reauth.token;
+        match self.gateway.auth.verify(&token.0, SystemTime::now()) {
+            Err(error @ AuthError::KeysUnavailable { .. }) if self.renewal.is_some() => {
+                Err(refusal_of(&error))
+            }
+            Err(AuthError::KeysUnavailable { .. }) => {
+                let auth = Arc::clone(&self.gateway.auth);
+                self.renewal =
+                    Some(Box::pin(
+                        async move { (request, auth.authenticate(&token.0, SystemTime::now()).await) },
+                    ));
+                Ok(Handled::Pending)
+            }
+            settled => self.renew(settled, now),
+        }
+    }
+
+    /// The answer about a token that had to wait. Pending for ever while there is none. Cancel-safe.
+    pub(super) async fn renewed(&mut self) -> (Option<u64>, Result<Claims, AuthError>) {
+        match &mut self.renewal {
+            None => std::future::pending().await,
+            Some(renewal) => {
+                let settled = renewal.await;
+                self.renewal = None;
+                settled
+            }
+        }
+    }
+
+    /// The key is here, or will not come.
+    pub(super) fn on_renewed(
+        &mut self,
+        request: Option<u64>,
+        settled: Result<Claims, AuthError>,
+        now: Instant,
+    ) -> Step {
+        let handled = self.renew(settled, now);
+        self.step_of(request, handled)
+    }
+
+    fn renew(&mut self, settled: Result<Claims, AuthError>, now: Instant) -> Result<Handled, Refused> {
+        let claims = settled.map_err(|error| refusal_of(&error))?;
+        if claims.user != self.seat.user {
             return Err(Refused::new(Code::TOKEN_SUBJECT, "the new token is for another user"));
         }
         self.claims = claims;
@@ -34,24 +81,22 @@ impl Active {
             let detail = format!("{} users, at most {WATCH_USERS_MAX} can be watched", watch.users.len());
             return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
         }
-        if let Verdict::Refused { retry_after } = self.quota.watch(now) {
+        if let Allowance::Refused { retry_after } = self.quota.watch(now) {
             return Err(Refused::rate_limited(retry_after, "changes of the watched users"));
         }
-        self.backlog.push(Job::Watch { request, users: watch.users })
+        self.ask_store(Job::Watch { request, users: watch.users })
     }
 
     /// Typing may be lost: what is too much or makes no sense is dropped without a word.
-    pub(super) async fn on_typing(&mut self, typing: Typing, now: Instant) -> Result<Handled, Refused> {
-        if let Verdict::Refused { .. } = self.quota.typing(now) {
-            return Ok(Handled::Later);
+    pub(super) fn on_typing(&mut self, typing: Typing, now: Instant) -> Result<Handled, Refused> {
+        if self.quota.typing(now).allowed() {
+            let conversation = typing.to.conversation(&self.seat.user);
+            let _ = self.reads.push(Job::Typing { conversation, since: now });
         }
-        let user = &self.session.user;
-        let conversation = typing.to.conversation(user);
-        let parts = &self.gateway.parts;
-        if let Ok(Some(state)) = parts.history.fellow_members(user, conversation).await {
-            let members: Vec<_> = state.members.into_iter().map(|member| member.user).collect();
-            parts.delivery.typing(conversation, user, &members);
-        }
-        Ok(Handled::Later)
+        Ok(Handled::Silent)
     }
+}
+
+fn refusal_of(error: &AuthError) -> Refused {
+    Refused { retry_after: error.retry_after(), ..Refused::new(error.code(), error.to_string()) }
 }

@@ -3,113 +3,24 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tern_protocol::{
-    Abandon, AddMembers, Code, ConversationId, CreateGroup, Envelope, LeaveGroup, RemoveMembers, RenameGroup,
-    Send, SetRole, Target, TempId, UserId,
-};
+use tern_protocol::{Abandon, Code, ConversationId, TempId};
 
-use super::active::{Active, Handled};
+use super::active::Active;
+use super::answered::Awaited;
 use super::lane::Admission;
-use super::quota::Verdict;
+use super::quota::Allowance;
 use super::refused::Refused;
-use super::run::close_for;
-use crate::conversation::{Change, Reply, Submission, age_ms};
-use crate::hub::Outgoing;
-
-/// A change before its order and rate were looked at.
-struct Asked {
-    request: Option<u64>,
-    conversation: ConversationId,
-    peer: Option<UserId>,
-    temp_id: TempId,
-    age_ms: Option<u64>,
-    change: Change,
-}
+use super::step::{Handled, close_for};
+use crate::conversation::{Ask, Refusal, Reply, Submission, Wanted};
 
 impl Active {
-    pub(super) fn on_send(
-        &mut self,
-        request: Option<u64>,
-        send: Send,
-        now: Instant,
-    ) -> Result<Handled, Refused> {
-        let conversation = send.to.conversation(&self.session.user);
-        let peer = match send.to {
-            Target::User(user) => Some(user),
-            Target::Conversation(_) => None,
-        };
-        let (temp_id, age_ms) = (send.temp_id, send.age_ms);
-        let change = Change::Message { text: send.text };
-        self.ask(Asked { request, conversation, peer, temp_id, age_ms, change }, now)
-    }
-
     pub(super) fn on_abandon(&mut self, abandon: Abandon) -> Result<Handled, Refused> {
-        let conversation = abandon.to.conversation(&self.session.user);
+        let conversation = abandon.to.conversation(&self.seat.user);
         self.lanes.lock().abandon(conversation, abandon.temp_id);
-        Ok(Handled::Later)
+        Ok(Handled::Silent)
     }
 
-    pub(super) fn on_create_group(
-        &mut self,
-        request: Option<u64>,
-        create: CreateGroup,
-        now: Instant,
-    ) -> Result<Handled, Refused> {
-        let CreateGroup { name, members, temp_id } = create;
-        let conversation = ConversationId::group(&self.session.user, &temp_id);
-        self.ask_group(request, conversation, temp_id, Change::Create { name, members }, now)
-    }
-
-    pub(super) fn on_add_members(
-        &mut self,
-        request: Option<u64>,
-        add: AddMembers,
-        now: Instant,
-    ) -> Result<Handled, Refused> {
-        let AddMembers { conversation, users, temp_id } = add;
-        self.ask_group(request, conversation, temp_id, Change::Add { users }, now)
-    }
-
-    pub(super) fn on_remove_members(
-        &mut self,
-        request: Option<u64>,
-        remove: RemoveMembers,
-        now: Instant,
-    ) -> Result<Handled, Refused> {
-        let RemoveMembers { conversation, users, temp_id } = remove;
-        self.ask_group(request, conversation, temp_id, Change::Remove { users }, now)
-    }
-
-    pub(super) fn on_leave_group(
-        &mut self,
-        request: Option<u64>,
-        leave: LeaveGroup,
-        now: Instant,
-    ) -> Result<Handled, Refused> {
-        self.ask_group(request, leave.conversation, leave.temp_id, Change::Leave, now)
-    }
-
-    pub(super) fn on_rename_group(
-        &mut self,
-        request: Option<u64>,
-        rename: RenameGroup,
-        now: Instant,
-    ) -> Result<Handled, Refused> {
-        let RenameGroup { conversation, name, temp_id } = rename;
-        self.ask_group(request, conversation, temp_id, Change::Rename { name }, now)
-    }
-
-    pub(super) fn on_set_role(
-        &mut self,
-        request: Option<u64>,
-        set: SetRole,
-        now: Instant,
-    ) -> Result<Handled, Refused> {
-        let SetRole { conversation, user, role, temp_id } = set;
-        self.ask_group(request, conversation, temp_id, Change::SetRole { user, role }, now)
-    }
-
-    /// A send that is refused for now before it was looked at keeps its place.
+    /// A change that is refused for now before it was looked at keeps its place.
     pub(super) fn put_off(&mut self, conversation: ConversationId, temp_id: TempId) {
         let mut lanes = self.lanes.lock();
         if let Admission::Submit { attempt, .. } = lanes.admit(conversation, temp_id) {
@@ -117,70 +28,55 @@ impl Active {
         }
     }
 
-    fn ask_group(
+    /// The change itself first, then order, then rate, then the router. The answer comes through the reply.
+    pub(super) fn on_change(
         &mut self,
         request: Option<u64>,
-        conversation: ConversationId,
-        temp_id: TempId,
-        change: Change,
+        wanted: Wanted,
         now: Instant,
     ) -> Result<Handled, Refused> {
-        self.ask(Asked { request, conversation, peer: None, temp_id, age_ms: None, change }, now)
-    }
-
-    /// The change itself first, then order, then rate, then the router. The answer comes through the reply.
-    fn ask(&mut self, asked: Asked, now: Instant) -> Result<Handled, Refused> {
-        let Asked { request, conversation, peer, temp_id, age_ms: age_said, change } = asked;
-        let checked = change.check().and_then(|()| age_ms(age_said));
-        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(temp_id))?;
+        let checked = wanted.check();
+        let Wanted { conversation, peer, temp_id, change, .. } = wanted;
+        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(conversation, temp_id))?;
         let admission = self.lanes.lock().admit(conversation, temp_id);
         let (attempt, after) = match admission {
             Admission::Submit { attempt, after } => (attempt, after),
             Admission::OutOfOrder => {
-                return Err(Refused::from(crate::conversation::Refusal::OutOfOrder).about(temp_id));
+                return Err(Refused::from(Refusal::OutOfOrder).about(conversation, temp_id));
             }
             Admission::TooMany => {
                 let reason = "more than sends_in_flight unresolved sends in this session";
                 return Ok(Handled::Fatal(close_for(Code::LIMIT_EXCEEDED, reason)));
             }
         };
-        tracing::debug!(session = self.session.id, request, %conversation, %temp_id, "change asked for");
-        let parts = &self.gateway.parts;
-        if let Verdict::Refused { retry_after } = parts.quota.send(&self.session.user, now) {
+        tracing::debug!(session = self.seat.id(), request, %conversation, %temp_id, "change asked for");
+        if let Allowance::Refused { retry_after } = self.gateway.quota.send(&self.seat.user, now) {
             self.lanes.lock().answered(conversation, temp_id, attempt, true);
-            return Err(Refused::rate_limited(retry_after, "sends of this user").about(temp_id));
+            return Err(Refused::rate_limited(retry_after, "sends of this user").about(conversation, temp_id));
         }
-        let lanes = Arc::clone(&self.lanes);
-        let session = Arc::clone(&self.session);
-        let gateway = Arc::clone(&self.gateway);
-        let reply = Reply::new(move |outcome| {
-            let temporary = outcome.as_ref().is_err_and(|refusal| refusal.code().temporary());
-            lanes.lock().answered(conversation, temp_id, attempt, temporary);
-            let seq = outcome.as_ref().ok().map(|committed| committed.seq);
-            let code = outcome.as_ref().err().map(|refusal| refusal.code().0);
-            tracing::debug!(session = session.id, request, %conversation, %temp_id, seq, code, "change answered");
-            let frame = match outcome {
-                Ok(committed) => committed.ack(conversation, temp_id).into(),
-                Err(refusal) => {
-                    gateway.refused(refusal.code());
-                    Refused::from(refusal).about(temp_id).into_frame().into()
-                }
-            };
-            let _ = session.outbox.push_control(&Outgoing::new(Envelope { request, frame }));
-        });
-        parts.router.submit(Submission {
+        let awaited = Awaited {
+            gateway: Arc::clone(&self.gateway),
+            seat: Arc::clone(&self.seat),
+            lanes: Arc::clone(&self.lanes),
+            request,
+            conversation,
+            temp_id,
+            attempt,
+        };
+        let ask = Ask {
             conversation,
             peer,
-            sender: self.session.user.clone(),
+            sender: self.seat.user.clone(),
             sender_name: self.claims.name.clone(),
-            origin: self.session.id,
+            asker: Some(self.seat.at.clone()),
             temp_id,
             after,
             age_ms,
+            issued_ms: Some(self.claims.issued_ms.unwrap_or(0)),
             change,
-            arrived: now,
-            reply,
-        });
-        Ok(Handled::Later)
+        };
+        let reply = Reply::new(move |outcome| awaited.settle(outcome));
+        self.gateway.router.submit(Submission { ask, arrived: now, reply });
+        Ok(Handled::Pending)
     }
 }

@@ -1,39 +1,36 @@
 //! Frames that say how far the user is: acks and read positions.
 
-use tern_protocol::{ACK_POSITIONS_MAX, Ack, Code, ConversationId, Read};
+use tern_protocol::{ACK_POSITIONS_MAX, Ack, Code, Read};
 
-use super::active::{Active, Handled};
-use super::backlog::Job;
+use super::active::Active;
+use super::reads::Job;
 use super::refused::Refused;
+use super::step::Handled;
 
 impl Active {
-    pub(super) async fn on_ack(&mut self, ack: Ack) -> Result<Handled, Refused> {
+    /// What this session was told of is confirmed at once; about the rest the store is asked.
+    pub(super) fn on_ack(&mut self, request: Option<u64>, ack: Ack) -> Result<Handled, Refused> {
         if ack.positions.len() > ACK_POSITIONS_MAX {
             let detail =
                 format!("{} positions, at most {ACK_POSITIONS_MAX} are allowed", ack.positions.len());
             return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
         }
-        for position in ack.positions {
-            self.check_position(position.conversation, position.seq).await?;
-            self.gateway.parts.delivery.confirm(&self.session, position.conversation, position.seq);
+        let mut positions = ack.positions;
+        positions.retain(|position| {
+            let told = self.seat.outbox.has_told(position.conversation, position.seq);
+            if told {
+                self.gateway.confirm(&self.seat, position.conversation, position.seq);
+            }
+            !told
+        });
+        if !positions.is_empty() {
+            self.reads.push(Job::Ack { request, positions })?;
         }
-        Ok(Handled::Later)
+        Ok(Handled::Silent)
     }
 
-    pub(super) async fn on_read(&mut self, request: Option<u64>, read: Read) -> Result<Handled, Refused> {
-        self.check_position(read.conversation, read.seq).await?;
-        self.backlog.push(Job::Read { request, read })
-    }
-
-    /// A position must lie in the part of the log that the user may see.
-    async fn check_position(&self, conversation: ConversationId, seq: u64) -> Result<(), Refused> {
-        let history = &self.gateway.parts.history;
-        let access =
-            history.access(&self.session.user, conversation).await?.ok_or_else(Refused::not_found)?;
-        if seq > access.last_seq {
-            let detail = format!("seq {seq} is above the head {} of {conversation}", access.last_seq);
-            return Err(Refused::new(Code::CURSOR_AHEAD, detail));
-        }
-        Ok(())
+    pub(super) fn on_read(&mut self, request: Option<u64>, read: Read) -> Result<Handled, Refused> {
+        self.reads.push(Job::Read { request, read })?;
+        Ok(Handled::Silent)
     }
 }

@@ -1,4 +1,4 @@
-//! Frames that read: sync, history, lists. They are queued for the session's backlog worker.
+//! Frames that read: sync, history, lists. They are queued for the session's reader.
 
 use std::time::Instant;
 
@@ -7,10 +7,11 @@ use tern_protocol::{
     SYNC_CURSORS_TOTAL_MAX, Sync,
 };
 
-use super::active::{Active, Handled};
-use super::backlog::Job;
-use super::quota::Verdict;
+use super::active::Active;
+use super::quota::Allowance;
+use super::reads::Job;
 use super::refused::Refused;
+use super::step::Handled;
 use crate::conversation::history::{Anchor, ListCursor};
 
 impl Active {
@@ -30,11 +31,11 @@ impl Active {
         }
         self.cursors.extend(sync.cursors);
         if sync.more {
-            return Ok(Handled::Later);
+            return Ok(Handled::Silent);
         }
         let cursors = std::mem::take(&mut self.cursors);
         self.allow_fetch(now)?;
-        self.backlog.push(Job::Sync { request, cursors })
+        self.ask_store(Job::Sync { request, cursors })
     }
 
     pub(super) fn on_fetch(
@@ -55,7 +56,7 @@ impl Active {
                 return Err(Refused::new(Code::INVALID_ARGUMENT, detail));
             }
         };
-        self.backlog.push(Job::Fetch { request, conversation: fetch.conversation, anchor, limit })
+        self.ask_store(Job::Fetch { request, conversation: fetch.conversation, anchor, limit })
     }
 
     pub(super) fn on_list_conversations(
@@ -73,7 +74,7 @@ impl Active {
                 return Err(Refused::new(Code::INVALID_ARGUMENT, detail));
             }
         };
-        self.backlog.push(Job::List { request, cursor, limit })
+        self.ask_store(Job::List { request, cursor, limit })
     }
 
     pub(super) fn on_list_members(
@@ -83,13 +84,21 @@ impl Active {
         now: Instant,
     ) -> Result<Handled, Refused> {
         self.allow_fetch(now)?;
-        self.backlog.push(Job::Members { request, conversation: list.conversation })
+        self.ask_store(Job::Members { request, conversation: list.conversation })
+    }
+
+    /// Queues what the store is asked; the answer comes behind everything live.
+    pub(super) fn ask_store(&self, job: Job) -> Result<Handled, Refused> {
+        self.reads.push(job)?;
+        Ok(Handled::Pending)
     }
 
     fn allow_fetch(&self, now: Instant) -> Result<(), Refused> {
-        match self.gateway.parts.quota.fetch(&self.session.user, now) {
-            Verdict::Allowed => Ok(()),
-            Verdict::Refused { retry_after } => Err(Refused::rate_limited(retry_after, "reads of this user")),
+        match self.gateway.quota.fetch(&self.seat.user, now) {
+            Allowance::Allowed => Ok(()),
+            Allowance::Refused { retry_after } => {
+                Err(Refused::rate_limited(retry_after, "reads of this user"))
+            }
         }
     }
 }

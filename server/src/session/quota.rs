@@ -94,7 +94,7 @@ impl Default for QuotaConfig {
 /// May it be done now?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Verdict {
+pub enum Allowance {
     /// Yes, and it was counted.
     Allowed,
     /// No, and it was not counted.
@@ -104,8 +104,8 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
-    /// It is [`Verdict::Allowed`].
+impl Allowance {
+    /// It is [`Allowance::Allowed`].
     pub fn allowed(self) -> bool {
         self == Self::Allowed
     }
@@ -122,39 +122,41 @@ struct Rate {
 
 impl Rate {
     fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        let cost_ns = (1_000_000_000 / u64::from(per_second.get())).max(1);
+        let cost_ns = (SECOND_NS / u64::from(per_second.get())).max(1);
         Self { cost_ns, depth_ns: cost_ns * u64::from(burst.get()) }
     }
 }
 
-/// One bucket: when it will be full again, in nanoseconds since its origin. 0 is full.
+/// One bucket: when it will be full again, in nanoseconds since its epoch. 0 is full.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     full_ns: u64,
 }
 
 impl Bucket {
-    fn take(&mut self, rate: Rate, now_ns: u64) -> Verdict {
+    fn take(&mut self, rate: Rate, now_ns: u64) -> Allowance {
         let full_ns = self.full_ns.max(now_ns) + rate.cost_ns;
         match (full_ns - now_ns).checked_sub(rate.depth_ns) {
             None | Some(0) => {
                 self.full_ns = full_ns;
-                Verdict::Allowed
+                Allowance::Allowed
             }
-            Some(wait_ns) => Verdict::Refused { retry_after: Duration::from_nanos(wait_ns) },
+            Some(wait_ns) => Allowance::Refused { retry_after: Duration::from_nanos(wait_ns) },
         }
     }
 }
 
-/// Nanoseconds since `origin`; enough for 584 years.
-fn since(origin: Instant, now: Instant) -> u64 {
-    now.saturating_duration_since(origin).as_nanos() as u64
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Nanoseconds since `epoch`; enough for 584 years.
+fn since(epoch: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(epoch).as_nanos() as u64
 }
 
 /// The buckets of one connection. They live and die with it.
 #[derive(Debug)]
 pub struct ConnectionQuota {
-    origin: Instant,
+    epoch: Instant,
     frames: (Rate, Bucket),
     typing: (Rate, Bucket),
     watches: (Rate, Bucket),
@@ -165,26 +167,34 @@ impl ConnectionQuota {
     pub fn new(config: &QuotaConfig, now: Instant) -> Self {
         let full = |per_second, burst| (Rate::new(per_second, burst), Bucket::default());
         Self {
-            origin: now,
+            epoch: now,
             frames: full(config.connection_frames_per_second, config.connection_frames_burst),
             typing: full(config.connection_typing_per_second, config.connection_typing_burst),
             watches: full(config.connection_watches_per_second, config.connection_watches_burst),
         }
     }
 
-    /// A frame came, of any kind.
-    pub fn frame(&mut self, now: Instant) -> Verdict {
-        self.frames.1.take(self.frames.0, since(self.origin, now))
+    /// A frame came, of any kind. Who is refused waits until a second's worth of frames may come, not for
+    /// the next one to be refused again.
+    pub fn frame(&mut self, now: Instant) -> Allowance {
+        let (rate, bucket) = &mut self.frames;
+        match bucket.take(*rate, since(self.epoch, now)) {
+            Allowance::Allowed => Allowance::Allowed,
+            Allowance::Refused { retry_after } => {
+                let more_ns = SECOND_NS.min(rate.depth_ns).saturating_sub(rate.cost_ns);
+                Allowance::Refused { retry_after: retry_after + Duration::from_nanos(more_ns) }
+            }
+        }
     }
 
     /// A typing notice came. A refused one is dropped without an answer.
-    pub fn typing(&mut self, now: Instant) -> Verdict {
-        self.typing.1.take(self.typing.0, since(self.origin, now))
+    pub fn typing(&mut self, now: Instant) -> Allowance {
+        self.typing.1.take(self.typing.0, since(self.epoch, now))
     }
 
     /// A presence watch came.
-    pub fn watch(&mut self, now: Instant) -> Verdict {
-        self.watches.1.take(self.watches.0, since(self.origin, now))
+    pub fn watch(&mut self, now: Instant) -> Allowance {
+        self.watches.1.take(self.watches.0, since(self.epoch, now))
     }
 }
 
@@ -198,45 +208,45 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// Full buckets for everybody. `origin` is any time that no later argument precedes.
-    pub fn new(config: &QuotaConfig, origin: Instant) -> Self {
+    /// Full buckets for everybody. `epoch` is any time that no later argument precedes.
+    pub fn new(config: &QuotaConfig, epoch: Instant) -> Self {
         let sends = Rate::new(config.user_sends_per_second, config.user_sends_burst);
         let fetches = Rate::new(config.user_fetches_per_second, config.user_fetches_burst);
         let connects = Rate::new(config.address_connects_per_second, config.address_connects_burst);
         let requests = Rate::new(config.address_requests_per_second, config.address_requests_burst);
         Self {
-            sends: Shards::new(sends, config.users_max, origin),
-            fetches: Shards::new(fetches, config.users_max, origin),
-            connects: Shards::new(connects, config.addresses_max, origin),
-            requests: Shards::new(requests, config.addresses_max, origin),
+            sends: Shards::new(sends, config.users_max, epoch),
+            fetches: Shards::new(fetches, config.users_max, epoch),
+            connects: Shards::new(connects, config.addresses_max, epoch),
+            requests: Shards::new(requests, config.addresses_max, epoch),
             loopback_exempt: config.loopback_exempt,
         }
     }
 
     /// The user sends a message or asks for another change.
-    pub fn send(&self, user: &UserId, now: Instant) -> Verdict {
+    pub fn send(&self, user: &UserId, now: Instant) -> Allowance {
         self.sends.take(user, now)
     }
 
     /// The user asks for a page of history or a list, by frame or by HTTP.
-    pub fn fetch(&self, user: &UserId, now: Instant) -> Verdict {
+    pub fn fetch(&self, user: &UserId, now: Instant) -> Allowance {
         self.fetches.take(user, now)
     }
 
     /// A connection comes from this address.
-    pub fn connect(&self, address: IpAddr, now: Instant) -> Verdict {
-        self.limited(address).map_or(Verdict::Allowed, |key| self.connects.take(&key, now))
+    pub fn connect(&self, address: IpAddr, now: Instant) -> Allowance {
+        self.limited(address).map_or(Allowance::Allowed, |key| self.connects.take(&key, now))
     }
 
     /// A request without a good token came from this address.
-    pub fn request(&self, address: IpAddr, now: Instant) -> Verdict {
-        self.limited(address).map_or(Verdict::Allowed, |key| self.requests.take(&key, now))
+    pub fn request(&self, address: IpAddr, now: Instant) -> Allowance {
+        self.limited(address).map_or(Allowance::Allowed, |key| self.requests.take(&key, now))
     }
 
     /// Whether [`Quota::request`] would allow one more; counts nothing. Asked before a token is
     /// verified, so that guessing costs this node nothing.
-    pub fn may_request(&self, address: IpAddr, now: Instant) -> Verdict {
-        self.limited(address).map_or(Verdict::Allowed, |key| self.requests.peek(&key, now))
+    pub fn may_request(&self, address: IpAddr, now: Instant) -> Allowance {
+        self.limited(address).map_or(Allowance::Allowed, |key| self.requests.peek(&key, now))
     }
 
     fn limited(&self, address: IpAddr) -> Option<AddressKey> {
@@ -262,24 +272,24 @@ impl AddressKey {
 /// Tables by hash of the key, so that sessions seldom wait for each other.
 struct Shards<K> {
     hasher: RandomState,
-    origin: Instant,
+    epoch: Instant,
     rate: Rate,
     tables: [Mutex<Table<K>>; SHARDS],
 }
 
 impl<K: Clone + Eq + Hash> Shards<K> {
-    fn new(rate: Rate, keys_max: usize, origin: Instant) -> Self {
+    fn new(rate: Rate, keys_max: usize, epoch: Instant) -> Self {
         let keys_max = keys_max.div_ceil(SHARDS);
         let tables = std::array::from_fn(|_| Mutex::new(Table::new(keys_max)));
-        Self { hasher: RandomState::default(), origin, rate, tables }
+        Self { hasher: RandomState::default(), epoch, rate, tables }
     }
 
-    fn take(&self, key: &K, now: Instant) -> Verdict {
-        self.table(key).lock().take(key, self.rate, since(self.origin, now))
+    fn take(&self, key: &K, now: Instant) -> Allowance {
+        self.table(key).lock().take(key, self.rate, since(self.epoch, now))
     }
 
-    fn peek(&self, key: &K, now: Instant) -> Verdict {
-        self.table(key).lock().peek(key, self.rate, since(self.origin, now))
+    fn peek(&self, key: &K, now: Instant) -> Allowance {
+        self.table(key).lock().peek(key, self.rate, since(self.epoch, now))
     }
 
     fn table(&self, key: &K) -> &Mutex<Table<K>> {
@@ -293,7 +303,7 @@ struct Table<K> {
     keys_max: usize,
     young: HashMap<K, Bucket, RandomState>,
     old: HashMap<K, Bucket, RandomState>,
-    /// When the next generation begins, in nanoseconds since the origin.
+    /// When the next generation begins, in nanoseconds since the epoch.
     turn_ns: u64,
     /// Shared by keys for which there is no room.
     overflow: Bucket,
@@ -310,7 +320,7 @@ impl<K: Clone + Eq + Hash> Table<K> {
         }
     }
 
-    fn take(&mut self, key: &K, rate: Rate, now_ns: u64) -> Verdict {
+    fn take(&mut self, key: &K, rate: Rate, now_ns: u64) -> Allowance {
         if now_ns >= self.turn_ns {
             let idle = now_ns >= self.turn_ns.saturating_add(rate.depth_ns);
             self.old = std::mem::take(&mut self.young);
@@ -328,13 +338,13 @@ impl<K: Clone + Eq + Hash> Table<K> {
             None if self.len() >= self.keys_max => return self.overflow.take(rate, now_ns),
             None => Bucket::default(),
         };
-        let verdict = bucket.take(rate, now_ns);
+        let allowance = bucket.take(rate, now_ns);
         self.young.insert(key.clone(), bucket);
-        verdict
+        allowance
     }
 
     /// What [`Table::take`] would say.
-    fn peek(&self, key: &K, rate: Rate, now_ns: u64) -> Verdict {
+    fn peek(&self, key: &K, rate: Rate, now_ns: u64) -> Allowance {
         let known = self.young.get(key).or_else(|| self.old.get(key)).copied();
         let unknown = || if self.len() >= self.keys_max { self.overflow } else { Bucket::default() };
         known.unwrap_or_else(unknown).take(rate, now_ns)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_protocol::{Code, Error, TempId};
+use tern_protocol::{Code, ConversationId, Error, TempId};
 
 use crate::conversation::Refusal;
 use crate::store::StoreError;
@@ -18,12 +18,14 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// The change it was about.
     pub temp_id: Option<TempId>,
+    /// The conversation it was about.
+    pub conversation: Option<ConversationId>,
 }
 
 impl Refused {
     /// A refusal with a reason.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, temp_id: None }
+        Self { code, detail: detail.into(), retry_after: None, temp_id: None, conversation: None }
     }
 
     /// The request named a conversation that is absent or forbidden.
@@ -36,9 +38,14 @@ impl Refused {
         Self { retry_after: Some(retry_after), ..Self::new(Code::RATE_LIMITED, format!("too many {what}")) }
     }
 
-    /// The same refusal, about this change.
-    pub fn about(self, temp_id: TempId) -> Self {
-        Self { temp_id: Some(temp_id), ..self }
+    /// The same refusal, about this change of a conversation.
+    pub fn about(self, conversation: ConversationId, temp_id: TempId) -> Self {
+        Self { temp_id: Some(temp_id), ..self.within(conversation) }
+    }
+
+    /// The same refusal, about this conversation.
+    pub fn within(self, conversation: ConversationId) -> Self {
+        Self { conversation: Some(conversation), ..self }
     }
 
     /// As a frame.
@@ -49,6 +56,7 @@ impl Refused {
             retry_after_ms: self.retry_after.map(whole_ms),
             detail: self.detail,
             temp_id: self.temp_id,
+            conversation: self.conversation,
         }
     }
 }
@@ -64,7 +72,8 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let retry_after = matches!(refusal, Refusal::Unavailable(_)).then_some(STORE_RETRY);
+        let retry_after =
+            matches!(refusal, Refusal::Unavailable(_) | Refusal::Busy(_)).then_some(STORE_RETRY);
         Self { retry_after, ..Self::new(refusal.code(), refusal.to_string()) }
     }
 }

@@ -1,45 +1,64 @@
 //! The store in memory: the plainest reading of the traits, for tests and as the reference that
 //! other stores are compared with. Nothing in it survives the process.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
+use tern_protocol::{ConversationId, Entry, EntryBody, StoreId, TempId, UserId};
 use uuid::Uuid;
 
+use super::runs::Runs;
 use super::{
-    Aged, Ages, AppendGroup, Appended, Conversation, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Inbox,
-    InboxRow, Intent, Intents, Kept, Log, Marker, NewEntry, OpenErasure, Order, PageLimit, Store, StoreError,
-    Upkeep, User, UserChange, Users,
+    Aged, Ages, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, GROUP_ENTRIES_MAX, Glance,
+    Glances, Granularity, INTENT_SHARDS, Inbox, InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker,
+    NewEntry, OpenErasure, Order, PageLimit, ReadPosition, Store, StoreError, Upkeep, User, UserChange,
+    Users,
 };
 
 /// A store in memory, under one lock.
 pub struct MemoryStore {
     store_id: StoreId,
+    ages_by: Granularity,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    conversations: HashMap<ConversationId, Conversation>,
-    entries: BTreeMap<(ConversationId, u64), Entry>,
+    conversations: HashMap<ConversationId, Arc<Conversation>>,
+    entries: BTreeMap<(ConversationId, u64), Arc<Entry>>,
     markers: HashMap<(ConversationId, UserId, TempId), Marker>,
     rows: BTreeMap<(UserId, ConversationId), InboxRow>,
-    reads: HashMap<(UserId, ConversationId), u64>,
+    reads: HashMap<(UserId, ConversationId), ReadPosition>,
     users: HashMap<UserId, User>,
-    /// Time, conversation and seq.
-    intents: BTreeSet<(u64, ConversationId, u64)>,
+    /// By time, conversation and first seq.
+    intents: BTreeMap<(u64, ConversationId, u64), Intent>,
     kept: HashMap<ConversationId, Kept>,
     erasures: HashMap<UserId, Erasure>,
+    /// The next append writes only the log, as one does that dies half-way in a store of several parts.
+    #[cfg(test)]
+    is_torn: bool,
 }
 
 impl MemoryStore {
-    /// An empty store with an id of its own.
+    /// An empty store with an id of its own, which lets go of single entries.
     pub fn new() -> Self {
-        Self { store_id: StoreId::from_uuid(Uuid::new_v4()), state: Mutex::default() }
+        Self::ageing_by(Granularity::Entry)
+    }
+
+    /// An empty store that lets go of what is old in these pieces.
+    pub fn ageing_by(ages_by: Granularity) -> Self {
+        Self { store_id: StoreId::from_uuid(Uuid::new_v4()), ages_by, state: Mutex::default() }
+    }
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    /// The next append dies half-way: its log is written, and nothing else.
+    pub(crate) fn tear(&self) {
+        self.state.lock().is_torn = true;
     }
 }
 
@@ -49,85 +68,169 @@ impl Default for MemoryStore {
     }
 }
 
+#[async_trait]
 impl Store for MemoryStore {
     fn store_id(&self) -> StoreId {
         self.store_id
     }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
 }
 
 impl State {
+    fn append(&mut self, group: &AppendGroup) -> Result<Appended, StoreError> {
+        group.check()?;
+        let duplicates = self.duplicates(group);
+        if !duplicates.is_empty() {
+            return Ok(Appended::Duplicates(duplicates));
+        }
+        let barred = group.barred(|user| self.erasures.get(user).cloned());
+        if !barred.is_empty() {
+            return Ok(Appended::Barred(barred));
+        }
+        let head = self.conversations.get(&group.conversation).map_or(0, |current| current.head);
+        if head != group.expected_head {
+            return Ok(Appended::Conflict { head });
+        }
+        self.write(group);
+        Ok(Appended::Applied)
+    }
+
     fn duplicates(&self, group: &AppendGroup) -> Vec<(usize, Marker)> {
         let marker = |new: &NewEntry| {
-            self.markers.get(&(group.conversation, new.entry.sender.clone(), new.entry.temp_id?)).copied()
+            let key = (group.conversation, new.entry.sender.clone(), new.entry.temp_id?);
+            self.markers.get(&key).copied()
         };
         group.entries.iter().enumerate().filter_map(|(at, new)| Some((at, marker(new)?))).collect()
     }
 
-    fn write(&mut self, group: AppendGroup) {
+    fn write(&mut self, group: &AppendGroup) {
+        self.write_log(group);
+        #[cfg(test)]
+        if std::mem::take(&mut self.is_torn) {
+            return;
+        }
+        self.write_marks(group);
+    }
+
+    /// Inbox rows, read positions and the push intent.
+    fn write_marks(&mut self, group: &AppendGroup) {
         let AppendGroup { conversation, entries, state, departures, .. } = group;
         for gone in departures {
             let at = entries.iter().find(|new| new.entry.seq == gone.until_seq);
             let row = InboxRow {
-                conversation,
+                conversation: *conversation,
                 last_seq: gone.until_seq,
+                last_messages: at.map_or(state.messages, |new| new.entry.messages),
                 last_time_ms: at.map_or(state.last_time_ms, |new| new.entry.time_ms),
                 first_seq: gone.first_seq,
                 until_seq: Some(gone.until_seq),
-                read_seq: 0, // kept apart
+                read: ReadPosition::default(), // kept apart
             };
-            self.rows.insert((gone.user, conversation), row);
+            self.rows.insert((gone.user.clone(), *conversation), row);
         }
+        self.mark_members(*conversation, state);
+        for (user, read) in group.reads() {
+            self.reads.insert((user.clone(), *conversation), read);
+        }
+        if let Some(intent) = group.intent() {
+            self.intents.insert((intent.time_ms, *conversation, intent.from_seq), intent);
+        }
+    }
+
+    fn mark_members(&mut self, conversation: ConversationId, state: &Conversation) {
         for member in &state.members {
             let row = InboxRow {
                 conversation,
                 last_seq: state.head,
+                last_messages: state.messages,
                 last_time_ms: state.last_time_ms,
                 first_seq: member.first_seq,
                 until_seq: None,
-                read_seq: 0, // kept apart
+                read: ReadPosition::default(), // kept apart
             };
             self.rows.insert((member.user.clone(), conversation), row);
         }
-        for NewEntry { entry, digest, push } in entries {
-            if let Some(temp_id) = entry.temp_id {
-                let marker = Marker { seq: entry.seq, digest };
-                self.markers.insert((conversation, entry.sender.clone(), temp_id), marker);
+    }
+
+    /// Writes again what of these entries is not in the log.
+    fn redo(&mut self, conversation: ConversationId, state: &Conversation, entries: &[Entry]) {
+        self.mark_members(conversation, state);
+        for entry in entries {
+            let gone: &[UserId] = match &entry.body {
+                EntryBody::Removed { users } => users,
+                EntryBody::Left { user } => std::slice::from_ref(user),
+                _ => &[],
+            };
+            for user in gone.iter().filter(|user| state.member(user).is_none()) {
+                if let Some(row) = self.rows.get_mut(&(user.clone(), conversation)) {
+                    (row.until_seq, row.last_seq) = (Some(entry.seq), entry.seq);
+                    (row.last_messages, row.last_time_ms) = (entry.messages, entry.time_ms);
+                }
             }
-            if push {
-                self.intents.insert((entry.time_ms, conversation, entry.seq));
+            let joined = state.members.iter().filter(|member| member.first_seq == entry.seq);
+            let before = entry.messages - u64::from(entry.body.is_message());
+            let joined = joined.map(|member| (&member.user, entry.seq - 1, before));
+            let wrote = entry.body.is_message().then_some((&entry.sender, entry.seq, entry.messages));
+            for (user, seq, messages) in joined.chain(wrote) {
+                let read = self.reads.entry((user.clone(), conversation)).or_default();
+                if seq > read.seq {
+                    *read = ReadPosition { seq, messages };
+                }
             }
-            self.entries.insert((conversation, entry.seq), entry);
         }
-        self.conversations.insert(conversation, state);
+        let pushed = entries.iter().filter(|entry| entry.body.is_message() && state.members.len() > 1);
+        if let Some(intent) = Intent::of(conversation, pushed) {
+            self.intents.insert((intent.time_ms, conversation, intent.from_seq), intent);
+        }
+    }
+
+    fn write_log(&mut self, group: &AppendGroup) {
+        let AppendGroup { conversation, entries, state, .. } = group;
+        for new in entries {
+            let entry = &new.entry;
+            if let Some(temp_id) = entry.temp_id {
+                let marker = Marker { seq: entry.seq, digest: new.digest };
+                self.markers.insert((*conversation, entry.sender.clone(), temp_id), marker);
+            }
+            self.entries.insert((*conversation, entry.seq), entry.clone());
+        }
+        self.conversations.insert(*conversation, state.clone());
     }
 
     fn row(&self, user: &UserId, row: &InboxRow) -> InboxRow {
         let read = self.reads.get(&(user.clone(), row.conversation));
-        InboxRow { read_seq: read.copied().unwrap_or(0), ..row.clone() }
+        InboxRow { read: read.copied().unwrap_or_default(), ..row.clone() }
+    }
+
+    /// The entries of a log in a range.
+    fn log(
+        &self,
+        conversation: ConversationId,
+        range: &RangeInclusive<u64>,
+    ) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
+        let range =
+            (!range.is_empty()).then(|| (conversation, *range.start())..=(conversation, *range.end()));
+        range.into_iter().flat_map(|range| self.entries.range(range)).map(|(_, entry)| entry)
     }
 }
 
 #[async_trait]
 impl Log for MemoryStore {
-    async fn append(&self, group: AppendGroup) -> Result<Appended, StoreError> {
-        group.check()?;
-        if group.entries.iter().map(|new| encoded_bytes(&new.entry)).sum::<usize>() > GROUP_BYTES_MAX {
-            return Err(StoreError::Malformed("its entries must not exceed 1 MiB"));
-        }
+    async fn append_all(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
+        let (tickets, groups): (Vec<_>, Vec<_>) = groups.into_iter().unzip();
+        let owed = answers.owe(tickets);
         let mut state = self.state.lock();
-        let duplicates = state.duplicates(&group);
-        if !duplicates.is_empty() {
-            return Ok(Appended::Duplicates(duplicates));
-        }
-        let head = state.conversations.get(&group.conversation).map_or(0, |current| current.head);
-        if head != group.expected_head {
-            return Ok(Appended::Conflict { head });
-        }
-        state.write(group);
-        Ok(Appended::Applied)
+        let results: Vec<_> = groups.iter().map(|group| state.append(group)).collect();
+        drop(state);
+        owed.settle(results);
     }
 
-    async fn conversation(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+    async fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
         Ok(self.state.lock().conversations.get(&id).cloned())
     }
 
@@ -148,50 +251,118 @@ impl Log for MemoryStore {
         order: Order,
         limit: PageLimit,
     ) -> Result<Vec<Entry>, StoreError> {
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
         let state = self.state.lock();
-        let found = state.entries.range((conversation, *range.start())..=(conversation, *range.end()));
-        let found: Vec<&Entry> = match order {
-            Order::Ascending => found.map(|(_, entry)| entry).collect(),
-            Order::Descending => found.rev().map(|(_, entry)| entry).collect(),
+        let found = state.log(conversation, &range);
+        let found: Vec<&Arc<Entry>> = match order {
+            Order::Ascending => found.collect(),
+            Order::Descending => found.rev().collect(),
         };
         let mut bytes = 0;
-        let fits = |(index, entry): &(usize, &Entry)| {
+        let fits = |(index, entry): &(usize, &Arc<Entry>)| {
             bytes += encoded_bytes(entry);
             *index == 0 || bytes <= limit.bytes
         };
         let page = found.into_iter().take(limit.entries).enumerate().take_while(fits);
-        Ok(page.map(|(_, entry)| entry.clone()).collect())
+        Ok(page.map(|(_, entry)| (**entry).clone()).collect())
     }
 
-    async fn redo(&self, _conversation: ConversationId, _seqs: &[u64]) -> Result<(), StoreError> {
-        Ok(()) // an append is one step
+    async fn seq_at(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<u64>,
+        time_ms: u64,
+    ) -> Result<u64, StoreError> {
+        let state = self.state.lock();
+        let last = state.log(conversation, &range).rev().find(|entry| entry.time_ms <= time_ms);
+        Ok(last.map_or(range.start().saturating_sub(1), |entry| entry.seq))
+    }
+
+    async fn redo(
+        &self,
+        conversation: ConversationId,
+        state: &Conversation,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
+        self.state.lock().redo(conversation, state, entries);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Glances for MemoryStore {
+    async fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
+        let state = self.state.lock();
+        let glance = |id| {
+            let kept = state.kept.get(id).copied().unwrap_or_default();
+            Some(Glance { state: state.conversations.get(id)?.clone(), kept })
+        };
+        Ok(ids.iter().map(glance).collect())
+    }
+
+    async fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let state = self.state.lock();
+        let mut runs = Runs::new(limit);
+        for (id, range) in of {
+            let fits =
+                runs.add(state.log(*id, range).map(|entry| Ok(((**entry).clone(), encoded_bytes(entry)))))?;
+            if !fits {
+                break;
+            }
+        }
+        Ok(runs.finish())
+    }
+
+    async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let state = self.state.lock();
+        let last = |(id, seq): &(ConversationId, u64)| state.log(*id, &(0..=*seq)).next_back();
+        Ok(at.iter().map(|at| last(at).map(|entry| (**entry).clone())).collect())
     }
 }
 
 #[async_trait]
 impl Inbox for MemoryStore {
-    async fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+    async fn inbox(
+        &self,
+        user: &UserId,
+        after: Option<InboxCursor>,
+        limit: usize,
+    ) -> Result<Vec<InboxRow>, StoreError> {
         let state = self.state.lock();
         let first = (user.clone(), ConversationId::from_bytes([0; 16]));
         let last = (user.clone(), ConversationId::from_bytes([255; 16]));
         let mut rows: Vec<_> = state.rows.range(first..=last).map(|(_, row)| state.row(user, row)).collect();
-        rows.sort_by_key(|row| (Reverse(row.last_time_ms), row.conversation));
+        rows.retain(|row| after.is_none_or(|after| row.place() > after));
+        rows.sort_by_key(InboxRow::place);
+        rows.truncate(limit);
         Ok(rows)
     }
 
-    async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
+    async fn inbox_rows(
+        &self,
+        user: &UserId,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
         let state = self.state.lock();
-        Ok(state.rows.get(&(user.clone(), id)).map(|row| state.row(user, row)))
+        let row = |id| state.rows.get(&(user.clone(), id)).map(|row| state.row(user, row));
+        Ok(ids.iter().map(|id| row(*id)).collect())
     }
 
-    async fn set_read(&self, user: &UserId, id: ConversationId, seq: u64) -> Result<bool, StoreError> {
+    async fn set_read(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+        read: ReadPosition,
+    ) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
-        let read = state.reads.entry((user.clone(), id)).or_insert(0);
-        let rose = seq > *read;
-        *read = seq.max(*read);
+        let before = state.reads.entry((user.clone(), id)).or_default();
+        let rose = read.seq > before.seq;
+        if rose {
+            *before = read;
+        }
         Ok(rose)
     }
 }
@@ -203,36 +374,54 @@ impl Users for MemoryStore {
         Ok(users.iter().map(|user| state.users.get(user).cloned()).collect())
     }
 
-    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError> {
-        let users = &mut self.state.lock().users;
-        if let Some(after) = change.apply(users.get(user)) {
-            users.insert(user.clone(), after);
+    async fn change_user(
+        &self,
+        user: &UserId,
+        change: UserChange,
+        issued_ms: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let erasure = state.erasures.get(user);
+        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
+            return Ok(false);
         }
-        Ok(())
+        if let Some(after) = change.apply(state.users.get(user)) {
+            state.users.insert(user.clone(), after);
+        }
+        Ok(true)
     }
 }
 
 #[async_trait]
 impl Intents for MemoryStore {
-    async fn intents(&self, until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
         let state = self.state.lock();
-        let due = state.intents.iter().take_while(|(time_ms, ..)| *time_ms <= until_ms).take(limit);
-        Ok(due.map(|&(time_ms, conversation, seq)| Intent { conversation, seq, time_ms }).collect())
+        let due = state.intents.values().take_while(|intent| intent.time_ms <= until_ms);
+        Ok(due.filter(|intent| shards.contains(&intent.shard())).take(limit).cloned().collect())
     }
 
     async fn clear_intents(&self, intents: &[Intent]) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         for intent in intents {
-            state.intents.remove(&(intent.time_ms, intent.conversation, intent.seq));
+            state.intents.remove(&(intent.time_ms, intent.conversation, intent.from_seq));
         }
         Ok(())
+    }
+
+    async fn intents_waiting(&self, shards: &[u8]) -> Result<Vec<u64>, StoreError> {
+        let state = self.state.lock();
+        let mut waiting = [0; INTENT_SHARDS];
+        for intent in state.intents.values() {
+            waiting[usize::from(intent.shard())] += 1;
+        }
+        Ok(shards.iter().map(|shard| waiting[usize::from(*shard)]).collect())
     }
 }
 
 #[async_trait]
 impl Upkeep for MemoryStore {
-    async fn kept(&self, conversation: ConversationId) -> Result<Kept, StoreError> {
-        Ok(self.state.lock().kept.get(&conversation).copied().unwrap_or_default())
+    fn ages_by(&self) -> Granularity {
+        self.ages_by
     }
 
     async fn conversations(
@@ -260,20 +449,32 @@ impl Upkeep for MemoryStore {
             }
             (kept.markers_until, looked_at) = (next.seq, looked_at + 1);
             if let Some(temp_id) = next.temp_id {
-                state.markers.remove(&(conversation, next.sender, temp_id));
+                state.markers.remove(&(conversation, next.sender.clone(), temp_id));
                 aged.markers += 1;
             }
         }
         let before_ms = ages.entries_before_ms.unwrap_or(0);
-        while aged.entries < limit && kept.first_seq <= kept.markers_until {
-            let first = entry(&state, kept.first_seq).expect("logs are dense");
-            if first.time_ms >= before_ms {
+        while aged.entries < limit {
+            // The last entry of the piece that the log begins with; its marker is the last of it to go.
+            let last = match self.ages_by {
+                Granularity::Entry => kept.first_seq,
+                Granularity::Bucket(size) => (kept.first_seq / size + 1) * size - 1,
+            };
+            let is_sealed = self.ages_by == Granularity::Entry || head > last;
+            if last > kept.markers_until || !is_sealed {
                 break;
             }
-            state.entries.remove(&(conversation, first.seq));
-            (kept.first_seq, aged.entries) = (first.seq + 1, aged.entries + 1);
+            let entry = entry(&state, last).expect("logs are dense");
+            if entry.time_ms >= before_ms {
+                break;
+            }
+            for seq in kept.first_seq..=last {
+                state.entries.remove(&(conversation, seq));
+                aged.entries += 1;
+            }
+            (kept.first_seq, kept.messages) = (last + 1, entry.messages);
         }
-        aged.more = looked_at == limit || aged.entries == limit;
+        aged.more = looked_at == limit || aged.entries >= limit;
         if kept != Kept::default() {
             state.kept.insert(conversation, kept);
         }
@@ -302,9 +503,9 @@ impl Upkeep for MemoryStore {
             if let (Some(temp_id), None) = (before.temp_id, entry.temp_id)
                 && before.seq > markers_until
             {
-                state.markers.remove(&(conversation, before.sender, temp_id));
+                state.markers.remove(&(conversation, before.sender.clone(), temp_id));
             }
-            state.entries.insert((conversation, entry.seq), entry);
+            state.entries.insert((conversation, entry.seq), Arc::new(entry));
         }
         if erased_seq > 0 {
             let kept = state.kept.entry(conversation).or_default();
@@ -375,4 +576,9 @@ mod tests {
     }
 
     contract::suite!(Memory(Arc::new(MemoryStore::new())));
+
+    mod by_buckets {
+        use super::*;
+        contract::suite!(Memory(Arc::new(MemoryStore::ageing_by(Granularity::Bucket(4)))));
+    }
 }

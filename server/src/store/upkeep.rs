@@ -19,12 +19,24 @@ pub struct Kept {
     pub markers_until: u64,
     /// The newest entry that says that somebody was erased; 0: nobody was.
     pub erased_seq: u64,
+    /// Messages in the log before its first entry: they are gone, so nobody has them unread.
+    pub messages: u64,
 }
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { first_seq: 1, markers_until: 0, erased_seq: 0 }
+        Self { first_seq: 1, markers_until: 0, erased_seq: 0, messages: 0 }
     }
+}
+
+/// In what pieces a store lets go of what is old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// Each entry and each marker goes by its own time.
+    Entry,
+    /// Entry `seq` is in bucket `seq / n`. The entries of a bucket go together, once the log has gone on to
+    /// the next one and all of them are old enough; a marker goes with its time, at the latest with its bucket.
+    Bucket(u64),
 }
 
 /// What is old enough to go; times of entries in Unix milliseconds.
@@ -56,6 +68,14 @@ pub struct Erasure {
     pub open: Option<OpenErasure>,
 }
 
+impl Erasure {
+    /// A token issued at this time, in Unix milliseconds, gives no right any more: while the erasure is open
+    /// none does.
+    pub fn bars(&self, issued_ms: u64) -> bool {
+        self.open.is_some() || issued_ms <= self.at_ms
+    }
+}
+
 /// An erasure that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenErasure {
@@ -68,8 +88,8 @@ pub struct OpenErasure {
 /// Work on what is stored already. All of it goes through the one writer of a store.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
-    /// What is left of a log; the default for one that does not exist.
-    async fn kept(&self, conversation: ConversationId) -> Result<Kept, StoreError>;
+    /// In what pieces it lets go of what is old.
+    fn ages_by(&self) -> Granularity;
 
     /// Ids of conversations after `after` in the order of their bytes, at most `limit`.
     async fn conversations(
@@ -78,7 +98,8 @@ pub trait Upkeep: Send + Sync {
         limit: usize,
     ) -> Result<Vec<ConversationId>, StoreError>;
 
-    /// Removes markers and entries that are old enough from the start of a log, at most `limit` of each.
+    /// Removes markers and entries that are old enough from the start of a log, in pieces of
+    /// [`ages_by`](Self::ages_by), at most `limit` of each or one piece. An entry never goes before its marker.
     /// Head, members and what is newer stay. Idempotent; one step is atomic.
     async fn age(&self, conversation: ConversationId, ages: Ages, limit: usize) -> Result<Aged, StoreError>;
 
@@ -93,11 +114,14 @@ pub trait Upkeep: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// Notes that the erasure of a user has begun. One that is open already goes on as it is; a
-    /// finished one is followed by a new one.
+    /// finished one is followed by a new one. Once this has returned, what bears an older token of the user is
+    /// [`Barred`](super::Barred) and so is what makes them a member of anything: where they are found to be no
+    /// member they stay none until the erasure is finished.
     async fn begin_erasure(&self, user: &UserId, became: UserId, at_ms: u64) -> Result<Erasure, StoreError>;
 
     /// Forgets the user: list, read positions, name, last-seen, and who the erasure was about. False, and
-    /// the erasure stays open, if they are still a member somewhere.
+    /// the erasure stays open, if their list has a conversation of which they are still a member. Need not be
+    /// one atomic step: it can be done again.
     async fn finish_erasure(&self, user: &UserId) -> Result<bool, StoreError>;
 
     /// The last erasure of a user.
@@ -105,4 +129,18 @@ pub trait Upkeep: Send + Sync {
 
     /// Users whose erasure is open.
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tokens_issued_after_the_erasure_count() {
+        let done = Erasure { at_ms: 1_000, open: None };
+        assert_eq!([0, 1_000, 2_000].map(|issued_ms| done.bars(issued_ms)), [true, true, false]);
+        let (user, became) = (UserId::new("bob").unwrap(), UserId::erased([1; 16]));
+        let open = Erasure { open: Some(OpenErasure { user, became }), ..done };
+        assert!(open.bars(2_000), "while it is open none does");
+    }
 }

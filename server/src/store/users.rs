@@ -45,5 +45,13 @@ pub trait Users: Send + Sync {
     async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError>;
 
     /// Changes a user in one atomic step. Durable when it returns.
-    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError>;
+    ///
+    /// `issued_ms` is when the token was issued that gives the right to it, as in
+    /// [`NewEntry`](super::NewEntry): false, and nothing is changed, if the user was erased after that.
+    async fn change_user(
+        &self,
+        user: &UserId,
+        change: UserChange,
+        issued_ms: Option<u64>,
+    ) -> Result<bool, StoreError>;
 }

@@ -18,7 +18,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a connection of an address is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum AddressRefused {
     /// It has `address_connections_max` connections.
     #[error("the address has too many connections")]
     Connections,
@@ -84,19 +84,19 @@ impl AddressLimits {
     }
 
     /// Whether [`AddressLimits::admit`] would admit; counts nothing.
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Refused> {
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), AddressRefused> {
         if self.exempt(address) {
             return Ok(());
         }
         match self.addresses.get(&Source::of(address)) {
-            Some(usage) if usage.open >= self.connections_max => Err(Refused::Connections),
-            Some(usage) if usage.due + self.interval > now + BURST => Err(Refused::Rate),
+            Some(usage) if usage.open >= self.connections_max => Err(AddressRefused::Connections),
+            Some(usage) if usage.due + self.interval > now + BURST => Err(AddressRefused::Rate),
             _ => Ok(()),
         }
     }
 
     /// Counts a connection, to be given back by [`AddressLimits::release`].
-    pub fn admit(&mut self, address: IpAddr, now: Instant) -> Result<(), Refused> {
+    pub fn admit(&mut self, address: IpAddr, now: Instant) -> Result<(), AddressRefused> {
         self.check(address, now)?;
         if self.exempt(address) {
             return Ok(());
@@ -105,7 +105,7 @@ impl AddressLimits {
         if self.addresses.len() >= self.addresses_max && !self.addresses.contains_key(&source) {
             self.sweep(now);
             if self.addresses.len() >= self.addresses_max {
-                return Err(Refused::Addresses);
+                return Err(AddressRefused::Addresses);
             }
         }
         let usage = self.addresses.entry(source).or_insert(Usage { open: 0, due: now });
@@ -159,12 +159,12 @@ impl AddressGate {
     }
 
     /// Whether [`AddressGate::admit`] would admit; counts nothing.
-    pub fn check(&self, address: IpAddr) -> Result<(), Refused> {
+    pub fn check(&self, address: IpAddr) -> Result<(), AddressRefused> {
         self.0.lock().check(address, Instant::now())
     }
 
     /// Counts a connection until the permit is dropped.
-    pub fn admit(&self, address: IpAddr) -> Result<AddressPermit, Refused> {
+    pub fn admit(&self, address: IpAddr) -> Result<AddressPermit, AddressRefused> {
         self.0.lock().admit(address, Instant::now())?;
         Ok(AddressPermit { gate: self.clone(), address })
     }
@@ -206,7 +206,7 @@ mod tests {
         let address = ip("192.0.2.1");
         assert_eq!(limits.admit(address, now), Ok(()));
         assert_eq!(limits.admit(address, now), Ok(()));
-        assert_eq!(limits.admit(address, now), Err(Refused::Connections));
+        assert_eq!(limits.admit(address, now), Err(AddressRefused::Connections));
         assert_eq!(limits.admit(ip("192.0.2.2"), now), Ok(()));
         limits.release(address, now);
         assert_eq!(limits.admit(address, now), Ok(()));
@@ -220,21 +220,21 @@ mod tests {
             assert_eq!(limits.admit(address, now), Ok(()), "connection {made}");
             limits.release(address, now);
         }
-        assert_eq!(limits.check(address, now), Err(Refused::Rate));
-        assert_eq!(limits.admit(address, now), Err(Refused::Rate));
+        assert_eq!(limits.check(address, now), Err(AddressRefused::Rate));
+        assert_eq!(limits.admit(address, now), Err(AddressRefused::Rate));
         let later = now + Duration::from_millis(100);
         assert_eq!(limits.admit(address, later), Ok(()));
-        assert_eq!(limits.admit(address, later), Err(Refused::Rate));
+        assert_eq!(limits.admit(address, later), Err(AddressRefused::Rate));
     }
 
     #[test]
     fn one_ipv6_network_is_one_address_and_mapped_ipv4_is_ipv4() {
         let (mut limits, now) = (limits(1, 1000, 10), Instant::now());
         assert_eq!(limits.admit(ip("2001:db8:1:2::1"), now), Ok(()));
-        assert_eq!(limits.admit(ip("2001:db8:1:2:ffff::9"), now), Err(Refused::Connections));
+        assert_eq!(limits.admit(ip("2001:db8:1:2:ffff::9"), now), Err(AddressRefused::Connections));
         assert_eq!(limits.admit(ip("2001:db8:1:3::1"), now), Ok(()));
         assert_eq!(limits.admit(ip("192.0.2.1"), now), Ok(()));
-        assert_eq!(limits.admit(ip("::ffff:192.0.2.1"), now), Err(Refused::Connections));
+        assert_eq!(limits.admit(ip("::ffff:192.0.2.1"), now), Err(AddressRefused::Connections));
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
         let (mut limits, now) = (limits(5, 1, 2), Instant::now());
         assert_eq!(limits.admit(ip("192.0.2.1"), now), Ok(()));
         assert_eq!(limits.admit(ip("192.0.2.2"), now), Ok(()));
-        assert_eq!(limits.admit(ip("192.0.2.3"), now), Err(Refused::Addresses));
+        assert_eq!(limits.admit(ip("192.0.2.3"), now), Err(AddressRefused::Addresses));
         limits.release(ip("192.0.2.1"), now);
         assert_eq!(limits.len(), 2, "its rate is still remembered");
         let later = now + Duration::from_secs(3);
@@ -264,7 +264,7 @@ mod tests {
             TransportConfig { loopback_exempt: false, address_connections_max: 1, ..Default::default() };
         let mut strict = AddressLimits::new(&config);
         assert_eq!(strict.admit(ip("127.0.0.1"), now), Ok(()));
-        assert_eq!(strict.admit(ip("127.0.0.1"), now), Err(Refused::Connections));
+        assert_eq!(strict.admit(ip("127.0.0.1"), now), Err(AddressRefused::Connections));
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
             assert_eq!(limits.admit(ip("192.0.2.1"), now), Ok(()));
         }
         assert_eq!(limits.admit(ip("198.51.100.1"), now), Ok(()));
-        assert_eq!(limits.admit(ip("198.51.100.1"), now), Err(Refused::Connections));
+        assert_eq!(limits.admit(ip("198.51.100.1"), now), Err(AddressRefused::Connections));
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
         let config = TransportConfig { address_connections_max: 1, ..TransportConfig::default() };
         let gate = AddressGate::new(&config);
         let permit = gate.admit(ip("192.0.2.1")).unwrap();
-        assert_eq!(gate.admit(ip("192.0.2.1")).err(), Some(Refused::Connections));
+        assert_eq!(gate.admit(ip("192.0.2.1")).err(), Some(AddressRefused::Connections));
         drop(permit);
         assert!(gate.admit(ip("192.0.2.1")).is_ok());
     }

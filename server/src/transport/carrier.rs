@@ -8,9 +8,8 @@ use quinn::{Connection, ConnectionError, RecvStream, SendDatagramError, SendStre
 use tern_protocol::Code;
 
 use super::LinkError;
-use super::error::clean_reason;
 use super::http3::{Arrival, application_code};
-use super::webtransport::Session;
+use super::webtransport::WebTransportSession;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,7 +17,7 @@ pub(super) enum Carrier {
     /// Native QUIC.
     Whole(Connection),
     /// WebTransport.
-    Session(Arc<Session>),
+    Session(Arc<WebTransportSession>),
 }
 
 /// What arrived beside the control stream.
@@ -33,7 +32,7 @@ pub(super) enum Beside {
 }
 
 impl Carrier {
-    pub(super) fn session(session: Session) -> Self {
+    pub(super) fn session(session: WebTransportSession) -> Self {
         Self::Session(Arc::new(session))
     }
 
@@ -94,8 +93,8 @@ impl Carrier {
     /// The end of the connection, as an end of the link.
     pub(super) fn lost(&self, error: ConnectionError) -> LinkError {
         match self {
-            Self::Whole(_) => link_error(error),
-            Self::Session(_) => session_error(error),
+            Self::Whole(_) => LinkError::of_connection(error),
+            Self::Session(_) => LinkError::of_session(error),
         }
     }
 }
@@ -118,34 +117,4 @@ fn refuse(mut recv: RecvStream) -> Beside {
 
 pub(super) fn var_int(code: Code) -> VarInt {
     VarInt::from_u32(code.0.into())
-}
-
-pub(super) fn link_error(error: ConnectionError) -> LinkError {
-    match error {
-        ConnectionError::ApplicationClosed(close) => LinkError::Closed {
-            code: u16::try_from(close.error_code.into_inner()).ok().map(Code),
-            reason: clean_reason(&String::from_utf8_lossy(&close.reason)),
-        },
-        error => transport_error(error),
-    }
-}
-
-/// The same for a session, whose connection is closed with codes of HTTP/3.
-pub(super) fn session_error(error: ConnectionError) -> LinkError {
-    match error {
-        ConnectionError::ApplicationClosed(close) => {
-            LinkError::Closed { code: None, reason: clean_reason(&String::from_utf8_lossy(&close.reason)) }
-        }
-        error => transport_error(error),
-    }
-}
-
-fn transport_error(error: ConnectionError) -> LinkError {
-    match error {
-        ConnectionError::ConnectionClosed(_) | ConnectionError::Reset | ConnectionError::LocallyClosed => {
-            LinkError::Reset
-        }
-        ConnectionError::TimedOut => LinkError::IdleTimeout,
-        error => LinkError::Io(error.into()),
-    }
 }

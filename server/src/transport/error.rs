@@ -2,9 +2,11 @@
 
 use std::io;
 
+use quinn::ConnectionError;
 use tern_protocol::{CLOSE_REASON_BYTES_MAX, Close, Code, DecodeError};
+use tokio_tungstenite::tungstenite;
 
-use super::address::Refused;
+use super::address::AddressRefused;
 use super::webtransport::SessionRefused;
 
 /// Why a link has ended.
@@ -43,6 +45,60 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// The end of a QUIC connection that is one link.
+    pub(super) fn of_connection(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::ApplicationClosed(close) => Self::Closed {
+                code: u16::try_from(close.error_code.into_inner()).ok().map(Code),
+                reason: clean_reason(&String::from_utf8_lossy(&close.reason)),
+            },
+            error => Self::of_lost(error),
+        }
+    }
+
+    /// The same under a WebTransport session: such connections are closed with codes of HTTP/3.
+    pub(super) fn of_session(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::ApplicationClosed(close) => {
+                Self::Closed { code: None, reason: clean_reason(&String::from_utf8_lossy(&close.reason)) }
+            }
+            error => Self::of_lost(error),
+        }
+    }
+
+    fn of_lost(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::ConnectionClosed(_)
+            | ConnectionError::Reset
+            | ConnectionError::LocallyClosed => Self::Reset,
+            ConnectionError::TimedOut => Self::IdleTimeout,
+            error => Self::Io(error.into()),
+        }
+    }
+
+    /// What happened on a WebSocket.
+    pub(super) fn of_websocket(error: tungstenite::Error) -> Self {
+        use tungstenite::Error::{AttackAttempt, Capacity, Io, Protocol, Utf8};
+        use tungstenite::error::ProtocolError::{ResetWithoutClosingHandshake, SendAfterClosing};
+        let violation = |code, websocket, rule| Self::Violation { code, websocket, rule };
+        match error {
+            Capacity(_) => {
+                violation(Code::FRAME_TOO_LARGE, 1009, "a WebSocket message has at most frame_bytes bytes")
+            }
+            Utf8(_) => violation(Code::MALFORMED, 1007, "a text message is UTF-8"),
+            Protocol(ResetWithoutClosingHandshake | SendAfterClosing) => Self::Reset,
+            Protocol(_) | AttackAttempt => violation(Code::MALFORMED, 1002, "not the WebSocket protocol"),
+            Io(error) => match error.kind() {
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof => Self::Reset,
+                _ => Self::Io(error),
+            },
+            _ => Self::Reset,
+        }
+    }
+
     /// What the peer should still be told, `None` if it cannot hear it. Give it to
     /// `Outbox::close` and drive the writer to its end.
     pub fn reply(&self) -> Option<Close> {
@@ -79,7 +135,7 @@ pub enum EstablishError {
     NoControlStream,
     /// The address has too many connections.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Address(#[from] AddressRefused),
     /// A WebTransport session was refused.
     #[error(transparent)]
     Session(SessionRefused),

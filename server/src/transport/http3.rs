@@ -32,7 +32,7 @@ use shared::{Shared, Use};
 use strikes::Strikes;
 
 pub(in crate::transport) use exchange::Connected;
-pub use exchange::{Answer, Asked, ConnectRequest, Exchange, HttpRequest};
+pub use exchange::{ConnectRequest, Exchange, HttpRequest, Resolved, ResponseWriter};
 pub use frames::{BodyReader, FrameError};
 pub(in crate::transport) use sessions::{Arrival, application_code, stream_code};
 pub(in crate::transport) use shared::{NoPlace, SessionPlace};

@@ -1,4 +1,4 @@
-//! For tests: certificates, and a session as small as one can be, on loopback.
+//! For tests: certificates, and the server's end of a link, on loopback.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::tls::{Certificate, Identity, quic_server_config, tcp_server_config};
 use super::{Inbound, Link, LinkError, LinkInfo, LinkReader};
-use crate::hub::outbox::{Outbox, OutboxConfig, Outgoing};
+use crate::roster::{Outbox, OutboxConfig, Outgoing};
 use tern_protocol::ConversationId;
 
 /// Any free port of 127.0.0.1.
@@ -67,14 +67,14 @@ impl Tls {
 }
 
 /// The server's end of a link: its writer is driven, its reader waits for the test.
-pub(super) struct Session {
+pub(super) struct DrivenLink {
     pub(super) info: LinkInfo,
     pub(super) reader: LinkReader,
     pub(super) outbox: Arc<Outbox>,
     pub(super) driving: JoinHandle<Result<(), LinkError>>,
 }
 
-impl Session {
+impl DrivenLink {
     pub(super) fn start(link: Link, config: OutboxConfig) -> Self {
         let info = link.info().clone();
         let (reader, mut writer) = link.split();
@@ -124,7 +124,8 @@ pub(super) fn deliver(number: u8, seq: u64, text_bytes: usize) -> Outgoing {
             sender: UserId::new("alice").unwrap(),
             sender_name: None,
             temp_id: None,
-            body: EntryBody::Message { text: "x".repeat(text_bytes) },
+            messages: seq,
+            body: EntryBody::text("x".repeat(text_bytes)),
         }],
     })
 }

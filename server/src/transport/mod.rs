@@ -32,7 +32,7 @@ pub use error::{EstablishError, LinkError};
 pub use proxies::TrustedProxies;
 pub use x509::CertificateFacts;
 
-use crate::hub::outbox::{Format, Outbox};
+use crate::roster::{Format, Outbox};
 use quic::{QuicReader, QuicWriter};
 use websocket::{WebSocketReader, WebSocketWriter};
 

@@ -16,12 +16,12 @@ use tern_protocol::Code;
 use tokio::time::{Instant, timeout};
 
 use super::address::{AddressGate, AddressPermit};
-use super::carrier::{Carrier, link_error, var_int};
+use super::carrier::{Carrier, var_int};
 use super::error::clean_reason;
 use super::http3::Http3Connection;
 use super::tls::ALPN_HTTP3;
-use super::{EstablishError, Link, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
-use crate::hub::outbox::Format;
+use super::{EstablishError, Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
+use crate::roster::Format;
 
 pub use reader::QuicReader;
 pub use writer::QuicWriter;
@@ -189,7 +189,7 @@ async fn native_link(
             connection.close(var_int(Code::HELLO_TIMEOUT), b"no control stream in time");
             return Err(EstablishError::NoControlStream);
         }
-        Ok(stream) => stream.map_err(link_error)?,
+        Ok(stream) => stream.map_err(LinkError::of_connection)?,
     };
     let carrier = Carrier::Whole(connection);
     let reader = QuicReader::new(carrier.clone(), recv, None, Some(permit));

@@ -19,11 +19,10 @@ use tern_protocol::FRAME_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::{Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
-use crate::hub::outbox::Format;
+use crate::roster::Format;
 
 pub use negotiate::{Negotiated, UpgradeError, negotiate, token_in_query};
 pub use reader::WebSocketReader;
@@ -121,28 +120,5 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-fn socket_error(error: tungstenite::Error) -> LinkError {
-    use tern_protocol::Code;
-    use tungstenite::Error::{AttackAttempt, Capacity, Io, Protocol, Utf8};
-    use tungstenite::error::ProtocolError::{ResetWithoutClosingHandshake, SendAfterClosing};
-    let violation = |code, websocket, rule| LinkError::Violation { code, websocket, rule };
-    match error {
-        Capacity(_) => {
-            violation(Code::FRAME_TOO_LARGE, 1009, "a WebSocket message has at most frame_bytes bytes")
-        }
-        Utf8(_) => violation(Code::MALFORMED, 1007, "a text message is UTF-8"),
-        Protocol(ResetWithoutClosingHandshake | SendAfterClosing) => LinkError::Reset,
-        Protocol(_) | AttackAttempt => violation(Code::MALFORMED, 1002, "not the WebSocket protocol"),
-        Io(error) => match error.kind() {
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::UnexpectedEof => LinkError::Reset,
-            _ => LinkError::Io(error),
-        },
-        _ => LinkError::Reset,
     }
 }

@@ -13,10 +13,10 @@ use super::carrier::Carrier;
 use super::http3::{Arrival, ConnectRequest, NoPlace};
 use super::quic::{QuicReader, QuicWriter};
 use super::{EstablishError, Link, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
-use crate::hub::outbox::Format;
+use crate::roster::Format;
 
 pub use negotiate::SessionRefused;
-pub(super) use session::{Session, SessionClose, SessionEnd};
+pub(super) use session::{SessionClose, SessionEnd, WebTransportSession};
 
 /// Answers the request. If a session was opened, waits for its control stream within
 /// `hello_timeout_ms`, and makes a link of it.
@@ -58,7 +58,7 @@ pub async fn establish(asked: ConnectRequest, config: &TransportConfig) -> Resul
     Ok(Link::new(info, LinkReader::Quic(reader), LinkWriter::Quic(writer)))
 }
 
-async fn control_stream(session: &Session) -> (quinn::SendStream, quinn::RecvStream) {
+async fn control_stream(session: &WebTransportSession) -> (quinn::SendStream, quinn::RecvStream) {
     loop {
         // Datagrams before Hello say nothing; further streams cannot come before the first.
         if let Arrival::Control(send, recv) = session.next().await {
@@ -70,10 +70,10 @@ async fn control_stream(session: &Session) -> (quinn::SendStream, quinn::RecvStr
 async fn refuse(asked: ConnectRequest, refused: SessionRefused) {
     let mut response = Response::new(());
     *response.status_mut() = refused.status();
-    let mut answer = asked.request.answer;
+    let mut writer = asked.request.response;
     let text = Bytes::from(format!("{refused}\n"));
     // A client that does not want to know is gone.
-    if answer.head(response).await.is_ok() && answer.data(text).await.is_ok() {
-        let _ = answer.finish().await;
+    if writer.head(response).await.is_ok() && writer.data(text).await.is_ok() {
+        let _ = writer.finish().await;
     }
 }

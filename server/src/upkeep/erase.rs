@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tern_protocol::{Close, Code, ConversationId, Entry, EntryBody, TempId, UserId};
+use tern_protocol::{Close, Code, ConversationId, DEDUPE_WINDOW_S, Entry, EntryBody, TempId, UserId};
 use tokio::sync::oneshot;
 
 use super::Parts;
 use crate::clock::unix_ms;
-use crate::conversation::{Change, Committed, NO_SESSION, Refusal, Reply, Submission};
-use crate::store::{Erasure, GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
+use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
+use crate::delivery::{Class, Except, Parcel};
+use crate::roster::Outgoing;
+use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
@@ -60,28 +62,27 @@ pub enum EraseError {
     Already(UserId),
 }
 
-/// The token was issued before its user was erased.
-pub fn is_refused(erasure: Option<&Erasure>, issued_ms: Option<u64>) -> bool {
-    erasure.is_some_and(|erasure| {
-        erasure.open.is_some() || issued_ms.is_none_or(|issued| issued <= erasure.at_ms)
-    })
-}
-
 /// Erases a user. A user who is not known is erased too: others may have written to them.
+///
+/// No step rests on another conversation's: from the first on, whatever bears an older token of theirs and
+/// whatever makes them a member is refused by the store, so that what was found done stays done.
 pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     if user.is_erased() {
         return Err(EraseError::Already(user.clone()));
     }
-    let became = UserId::erased(rand::random());
+    let fresh = UserId::erased(rand::random());
     // From here on no token that exists opens a session.
-    let erasure = parts.store.begin_erasure(user, became, unix_ms()).await?;
-    let became = erasure.open.map_or_else(|| UserId::erased(rand::random()), |open| open.became);
+    let erasure = parts.store.begin_erasure(user, fresh.clone(), unix_ms()).await?;
+    let became = erasure.open.map_or(fresh, |open| open.became);
     close_sessions(parts, user).await?;
-    let mut erased = Erased { became, conversations: 0, entries: 0 };
+    let erasing = Erasing { parts, user, became: &became, began_ms: erasure.at_ms };
+    let mut erased = Erased { became: became.clone(), conversations: 0, entries: 0 };
     for _ in 0..ROUNDS_MAX {
         let mut ends = Vec::new();
-        for row in parts.store.inbox(user).await? {
-            ends.push((row.conversation, erase_in(parts, user, &mut erased, row.conversation).await?));
+        for row in parts.store.inbox(user, None, usize::MAX).await? {
+            let (seq, entries) = erasing.erase_in(row.conversation).await?;
+            erased.entries += entries;
+            ends.push((row.conversation, seq));
         }
         erased.conversations = erased.conversations.max(ends.len());
         if parts.store.finish_erasure(user).await? {
@@ -96,60 +97,111 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
 
 async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> {
     let started = Instant::now();
+    let close = Outgoing::new(Close {
+        code: Code::TOKEN_INVALID,
+        reason: "the user was erased".into(),
+        retry_after_ms: None,
+        target: None,
+    });
     loop {
-        let sessions = parts.delivery.sessions(std::slice::from_ref(user));
-        if sessions.is_empty() {
+        // Again each time: somebody who was just being greeted may have got in.
+        parts.delivery.hand_out(Parcel {
+            to: [user.clone()].into(),
+            class: Class::Close,
+            body: close.clone(),
+            except: Except::Nobody,
+            arrived: None,
+        });
+        if !parts.delivery.is_here(user) {
             return Ok(());
         }
         if started.elapsed() > SESSIONS_WAIT {
             return Err(EraseError::Sessions);
         }
-        for session in sessions {
-            session.outbox.close(Close {
-                code: Code::TOKEN_INVALID,
-                reason: "the user was erased".into(),
-                retry_after_ms: None,
-                target: None,
-            });
-        }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Tombstones first, then the entry that says so: who hears of it and reads again finds them.
-async fn erase_in(
-    parts: &Parts,
-    user: &UserId,
-    erased: &mut Erased,
-    id: ConversationId,
-) -> Result<u64, EraseError> {
-    let read = scrub(parts, user, erased, id, 0).await?;
-    let seq = say(parts, user, &erased.became, id).await?;
-    // What came in before the user was out.
-    scrub(parts, user, erased, id, read).await?;
-    parts.store.rewrite(id, Vec::new(), seq).await?;
-    Ok(seq)
+/// An erasure that has begun.
+struct Erasing<'a> {
+    parts: &'a Parts,
+    user: &'a UserId,
+    became: &'a UserId,
+    began_ms: u64,
 }
 
-/// Rewrites the entries after `after`; the last that was looked at.
-async fn scrub(
-    parts: &Parts,
-    user: &UserId,
-    erased: &mut Erased,
-    id: ConversationId,
-    after: u64,
-) -> Result<u64, EraseError> {
-    let mut last = after;
-    loop {
-        let page = parts.store.entries(id, last + 1..=u64::MAX, Order::Ascending, PAGE).await?;
-        let Some(newest) = page.last() else { return Ok(last) };
-        last = newest.seq;
-        let changed: Vec<_> =
-            page.into_iter().filter_map(|entry| without(entry, user, &erased.became)).collect();
-        if !changed.is_empty() {
-            erased.entries += changed.len();
-            parts.store.rewrite(id, changed, 0).await?;
+impl Erasing<'_> {
+    /// Tombstones first, then the entry that says so: who hears of it and reads again finds them. Its seq, and
+    /// how many entries were rewritten.
+    async fn erase_in(&self, id: ConversationId) -> Result<(u64, usize), EraseError> {
+        let (read, before) = self.scrub(id, 0).await?;
+        let seq = self.say(id).await?;
+        // What came in before the user was out.
+        let (_, after) = self.scrub(id, read).await?;
+        self.parts.store.rewrite(id, Vec::new(), seq).await?;
+        Ok((seq, before + after))
+    }
+
+    /// Rewrites the entries after `after`; the last that was looked at, and how many were rewritten.
+    async fn scrub(&self, id: ConversationId, after: u64) -> Result<(u64, usize), EraseError> {
+        let (mut last, mut rewritten) = (after, 0);
+        loop {
+            let page = self.parts.store.entries(id, last + 1..=u64::MAX, Order::Ascending, PAGE).await?;
+            let Some(newest) = page.last() else { return Ok((last, rewritten)) };
+            last = newest.seq;
+            let changed: Vec<_> =
+                page.into_iter().filter_map(|entry| without(entry, self.user, self.became)).collect();
+            if !changed.is_empty() {
+                rewritten += changed.len();
+                self.parts.store.rewrite(id, changed, 0).await?;
+            }
         }
+    }
+
+    /// Takes the user out and writes the entry that says that they were erased; its seq.
+    async fn say(&self, id: ConversationId) -> Result<u64, EraseError> {
+        // The same after a crash, so that it is said once.
+        let digest = Sha256::digest([self.became.as_str().as_bytes(), id.as_bytes()].concat());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        let mut temp_id = TempId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid());
+        for _ in 0..ATTEMPTS_MAX {
+            match self.submit(id, temp_id).await {
+                // An append that was under way made them a member again: another name for another leave.
+                Ok(committed) if committed.duplicate && self.is_member(id).await? => {
+                    temp_id = TempId::from_uuid(uuid::Uuid::new_v4());
+                }
+                Ok(committed) => return Ok(committed.seq),
+                Err(refusal) if refusal.code().temporary() => tokio::time::sleep(PAUSE).await,
+                Err(refusal) => return Err(EraseError::Refused { conversation: id, refusal }),
+            }
+        }
+        let refusal = Refusal::Unavailable("the store does not answer");
+        Err(EraseError::Refused { conversation: id, refusal })
+    }
+
+    async fn is_member(&self, id: ConversationId) -> Result<bool, StoreError> {
+        Ok(self.parts.store.conversation(id).await?.is_some_and(|state| state.member(self.user).is_some()))
+    }
+
+    async fn submit(&self, id: ConversationId, temp_id: TempId) -> Result<Committed, Refusal> {
+        let (reply, outcome) = oneshot::channel();
+        let ask = Ask {
+            conversation: id,
+            peer: None,
+            sender: self.became.clone(),
+            sender_name: None,
+            asker: None,
+            temp_id,
+            after: None,
+            // An earlier attempt may be as old as the erasure.
+            age_ms: unix_ms().saturating_sub(self.began_ms).min(u64::from(DEDUPE_WINDOW_S) * 1000),
+            issued_ms: None,
+            change: Change::Erase { user: self.user.clone() },
+        };
+        let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
+        self.parts.router.submit(Submission { ask, arrived: Instant::now(), reply });
+        outcome.await.unwrap_or(Err(Refusal::Unavailable("the conversation stopped before it answered")))
     }
 }
 
@@ -164,8 +216,8 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
     if entry.sender == *user {
         entry.sender_name = None;
         entry.temp_id = None;
-        if let EntryBody::Message { text } = &mut entry.body {
-            text.clear();
+        if entry.body.is_message() {
+            entry.body = EntryBody::Erased;
         }
     }
     swap(&mut entry.sender);
@@ -176,77 +228,37 @@ fn without(mut entry: Entry, user: &UserId, became: &UserId) -> Option<Entry> {
             users.iter_mut().for_each(swap);
         }
         EntryBody::Left { user } | EntryBody::RoleChanged { user, .. } => swap(user),
-        EntryBody::Message { .. } | EntryBody::Renamed { .. } => {}
+        EntryBody::Message { .. }
+        | EntryBody::Renamed { .. }
+        | EntryBody::Erased
+        | EntryBody::Opaque { .. } => {}
     }
     (entry != before).then_some(entry)
-}
-
-/// Takes the user out and writes the entry that says that they were erased; its seq.
-async fn say(parts: &Parts, user: &UserId, became: &UserId, id: ConversationId) -> Result<u64, EraseError> {
-    // The same after a crash, so that it is said once.
-    let digest = Sha256::digest([became.as_str().as_bytes(), id.as_bytes()].concat());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    let temp_id = TempId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid());
-    for _ in 1..ATTEMPTS_MAX {
-        match submit(parts, user, became, id, temp_id).await {
-            Ok(committed) if committed.duplicate && is_member(parts, user, id).await? => {
-                // Somebody has added them again since: another name for another leave.
-                let again = TempId::from_uuid(uuid::Uuid::new_v4());
-                return match submit(parts, user, became, id, again).await {
-                    Ok(committed) => Ok(committed.seq),
-                    Err(refusal) => Err(EraseError::Refused { conversation: id, refusal }),
-                };
-            }
-            Ok(committed) => return Ok(committed.seq),
-            Err(Refusal::Unavailable(_) | Refusal::OutOfOrder) => tokio::time::sleep(PAUSE).await,
-            Err(refusal) => return Err(EraseError::Refused { conversation: id, refusal }),
-        }
-    }
-    Err(EraseError::Refused { conversation: id, refusal: Refusal::Unavailable("the store does not answer") })
-}
-
-async fn is_member(parts: &Parts, user: &UserId, id: ConversationId) -> Result<bool, StoreError> {
-    Ok(parts.store.conversation(id).await?.is_some_and(|state| state.member(user).is_some()))
-}
-
-async fn submit(
-    parts: &Parts,
-    user: &UserId,
-    became: &UserId,
-    id: ConversationId,
-    temp_id: TempId,
-) -> Result<Committed, Refusal> {
-    let (reply, outcome) = oneshot::channel();
-    parts.conversations.submit(Submission {
-        conversation: id,
-        peer: None,
-        sender: became.clone(),
-        sender_name: None,
-        origin: NO_SESSION,
-        temp_id,
-        after: None,
-        age_ms: 0,
-        change: Change::Erase { user: user.clone() },
-        arrived: Instant::now(),
-        reply: Reply::new(move |outcome| drop(reply.send(outcome))),
-    });
-    outcome.await.unwrap_or(Err(Refusal::Unavailable("the conversation stopped before it answered")))
 }
 
 /// Tells the members who are connected that entries have changed.
 async fn tell(parts: &Parts, id: ConversationId, seq: u64) -> Result<(), StoreError> {
     let Some(state) = parts.store.conversation(id).await? else { return Ok(()) };
-    let users: Vec<UserId> = state.members.into_iter().map(|member| member.user).collect();
-    parts.delivery.erased(id, seq, &users);
+    let to: Vec<UserId> = state.members.iter().map(|member| member.user.clone()).collect();
+    let body = Outgoing::new(tern_protocol::Erased { conversation: id, seq });
+    parts.delivery.hand_out(Parcel::control(to, body));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use tern_protocol::{EntryId, Role};
+    use std::sync::Arc;
+
+    use tern_protocol::{Data, EntryId, Role};
 
     use super::*;
+    use crate::conversation::{ConversationConfig, Conversations, Outcome};
+    use crate::delivery::Delivery;
+    use crate::ops::metrics::Metrics;
+    use crate::roster::Roster;
+    use crate::router::Router;
+    use crate::store::memory::MemoryStore;
+    use crate::store::shaky::{Fault, Shaky};
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
@@ -260,6 +272,7 @@ mod tests {
             sender: user(sender),
             sender_name: Some("A Name".into()),
             temp_id: Some(TempId::from_bytes([2; 16])),
+            messages: 4,
             body,
         }
     }
@@ -269,7 +282,11 @@ mod tests {
         let (bob, became) = (user("bob"), UserId::erased([7; 16]));
         let both = || vec![user("alice"), user("bob")];
         let bodies = [
-            EntryBody::Message { text: "secret".into() },
+            EntryBody::Message {
+                text: "secret".into(),
+                data: Some(Data::new("\"secret\"").unwrap()),
+                reply_to: Some(1),
+            },
             EntryBody::Created { name: "Team".into(), members: both() },
             EntryBody::Added { users: both() },
             EntryBody::Removed { users: both() },
@@ -287,22 +304,140 @@ mod tests {
                 if sender == "bob" {
                     assert!(!text.contains("secret") && !text.contains("A Name"), "{text}");
                     assert_eq!((&after.sender, after.temp_id), (&became, None));
+                    assert_eq!(after.body == EntryBody::Erased, before.body.is_message(), "{text}");
                 } else {
                     assert_eq!((&after.sender, after.temp_id), (&before.sender, before.temp_id));
                 }
                 assert_eq!(without(after, &bob, &became), None, "once is enough");
             }
         }
-        let other = entry("alice", EntryBody::Message { text: "bob said so".into() });
+        let other = entry("alice", EntryBody::text("bob said so"));
         assert_eq!(without(other, &bob, &became), None, "what others wrote stays as it is");
     }
 
-    #[test]
-    fn only_tokens_issued_after_the_erasure_count() {
-        let done = Erasure { at_ms: 1_000, open: None };
-        assert!(!is_refused(None, None));
-        assert!(is_refused(Some(&done), None));
-        assert!(is_refused(Some(&done), Some(1_000)));
-        assert!(!is_refused(Some(&done), Some(2_000)));
+    /// Everything an erasure is done with, over a store that can misbehave.
+    fn parts(shaky: &Arc<Shaky>) -> Parts {
+        let delivery = Delivery::new(Roster::default(), Metrics::none());
+        let config = ConversationConfig::default();
+        let owners =
+            Conversations::new(&config, shaky.clone(), shaky.clone(), delivery.clone(), Metrics::none());
+        Parts { store: shaky.clone(), router: Router::new(owners), delivery }
+    }
+
+    async fn ask(parts: &Parts, sender: &str, issued_ms: u64, change: Change, id: ConversationId) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        let ask = Ask {
+            conversation: id,
+            peer: None,
+            sender: user(sender),
+            sender_name: Some(sender.into()),
+            asker: None,
+            temp_id: TempId::from_uuid(uuid::Uuid::new_v4()),
+            after: None,
+            age_ms: 0,
+            issued_ms: Some(issued_ms),
+            change,
+        };
+        let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
+        parts.router.submit(Submission { ask, arrived: Instant::now(), reply });
+        outcome.await.unwrap()
+    }
+
+    fn say(text: &str) -> Change {
+        Change::Message { text: text.into(), data: None, reply_to: None }
+    }
+
+    fn group(number: u8) -> ConversationId {
+        ConversationId::from_bytes([number; 16])
+    }
+
+    async fn make_group(parts: &Parts, id: ConversationId, members: &[&str]) {
+        let members = members.iter().map(|name| user(name)).collect();
+        let create = Change::Create { name: "crew".into(), members };
+        ask(parts, "alice", 1, create, id).await.unwrap();
+    }
+
+    /// The log of a group as text.
+    async fn log(parts: &Parts, id: ConversationId) -> String {
+        let all = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+        format!("{:?}", parts.store.entries(id, 1..=u64::MAX, Order::Ascending, all).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_before_an_erasure_is_not_written_after_it() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob"]).await;
+        ask(&parts, "bob", 5, say("secret"), group(1)).await.unwrap();
+        erase(&parts, &user("bob")).await.unwrap();
+        // A request whose body was still coming when the erasure ended.
+        let refused = ask(&parts, "bob", 5, say("secret again"), group(1)).await.unwrap_err();
+        assert!(!refused.code().temporary(), "{refused:?}");
+        let add = Change::Add { users: vec![user("bob")] };
+        ask(&parts, "alice", 1, add, group(1)).await.unwrap();
+        assert!(ask(&parts, "bob", 5, say("and again"), group(1)).await.is_err());
+        let later = unix_ms() + 1_000;
+        ask(&parts, "bob", later, say("hello, I am new"), group(1)).await.unwrap();
+        let log = log(&parts, group(1)).await;
+        assert!(!log.contains("secret") && !log.contains("and again") && log.contains("I am new"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn an_erasure_ends_while_others_add_the_user_again_and_again() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        for number in 1..=20 {
+            make_group(&parts, group(number), if number < 10 { &["bob"] } else { &[] }).await;
+        }
+        let (adders, stop) = (parts.clone(), tokio_util::sync::CancellationToken::new());
+        let stopped = stop.clone();
+        let adding = tokio::spawn(async move {
+            while !stopped.is_cancelled() {
+                for number in 1..=20 {
+                    let add = Change::Add { users: vec![user("bob")] };
+                    let _ = ask(&adders, "alice", 1, add, group(number)).await;
+                }
+            }
+        });
+        tokio::task::yield_now().await;
+        let erased = erase(&parts, &user("bob")).await;
+        stop.cancel();
+        adding.await.unwrap();
+        assert!(erased.unwrap().conversations >= 9);
+        assert_eq!(parts.store.open_erasures().await.unwrap(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_erasure_ends_over_a_store_that_misbehaves() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        for number in 1..=10 {
+            make_group(&parts, group(number), &["bob"]).await;
+            ask(&parts, "bob", 5, say("secret"), group(number)).await.unwrap();
+        }
+        let late = Duration::from_millis(250);
+        shaky.dice(
+            11,
+            &[
+                (200, Fault::UnknownApplied),
+                (100, Fault::UnknownLost),
+                (150, Fault::UnknownLate(late)),
+                (150, Fault::Conflict),
+                (100, Fault::ErrorApplied),
+            ],
+        );
+        // An operator runs it until it is done.
+        let mut tries = 0;
+        while let Err(error) = erase(&parts, &user("bob")).await {
+            tries += 1;
+            assert!(tries < 20, "{error}");
+        }
+        shaky.calm();
+        tokio::time::sleep(late * 2).await;
+        for number in 1..=10 {
+            let log = log(&parts, group(number)).await;
+            assert!(!log.contains("bob") && !log.contains("secret"), "{log}");
+            assert_eq!(log.matches("Left").count(), 1, "said once: {log}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tern_protocol::UserId;
 
 use crate::clock::unix_ms;
-use crate::store::{Kept, Order, PageLimit, Store, StoreError};
+use crate::store::{Glance, Kept, Order, PageLimit, Store, StoreError};
 
 /// Entries read at a time.
 const PAGE: PageLimit = PageLimit { entries: 500, bytes: 512 * 1024 };
@@ -34,7 +34,7 @@ pub trait Lines: Send {
 /// entry of their own that they may still see. The last line says how many there were.
 pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Result<(), ExportError> {
     let profile = store.users(std::slice::from_ref(user)).await?.pop().flatten();
-    let rows = store.inbox(user).await?;
+    let rows = store.inbox(user, None, usize::MAX).await?;
     if profile.is_none() && rows.is_empty() {
         return Err(ExportError::Unknown(user.clone()));
     }
@@ -52,8 +52,8 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
     let mut entries = 0_u64;
     for row in &rows {
         let id = row.conversation;
-        let Some(state) = store.conversation(id).await? else { continue };
-        let Kept { first_seq, .. } = store.kept(id).await?;
+        let Some(Glance { state, kept }) = store.glance(&[id]).await?.pop().flatten() else { continue };
+        let Kept { first_seq, .. } = kept;
         let member = state.member(user);
         out.line(json!({
             "type": "conversation",
@@ -65,7 +65,7 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
             "role": member.map(|member| member.role),
             "first_seq": row.first_seq.max(first_seq),
             "last_seq": row.until_seq.unwrap_or(state.head),
-            "read_seq": row.read_seq,
+            "read_seq": row.read.seq,
         }))
         .await?;
         // Own entries of earlier stays are theirs too, so from the first one there is.

@@ -11,15 +11,15 @@ mod export;
 mod retention;
 
 pub use control::{CONTROL_SOCKET, Control, ControlError, OnDisk, Request, ask, run};
-pub use erase::{EraseError, Erased, erase, is_refused};
+pub use erase::{EraseError, Erased, erase};
 pub use export::{ExportError, Lines, export};
 pub use retention::{RetentionConfig, RetentionError, Swept, sweep};
 
 use retention::sweep_for_ever;
 
-use crate::conversation::Conversations;
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
+use crate::router::Router;
 use crate::store::Store;
 
 /// What the work is done with.
@@ -27,8 +27,8 @@ use crate::store::Store;
 pub struct Parts {
     /// Where everything is.
     pub store: Arc<dyn Store>,
-    /// Entries are written through these.
-    pub conversations: Conversations,
+    /// Entries are written through it.
+    pub router: Router,
     /// Who is connected.
     pub delivery: Delivery,
 }

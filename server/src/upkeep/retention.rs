@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tern_protocol::ConversationId;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::unix_ms;
@@ -19,6 +20,8 @@ const CONVERSATIONS_AT_ONCE: usize = 256;
 const STEP: usize = 1_000;
 /// Pause after a step that removed something, and after so many conversations.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Conversations that fail one after the other until the store is taken to fail as a whole.
+const FAILURES_MAX: usize = 16;
 /// Pause after a failure of the store.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
@@ -105,7 +108,8 @@ pub(super) async fn sweep_for_ever(
     }
 }
 
-/// One pass over all conversations.
+/// One pass over all conversations. One that cannot be aged does not keep the others from it; the error is the
+/// first that was met.
 pub async fn sweep(
     config: &RetentionConfig,
     store: &dyn Store,
@@ -114,22 +118,40 @@ pub async fn sweep(
 ) -> Result<Swept, StoreError> {
     let ages = config.ages(now_ms);
     let (mut swept, mut after) = (Swept::default(), None);
+    let (mut failed, mut in_a_row) = (None, 0);
     loop {
         let ids = store.conversations(after, CONVERSATIONS_AT_ONCE).await?;
-        let Some(last) = ids.last() else { return Ok(swept) };
+        let Some(last) = ids.last() else { return failed.map_or(Ok(swept), Err) };
         after = Some(*last);
         for id in ids {
-            loop {
-                let aged = store.age(id, ages, STEP).await?;
-                swept.entries += aged.entries;
-                swept.markers += aged.markers;
-                metrics.store.aged_entries.increment(aged.entries as u64);
-                metrics.store.aged_markers.increment(aged.markers as u64);
-                if !aged.more {
-                    break;
+            match age_all(store, id, ages, metrics, &mut swept).await {
+                Ok(()) => in_a_row = 0,
+                Err(error) if in_a_row == FAILURES_MAX => return Err(error),
+                Err(error) => {
+                    in_a_row += 1;
+                    failed.get_or_insert(error);
                 }
-                tokio::time::sleep(PAUSE).await;
             }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn age_all(
+    store: &dyn Store,
+    id: ConversationId,
+    ages: Ages,
+    metrics: &Metrics,
+    swept: &mut Swept,
+) -> Result<(), StoreError> {
+    loop {
+        let aged = store.age(id, ages, STEP).await?;
+        swept.entries += aged.entries;
+        swept.markers += aged.markers;
+        metrics.store.aged_entries.increment(aged.entries as u64);
+        metrics.store.aged_markers.increment(aged.markers as u64);
+        if !aged.more {
+            return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -137,7 +159,15 @@ pub async fn sweep(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tern_protocol::UserId;
+
     use super::*;
+    use crate::store::Granularity;
+    use crate::store::contract::{Talk, fresh_temp_id};
+    use crate::store::memory::MemoryStore;
+    use crate::store::shaky::{Call, Shaky};
 
     #[test]
     fn entries_are_never_kept_shorter_than_retries_are_recognised() {
@@ -148,5 +178,41 @@ mod tests {
             days(good).check().unwrap();
         }
         assert!(u64::from(DAYS_MIN) * DAY_MS > MARKERS_KEPT_MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conversation_that_cannot_be_aged_keeps_no_other_from_it() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::ageing_by(Granularity::Bucket(4))));
+        let store: Arc<dyn Store> = shaky.clone();
+        let alice = UserId::new("alice").unwrap();
+        let mut talks = Vec::new();
+        for _ in 0..10 {
+            let mut talk = Talk::new(&[&alice]);
+            for _ in 0..9 {
+                let group = talk.group(&alice, &[(fresh_temp_id(), "x")]);
+                talk.apply(&store, group).await;
+            }
+            talks.push(talk);
+        }
+        let config = RetentionConfig { days: Some(8), ..RetentionConfig::default() };
+        // Entries 1 to 5 are old.
+        let now_ms = 8 * DAY_MS + 6_000;
+        shaky.fail(Call::Age, 3);
+        let failed = sweep(&config, &*store, &Metrics::none(), now_ms).await;
+        assert!(failed.is_err());
+        let first_seqs = async || {
+            let ids: Vec<ConversationId> = talks.iter().map(|talk| talk.id).collect();
+            let kept = store.glance(&ids).await.unwrap();
+            kept.into_iter().map(|glance| glance.unwrap().kept.first_seq).collect::<Vec<_>>()
+        };
+        let after = first_seqs().await;
+        assert_eq!(after.iter().filter(|first_seq| **first_seq == 4).count(), 7, "a bucket each: {after:?}");
+        let swept = sweep(&config, &*store, &Metrics::none(), now_ms).await.unwrap();
+        assert_eq!(swept.entries, 9, "of the three that are left");
+        assert_eq!(first_seqs().await, [4; 10], "what is not old, or not whole, stays");
+        shaky.fail(Call::Age, usize::MAX);
+        let before = shaky.calls(Call::Age);
+        assert!(sweep(&config, &*store, &Metrics::none(), now_ms).await.is_err());
+        assert_eq!(shaky.calls(Call::Age) - before, 10, "each is tried once");
     }
 }

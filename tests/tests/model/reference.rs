@@ -110,7 +110,7 @@ impl Log {
     /// The change was acked at `seq`.
     pub(crate) fn apply(&mut self, seq: u64, sender: &UserId, temp_id: Option<TempId>, change: &Change) {
         let body = match change {
-            Change::Message(text) => EntryBody::Message { text: text.clone() },
+            Change::Message(text) => EntryBody::text(text.clone()),
             Change::Create { name, members } => {
                 self.is_group = true;
                 let mut users = vec![sender.clone()];
@@ -243,8 +243,8 @@ impl Log {
         for known in self.known.values_mut() {
             if known.sender == *user {
                 known.temp_id = None;
-                if let EntryBody::Message { text } = &mut known.body {
-                    text.clear();
+                if known.body.is_message() {
+                    known.body = EntryBody::Erased;
                 }
             }
             swap(&mut known.sender);
@@ -253,7 +253,10 @@ impl Log {
                 | EntryBody::Added { users }
                 | EntryBody::Removed { users } => users.iter_mut().for_each(swap),
                 EntryBody::Left { user } | EntryBody::RoleChanged { user, .. } => swap(user),
-                EntryBody::Message { .. } | EntryBody::Renamed { .. } => {}
+                EntryBody::Message { .. }
+                | EntryBody::Renamed { .. }
+                | EntryBody::Erased
+                | EntryBody::Opaque { .. } => {}
             }
         }
         self.members.retain(|member| member.0 != *user);
@@ -288,7 +291,7 @@ impl Log {
                 (Some(entry), None) => {
                     let floating = entry.temp_id.and_then(|temp_id| self.floating.remove(&temp_id));
                     let (sender, text, _) = floating.unwrap_or_else(|| panic!("nobody asked for {entry:?}"));
-                    assert_eq!((&entry.sender, &entry.body), (&sender, &EntryBody::Message { text }));
+                    assert_eq!((&entry.sender, &entry.body), (&sender, &EntryBody::text(text)));
                 }
                 (None, _) => assert!(!self.is_readable(seq), "the log has a hole at {seq}: {known:?}"),
             }

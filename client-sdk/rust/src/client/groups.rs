@@ -3,7 +3,8 @@
 
 use tern_protocol::{ConversationId, Role, UserId};
 
-use super::{Ack, Client};
+use super::Client;
+use crate::command::Ack;
 use crate::error::SendError;
 use crate::session::Change;
 

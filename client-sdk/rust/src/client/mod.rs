@@ -6,51 +6,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tern_protocol::{ConversationId, SendAck, Target, TempId, UserId, WATCH_USERS_MAX, Welcome};
+use tern_protocol::{ConversationId, Target, TempId, UserId, WATCH_USERS_MAX, Welcome};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::command::{Ack, Command, Submission, Waiter};
 use crate::config::{Config, ConfigError};
+use crate::draft::Draft;
 use crate::driver;
 use crate::error::{CloseCause, ConnectError, RequestError, SendError};
-use crate::events::{Events, Queue, State};
+use crate::event::State;
+use crate::events::{Events, Queue};
 use crate::session::Change;
 
 mod groups;
 mod questions;
 
 pub use questions::Anchor;
-pub(crate) use questions::{Answer, Question};
-
-/// A change is durable: its conversation, seq, id and server time.
-pub type Ack = SendAck;
 
 /// Commands that wait for the driver, besides submissions.
 const COMMANDS_MAX: usize = 256;
-
-/// What the driver is asked to do.
-pub(crate) enum Command {
-    Submit(Submission),
-    Ask(Question),
-    Read { conversation: ConversationId, seq: u64 },
-    Watch(Vec<UserId>),
-    Typing(Target),
-    Close,
-}
-
-/// A change on its way to the driver, with those who wait for it.
-pub(crate) struct Submission {
-    pub(crate) temp_id: TempId,
-    pub(crate) change: Change,
-    pub(crate) waiter: Waiter,
-}
-
-/// Who is told about a change. The permit is its place among the `pending_max`.
-pub(crate) struct Waiter {
-    pub(crate) accepted: Option<oneshot::Sender<()>>,
-    pub(crate) resolved: Option<oneshot::Sender<Result<Ack, SendError>>>,
-    pub(crate) _permit: Option<OwnedSemaphorePermit>,
-}
 
 /// A chat client: cheap to clone, usable from any task. It keeps one session open, reconnects by
 /// itself and re-sends what is not acked. It stops when [`Client::close`] is called or when every
@@ -126,14 +101,14 @@ impl Client {
     }
 
     /// Sends a message and waits until it is durable, over reconnects if need be. Waits for room
-    /// when `pending_max` changes are unresolved.
+    /// when `pending_max` changes are unresolved. It is a text, or a [`Draft`] with more beside it.
     ///
     /// Dropping the future does not take the message back.
     ///
     /// # Errors
     /// The message was refused or given up, or the client has stopped; never [`SendError::Full`].
-    pub async fn send(&self, to: impl Into<Target>, text: impl Into<String>) -> Result<Ack, SendError> {
-        let change = Change::Message { to: to.into(), text: text.into() };
+    pub async fn send(&self, to: impl Into<Target>, message: impl Into<Draft>) -> Result<Ack, SendError> {
+        let change = Change::Message { to: to.into(), draft: message.into() };
         self.change(change).await
     }
 
@@ -143,14 +118,14 @@ impl Client {
     /// With persistence, [`Pending::accepted`] tells when it is saved; it does not leave before.
     ///
     /// # Errors
-    /// [`SendError::Full`], [`SendError::Closed`], or [`SendError::Refused`] for a text that is
+    /// [`SendError::Full`], [`SendError::Closed`], or [`SendError::Refused`] for a message that is
     /// empty or too long.
-    pub fn submit(&self, to: impl Into<Target>, text: impl Into<String>) -> Result<Pending, SendError> {
-        self.submit_as(fresh_temp_id(), to, text)
+    pub fn submit(&self, to: impl Into<Target>, message: impl Into<Draft>) -> Result<Pending, SendError> {
+        self.submit_as(fresh_temp_id(), to, message)
     }
 
     /// Like [`Client::submit`] with a `temp_id` of the application's, for those that keep their
-    /// own list of messages: the same id with the same text is the same message.
+    /// own list of messages: the same id with the same content is the same message.
     ///
     /// # Errors
     /// As [`Client::submit`]; the returned future may also say [`SendError::InUse`].
@@ -158,9 +133,9 @@ impl Client {
         &self,
         temp_id: TempId,
         to: impl Into<Target>,
-        text: impl Into<String>,
+        message: impl Into<Draft>,
     ) -> Result<Pending, SendError> {
-        let change = Change::Message { to: to.into(), text: text.into() };
+        let change = Change::Message { to: to.into(), draft: message.into() };
         let permit = self.permits.clone().try_acquire_owned().map_err(|error| match error {
             tokio::sync::TryAcquireError::NoPermits => SendError::Full,
             tokio::sync::TryAcquireError::Closed => SendError::Closed,
@@ -180,8 +155,8 @@ impl Client {
         pending.await
     }
 
-    /// Tells the user's other devices, and every later one, that the user has read up to here.
-    /// It is sent when there is a session; it never goes back.
+    /// Tells the user's other sessions, and every later one, that the user has read up to here.
+    /// It is sent when there is a session; it never goes back. An own message says the same of itself.
     ///
     /// # Errors
     /// The client has stopped.
@@ -261,7 +236,7 @@ fn prepare(
     Ok((Command::Submit(Submission { temp_id, change, waiter }), Pending { temp_id, accepted, resolved }))
 }
 
-pub(crate) fn fresh_temp_id() -> TempId {
+fn fresh_temp_id() -> TempId {
     TempId::from_uuid(Uuid::new_v4())
 }
 

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use tern_protocol::{
-    ConversationId, ConversationPage, Error, Fetch, Frame, ListConversations, ListMembers, MemberInfo, Page,
+    ConversationId, ConversationPage, Fetch, Frame, ListConversations, ListMembers, MemberInfo, Page,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Client, Command};
+use super::Client;
+use crate::command::{Attempt, Command, Question};
 use crate::error::RequestError;
 
 /// Wait before asking again where the server gives no hint.
@@ -26,22 +27,6 @@ pub enum Anchor {
     After(u64),
     /// Entries on both sides of this seq, itself included.
     Around(u64),
-}
-
-/// One question on its way to the driver.
-pub(crate) struct Question {
-    pub(crate) frame: Frame,
-    pub(crate) answer: oneshot::Sender<Answer>,
-}
-
-/// What came of one attempt.
-pub(crate) enum Answer {
-    Frame(Box<Frame>),
-    Refused(Error),
-    /// No session, or it ended before the answer.
-    Offline,
-    /// Too many questions are open.
-    Full,
 }
 
 impl Client {
@@ -107,27 +92,27 @@ impl Client {
         let attempts = async {
             loop {
                 let wait = match self.ask_once(frame.clone()).await? {
-                    Answer::Frame(frame) => match read(*frame) {
+                    Attempt::Frame(frame) => match read(*frame) {
                         Some(body) => return Ok(body),
                         None => {
                             last = Some("the answer was of another kind".to_owned());
                             RETRY_WAIT
                         }
                     },
-                    Answer::Refused(error) if error.temporary || error.code.temporary() => {
+                    Attempt::Refused(error) if error.temporary || error.code.temporary() => {
                         last = Some(format!("{}: {}", error.code, error.detail));
                         let hint = error.retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
                         hint.unwrap_or(RETRY_WAIT)
                     }
-                    Answer::Refused(error) => {
+                    Attempt::Refused(error) => {
                         return Err(RequestError::Refused { code: error.code, detail: error.detail });
                     }
-                    Answer::Offline => {
+                    Attempt::Offline => {
                         last = Some("not connected".to_owned());
                         self.online().await?;
                         Duration::ZERO
                     }
-                    Answer::Full => return Err(RequestError::Full),
+                    Attempt::Full => return Err(RequestError::Full),
                 };
                 tokio::time::sleep(wait).await;
             }
@@ -138,7 +123,7 @@ impl Client {
         }
     }
 
-    async fn ask_once(&self, frame: Frame) -> Result<Answer, RequestError> {
+    async fn ask_once(&self, frame: Frame) -> Result<Attempt, RequestError> {
         let (answer, answered) = oneshot::channel();
         self.command(Command::Ask(Question { frame, answer })).await?;
         answered.await.map_err(|_| RequestError::Closed)

@@ -4,8 +4,8 @@ use tern_protocol::Close;
 
 use super::Driver;
 use super::plan::Ending;
-use crate::client::Answer;
-use crate::events::{Event, State};
+use crate::command::Attempt;
+use crate::event::{Event, State};
 use crate::session::Effect;
 use crate::token::TokenReason;
 
@@ -30,9 +30,9 @@ impl Driver {
                 Effect::Answer { question, answer } => {
                     if let Some(asker) = self.questions.remove(&question) {
                         let answer = match answer {
-                            None => Answer::Offline,
-                            Some(Ok(frame)) => Answer::Frame(frame),
-                            Some(Err(error)) => Answer::Refused(error),
+                            None => Attempt::Offline,
+                            Some(Ok(frame)) => Attempt::Frame(frame),
+                            Some(Err(error)) => Attempt::Refused(error),
                         };
                         // Whoever asked may have given up.
                         let _ = asker.send(answer);

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use super::plan::Ending;
-use crate::events::State;
+use crate::event::State;
 
 impl Driver {
     pub(super) fn on_end(&mut self, ending: Ending, now: u64) {

@@ -7,9 +7,10 @@ use tern_protocol::{Code, Envelope, Error, Frame, GoAway, Ping, Pong, Position, 
 use super::plan::Ending;
 use super::saver::Outcome;
 use super::{Active, Driver, Schedule};
-use crate::client::{Answer, Command, Question, Submission};
+use crate::command::{Attempt, Command, Question, Submission};
+use crate::draft::Draft;
 use crate::error::CloseCause;
-use crate::events::{Event, State};
+use crate::event::{Event, State};
 use crate::link::Inbound;
 use crate::persistence::{SavedChange, SavedSend};
 use crate::session::{Change, LinkNumber};
@@ -30,7 +31,7 @@ impl Driver {
                     self.questions.insert(number, answer);
                 }
                 Err(full) => {
-                    let refusal = if full { Answer::Full } else { Answer::Offline };
+                    let refusal = if full { Attempt::Full } else { Attempt::Offline };
                     // Whoever asked may have given up.
                     let _ = answer.send(refusal);
                 }
@@ -52,9 +53,10 @@ impl Driver {
             return;
         }
         let kept = match &change {
-            Change::Message { to, text } if self.saver.keeps() => {
-                let (to, text) = (to.clone(), text.clone());
-                self.saver.push(SavedChange::Send(SavedSend { temp_id, to, text, created_ms: now }));
+            Change::Message { to, draft } if self.saver.keeps() => {
+                let (to, Draft { text, data, reply_to }) = (to.clone(), draft.clone());
+                let send = SavedSend { temp_id, to, text, data, reply_to, created_ms: now };
+                self.saver.push(SavedChange::Send(send));
                 true
             }
             _ => false,
@@ -177,6 +179,7 @@ impl Driver {
             retry_after_ms: None,
             detail: format!("the frame has {} bytes", too_large.0),
             temp_id: None,
+            conversation: None,
         };
         self.session.received(link, Envelope { request: envelope.request, frame: refusal.into() }, now);
     }

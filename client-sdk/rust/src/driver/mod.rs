@@ -10,11 +10,12 @@ use tern_protocol::{DeviceId, StoreId, TempId, UserId, Welcome};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use crate::client::{Answer, Command, Waiter};
 use crate::clock::Clock;
+use crate::command::{Attempt, Command, Waiter};
 use crate::config::{Config, ConfigError};
 use crate::error::CloseCause;
-use crate::events::{Event, Queue, State};
+use crate::event::{Event, State};
+use crate::events::Queue;
 use crate::link::{Addresses, Dialer, Inbound};
 use crate::persistence::{SavedChange, SavedState, SavedTransport};
 use crate::session::{LinkNumber, Session};
@@ -79,7 +80,7 @@ pub(crate) struct Driver {
     session: Session,
     saver: Saver,
     waiters: BTreeMap<TempId, Waiter>,
-    questions: BTreeMap<u64, oneshot::Sender<Answer>>,
+    questions: BTreeMap<u64, oneshot::Sender<Attempt>>,
     // Links: the current one, one that is being replaced, and the way to the next.
     current: Option<Active>,
     old: Option<Active>,

@@ -3,7 +3,7 @@
 use super::open::{Attempt, Opened};
 use super::plan::{Ending, Next};
 use super::{Active, Driver, Schedule};
-use crate::events::State;
+use crate::event::State;
 use crate::persistence::{SavedChange, SavedTransport, Transport};
 use crate::session::WrongUser;
 use crate::token::TokenReason;

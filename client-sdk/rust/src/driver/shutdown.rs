@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Driver, Ends};
 use crate::error::CloseCause;
-use crate::events::{Event, State};
+use crate::event::{Event, State};
 
 /// How long the last frames and the last save may take.
 const FLUSH_TIME: Duration = Duration::from_secs(2);

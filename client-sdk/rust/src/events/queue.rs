@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use tern_protocol::{ConversationId, ConversationSummary, UserId, UserPresence};
 use tokio::sync::Notify;
 
-use super::{Event, State};
 use crate::config::Confirm;
+use crate::event::{Event, State};
 
 /// Most summaries kept while the application does not pull; older ones are dropped, since a list
 /// can be asked for.
@@ -48,7 +48,8 @@ struct Inner {
 struct Latest {
     state: Option<State>,
     presence: BTreeMap<UserId, UserPresence>,
-    reads: BTreeMap<ConversationId, u64>,
+    /// Seq and messages.
+    reads: BTreeMap<ConversationId, (u64, u64)>,
     summaries: BTreeMap<ConversationId, ConversationSummary>,
 }
 
@@ -64,9 +65,9 @@ impl Latest {
             Event::Presence(users) => {
                 self.presence.extend(users.into_iter().map(|user| (user.user.clone(), user)));
             }
-            Event::Read { conversation, seq } if self.reads.len() < READS_MAX => {
+            Event::Read { conversation, seq, messages } if self.reads.len() < READS_MAX => {
                 let newest = self.reads.entry(conversation).or_default();
-                *newest = seq.max(*newest);
+                *newest = (seq, messages).max(*newest);
             }
             Event::Conversations(list) => {
                 let room = SUMMARIES_MAX.saturating_sub(self.summaries.len());
@@ -88,7 +89,11 @@ impl Latest {
             fifo.push_back(Event::Presence(users));
         }
         let reads = std::mem::take(&mut self.reads);
-        fifo.extend(reads.into_iter().map(|(conversation, seq)| Event::Read { conversation, seq }));
+        fifo.extend(reads.into_iter().map(|(conversation, (seq, messages))| Event::Read {
+            conversation,
+            seq,
+            messages,
+        }));
         if !self.summaries.is_empty() {
             let mut rows: Vec<_> = std::mem::take(&mut self.summaries).into_values().collect();
             rows.sort_by_key(|row| std::cmp::Reverse(row.last_time_ms));

@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::ServerName;
 use tern_protocol::{
     Code, DecodeError, Decoder, FRAME_BYTES_MAX, Incoming, JSON_BYTES_MAX, SUBPROTOCOL_BINARY,
-    SUBPROTOCOL_JSON, from_json,
+    SUBPROTOCOL_JSON, TempId, from_json,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -24,7 +24,6 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, client::IntoClie
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::{FLUSH_FRAMES_MAX, Format, Inbound, Link, LinkEnd, Outgoing};
-use crate::client::fresh_temp_id;
 use crate::persistence::Transport;
 
 /// Longest message accepted: a page in JSON is longer than its binary form.
@@ -107,7 +106,7 @@ async fn read(mut stream: SplitStream<Socket>, inbound: mpsc::Sender<Inbound>, f
                 }
             }
             Some(Ok(Message::Text(text))) if format == Format::Json => {
-                let item = from_json(text.as_str(), fresh_temp_id).map_or_else(Inbound::Bad, Inbound::Frame);
+                let item = from_json(text.as_str(), no_temp_id).map_or_else(Inbound::Bad, Inbound::Frame);
                 inbound.send(item).await.is_ok()
             }
             Some(Ok(Message::Binary(_) | Message::Text(_))) => {
@@ -189,4 +188,9 @@ fn message(bytes: Bytes, format: Format) -> Message {
             Err(_) => Message::Text(Utf8Bytes::default()),
         },
     }
+}
+
+/// Frames of a server carry theirs.
+fn no_temp_id() -> TempId {
+    TempId::from_bytes([0; 16])
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tern_protocol::{ConversationId, DeviceId, Position, StoreId, Target, TempId, UserId};
+use tern_protocol::{ConversationId, Data, DeviceId, Position, StoreId, Target, TempId, UserId};
 
 mod file;
 
@@ -41,8 +41,30 @@ pub struct SavedSend {
     pub to: Target,
     /// The text.
     pub text: String,
+    /// What is beside the text.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub data: Option<Data>,
+    /// The entry that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<u64>,
     /// When it was accepted, in Unix milliseconds.
     pub created_ms: u64,
+}
+
+/// Data as the text it is: records that are told apart by a field of theirs cannot hold any JSON value.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use tern_protocol::Data;
+
+    #[expect(clippy::ref_option, reason = "serde asks for this form")]
+    pub(super) fn serialize<S: Serializer>(data: &Option<Data>, serializer: S) -> Result<S::Ok, S::Error> {
+        data.as_ref().map(Data::as_str).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Data>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| Data::new(&text).map_err(de::Error::custom)).transpose()
+    }
 }
 
 /// The transport that won the last race.

@@ -2,15 +2,16 @@
 
 use tern_protocol::{
     AddMembers, Code, ConversationId, CreateGroup, Frame, GROUP_MEMBERS_MAX, LeaveGroup, NAME_BYTES_MAX,
-    RemoveMembers, RenameGroup, Role, Send, SetRole, TEXT_BYTES_MAX, Target, TempId, UserId,
+    RemoveMembers, RenameGroup, Role, Send, SetRole, Target, TempId, UserId,
 };
 
+use crate::draft::Draft;
 use crate::error::SendError;
 
 /// A change of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    Message { to: Target, text: String },
+    Message { to: Target, draft: Draft },
     CreateGroup { name: String, members: Vec<UserId> },
     AddMembers { conversation: ConversationId, users: Vec<UserId> },
     RemoveMembers { conversation: ConversationId, users: Vec<UserId> },
@@ -23,12 +24,7 @@ impl Change {
     /// Refuses what the server would refuse by its fixed limits, before it is queued.
     pub(crate) fn check(&self) -> Result<(), SendError> {
         let (code, detail) = match self {
-            Self::Message { text, .. } if text.is_empty() => {
-                (Code::TEXT_EMPTY, "the text is empty".to_owned())
-            }
-            Self::Message { text, .. } if text.len() > TEXT_BYTES_MAX => {
-                (Code::TEXT_TOO_LONG, format!("text_bytes: {} of at most {TEXT_BYTES_MAX}", text.len()))
-            }
+            Self::Message { draft, .. } => return draft.check(),
             Self::CreateGroup { name, .. } | Self::Rename { name, .. }
                 if name.is_empty() || name.len() > NAME_BYTES_MAX =>
             {
@@ -70,7 +66,9 @@ impl Change {
     /// The frame of an attempt; `age_ms` is the time since the first one, 0 for the first.
     pub(crate) fn frame(&self, temp_id: TempId, age_ms: u64) -> Frame {
         match self.clone() {
-            Self::Message { to, text } => Send { to, text, temp_id, age_ms: Some(age_ms) }.into(),
+            Self::Message { to, draft: Draft { text, data, reply_to } } => {
+                Send { to, text, temp_id, age_ms: Some(age_ms), data, reply_to }.into()
+            }
             Self::CreateGroup { name, members } => CreateGroup { name, members, temp_id }.into(),
             Self::AddMembers { conversation, users } => AddMembers { conversation, users, temp_id }.into(),
             Self::RemoveMembers { conversation, users } => {

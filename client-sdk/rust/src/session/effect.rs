@@ -3,7 +3,7 @@
 use tern_protocol::{Code, ConversationId, Envelope, Error, Frame, SendAck, TempId};
 
 use crate::error::SendError;
-use crate::events::Event;
+use crate::event::Event;
 use crate::persistence::SavedChange;
 
 /// One thing to do.

@@ -1,13 +1,15 @@
 //! What the session makes of the server's frames, one arm per frame.
 
 use tern_protocol::{
-    Abandon, Class, Deliver, Entry, EntryBody, Envelope, Error, Frame, Page, SendAck, SyncPage, TempId,
+    Abandon, Class, ConversationId, Deliver, Entry, EntryBody, Envelope, Error, Frame, Page, SendAck,
+    SyncPage, TempId,
 };
 
 use super::sends::Refusal;
 use super::{Change, Effect, LinkNumber, Purpose, Session, needs_token, temporary};
+use crate::draft::Draft;
 use crate::error::SendError;
-use crate::events::Event;
+use crate::event::Event;
 use crate::persistence::SavedChange;
 
 /// Wait before a sync is asked for again where the server gives no hint.
@@ -38,8 +40,8 @@ impl Session {
             }
             Frame::Page(page) => self.on_page(request, page, now),
             frame @ (Frame::ConversationPage(_) | Frame::MemberList(_)) => self.on_answer(request, frame),
-            Frame::Read(read) => {
-                self.emit(Event::Read { conversation: read.conversation, seq: read.seq });
+            Frame::HaveRead(read) => {
+                self.have_read(read.conversation, read.seq, read.messages);
             }
             Frame::Presence(presence) => self.emit(Event::Presence(presence.users)),
             Frame::UserTyping(typing) => {
@@ -54,9 +56,9 @@ impl Session {
         request.map(|request| self.requests.remove(&request));
         let (conversation, seq) = (ack.conversation, ack.seq);
         match self.sends.acked(&ack.temp_id) {
-            Some(Change::Message { text, .. }) => {
+            Some(Change::Message { draft, .. }) => {
                 // This session gets no Deliver for its own message: the ack stands for the entry.
-                let entry = self.own_entry(&ack, text);
+                let entry = self.own_entry(&ack, draft);
                 self.resolve(ack.temp_id, ack);
                 if let Some(entry) = entry {
                     let outs = self.logs.offer(conversation, entry, now);
@@ -71,7 +73,8 @@ impl Session {
         }
     }
 
-    fn own_entry(&self, ack: &SendAck, text: String) -> Option<Entry> {
+    fn own_entry(&self, ack: &SendAck, draft: Draft) -> Option<Entry> {
+        let Draft { text, data, reply_to } = draft;
         Some(Entry {
             seq: ack.seq,
             id: ack.id,
@@ -79,15 +82,17 @@ impl Session {
             sender: self.me.clone()?,
             sender_name: self.name.clone(),
             temp_id: Some(ack.temp_id),
-            body: EntryBody::Message { text },
+            messages: ack.messages,
+            body: EntryBody::Message { text, data, reply_to },
         })
     }
 
     fn on_deliver(&mut self, deliver: Deliver, now: u64) {
+        let mut outs = Vec::new();
         for entry in deliver.entries {
-            let outs = self.logs.offer(deliver.conversation, entry, now);
-            self.hand_out(deliver.conversation, outs);
+            outs.extend(self.logs.offer(deliver.conversation, entry, now));
         }
+        self.hand_out(deliver.conversation, outs);
     }
 
     fn on_sync_page(&mut self, page: SyncPage, now: u64) {
@@ -155,12 +160,22 @@ impl Session {
                 let question = request.unwrap_or(0);
                 self.effects.push_back(Effect::Answer { question, answer: Some(Err(error)) });
             }
-            Some((_, Purpose::Sync)) => self.on_sync_refused(error, temporary, now),
+            Some((link, Purpose::Sync)) => match ahead(&error) {
+                // One cursor does not hold; the sync goes on.
+                Some(conversation) => {
+                    self.requests.extend(request.map(|request| (request, (link, Purpose::Sync))));
+                    self.reset(conversation, now);
+                }
+                None => self.on_sync_refused(error, temporary, now),
+            },
             None => match error.temp_id {
                 Some(temp_id) if request.is_none() => {
                     self.on_refusal(temp_id, None, error, temporary, now);
                 }
-                _ if error.code.class() == Class::Resync => self.resync(),
+                _ if error.code.class() == Class::Resync => match error.conversation {
+                    Some(conversation) => self.reset(conversation, now),
+                    None => self.resync(),
+                },
                 _ => {}
             },
         }
@@ -197,10 +212,15 @@ impl Session {
         }
     }
 
-    fn reset(&mut self, conversation: tern_protocol::ConversationId, now: u64) {
+    fn reset(&mut self, conversation: ConversationId, now: u64) {
         self.logs.reset(conversation, now);
         self.effects.push_back(Effect::Save(SavedChange::CursorDropped { conversation }));
         self.effects.push_back(Effect::Forget(Some(conversation)));
         self.emit(Event::Resync { conversation: Some(conversation) });
     }
+}
+
+/// The conversation whose cursor is above its head.
+fn ahead(error: &Error) -> Option<ConversationId> {
+    error.conversation.filter(|_| error.code.class() == Class::Resync)
 }

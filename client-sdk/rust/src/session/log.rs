@@ -36,6 +36,8 @@ pub(super) struct Log {
     pub(super) confirmed: u64,
     /// The highest seq heard of.
     heard: u64,
+    /// The user has read up to here, as far as is known.
+    read: u64,
     /// Entries after the next one.
     early: BTreeMap<u64, Entry>,
     fetch: Option<Asked>,
@@ -84,6 +86,13 @@ impl Log {
 
     pub(super) fn hear(&mut self, seq: u64) {
         self.heard = self.heard.max(seq);
+    }
+
+    /// The user has read up to here; `true` if that is news.
+    pub(super) fn read_to(&mut self, seq: u64) -> bool {
+        let is_news = seq > self.read;
+        self.read = self.read.max(seq);
+        is_news
     }
 
     /// The visible part starts here, as a summary says it.
@@ -254,11 +263,15 @@ impl Log {
 
 fn cost(entry: &Entry) -> usize {
     let body = match &entry.body {
-        EntryBody::Message { text } => text.len(),
+        EntryBody::Message { text, data, .. } => {
+            text.len() + data.as_ref().map_or(0, |data| data.as_str().len())
+        }
         EntryBody::Created { name, members } => name.len() + members.len() * 64,
         EntryBody::Added { users } | EntryBody::Removed { users } => users.len() * 64,
         EntryBody::Renamed { name } => name.len(),
         EntryBody::Left { .. } | EntryBody::RoleChanged { .. } => 64,
+        EntryBody::Erased => 0,
+        EntryBody::Opaque { bytes, .. } => bytes.len(),
     };
     ENTRY_COST + body
 }

@@ -91,6 +91,11 @@ impl Logs {
         self.logs.get(&conversation).map(Log::heard)
     }
 
+    /// The user has read up to here; `true` if that is news.
+    pub(super) fn read_to(&mut self, conversation: ConversationId, seq: u64) -> bool {
+        self.logs.get_mut(&conversation).is_none_or(|log| log.read_to(seq))
+    }
+
     /// A summary of the sync tells where the visible part starts and ends.
     pub(super) fn summary(
         &mut self,

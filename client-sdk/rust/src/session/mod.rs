@@ -8,8 +8,9 @@ use tern_protocol::{
     TempId, Typing, UserId, Watch, Welcome,
 };
 
+use crate::draft::Draft;
 use crate::error::SendError;
-use crate::events::Event;
+use crate::event::Event;
 use crate::persistence::{SavedChange, SavedState};
 
 mod change;
@@ -83,7 +84,8 @@ impl Session {
     pub(crate) fn new(saved: SavedState) -> Self {
         let mut sends = Sends::default();
         for send in saved.sends {
-            let change = Change::Message { to: send.to, text: send.text };
+            let draft = Draft { text: send.text, data: send.data, reply_to: send.reply_to };
+            let change = Change::Message { to: send.to, draft };
             sends.add(send.temp_id, change, send.created_ms, true, true);
         }
         Self {
@@ -248,6 +250,7 @@ impl Session {
         // Above the head it would mean that this client knows more than the server.
         position.seq =
             self.logs.heard(position.conversation).map_or(position.seq, |heard| position.seq.min(heard));
+        self.logs.read_to(position.conversation, position.seq);
         self.reads.retain(|read| read.conversation != position.conversation);
         if self.reads.len() >= READS_MAX {
             self.reads.pop_front();
@@ -329,7 +332,14 @@ impl Session {
     }
 
     fn hand_out(&mut self, conversation: ConversationId, outs: logs::Outs) {
+        let mut wrote = None;
         for out in outs {
+            if let log::Out::Entry(Entry { seq, messages, sender, body, .. }) = &out
+                && body.is_message()
+                && self.me.as_ref() == Some(sender)
+            {
+                wrote = Some((*seq, *messages));
+            }
             if let log::Out::Entry(Entry { seq, body: EntryBody::Left { user }, .. }) = &out
                 && user.is_erased()
             {
@@ -339,6 +349,18 @@ impl Session {
                 log::Out::Entry(entry) => Event::Entry { conversation, entry },
                 log::Out::Gap { from, to } => Event::Gap { conversation, from, to },
             });
+        }
+        // Whoever writes has read what is above.
+        if let Some((seq, messages)) = wrote {
+            self.have_read(conversation, seq, messages);
+        }
+    }
+
+    /// The user has read up to here, by another word than [`Session::read`].
+    fn have_read(&mut self, conversation: ConversationId, seq: u64, messages: u64) {
+        self.reads.retain(|read| read.conversation != conversation || read.seq > seq);
+        if self.logs.read_to(conversation, seq) {
+            self.emit(Event::Read { conversation, seq, messages });
         }
     }
 

@@ -88,7 +88,6 @@ pub(super) fn welcome(store: u8) -> Welcome {
             ack_positions: 100,
             gap_whole: 500,
             gap_tail: 50,
-            unread: 999,
             dedupe_window_s: 604_800,
             sessions_per_user: 20,
             keepalive_s: 20,
@@ -113,6 +112,12 @@ impl ServerLog {
         let seq = self.head() + 1;
         let mut entry_id = [0; 16];
         entry_id[..8].copy_from_slice(&seq.to_be_bytes());
+        // A third of what others do is of a later version.
+        let body = match temp_id {
+            None if seq.is_multiple_of(3) => EntryBody::Opaque { kind: 200, bytes: text.into_bytes() },
+            _ => EntryBody::text(text),
+        };
+        let before = self.entries.last().map_or(0, |entry| entry.messages);
         let entry = Entry {
             seq,
             id: EntryId::from_bytes(entry_id),
@@ -120,7 +125,8 @@ impl ServerLog {
             sender: user(sender),
             sender_name: (sender == "me").then(|| "Me".into()),
             temp_id,
-            body: EntryBody::Message { text },
+            messages: before + u64::from(body.is_message()),
+            body,
         };
         self.entries.push(entry.clone());
         entry
@@ -153,6 +159,7 @@ struct World {
     confirmed: BTreeMap<ConversationId, u64>,
     submitted: BTreeMap<ConversationId, Vec<TempId>>,
     acked: BTreeMap<TempId, u64>,
+    reads: BTreeMap<ConversationId, u64>,
     temp_ids: u8,
 }
 
@@ -178,6 +185,7 @@ impl World {
             confirmed: BTreeMap::new(),
             submitted: BTreeMap::new(),
             acked: BTreeMap::new(),
+            reads: BTreeMap::new(),
             temp_ids: 0,
         };
         world.room();
@@ -219,10 +227,11 @@ impl World {
         self.temp_ids += 1;
         let temp_id = TempId::from_bytes([self.temp_ids; 16]);
         let (to, text) = (Target::from(id(index)), format!("mine {}", self.temp_ids));
-        let send = SavedSend { temp_id, to: to.clone(), text: text.clone(), created_ms: self.now };
+        let (created_ms, data, reply_to) = (self.now, None, None);
+        let send = SavedSend { temp_id, to: to.clone(), text: text.clone(), data, reply_to, created_ms };
         self.saved.apply(SavedChange::Send(send));
         self.submitted.entry(id(index)).or_default().push(temp_id);
-        self.session.submit(temp_id, Change::Message { to, text }, true, self.now);
+        self.session.submit(temp_id, Change::Message { to, draft: text.into() }, true, self.now);
     }
 
     fn deliver(&mut self, index: usize, entry: Entry) {
@@ -256,6 +265,7 @@ impl World {
     fn restart(&mut self) {
         self.link = None;
         self.unpulled.clear();
+        self.reads.clear();
         self.session = Session::new(self.saved.clone());
         // The application is given again what it had not confirmed.
         for (conversation, seen) in &mut self.seen {
@@ -310,6 +320,15 @@ impl World {
                 Effect::Resolved { temp_id, result } => {
                     self.acked.insert(temp_id, result.unwrap().seq);
                 }
+                Effect::Emit(Event::Read { conversation, seq, messages }) => {
+                    let index = (0..4).find(|index| id(*index) == conversation).unwrap();
+                    assert_eq!(self.logs[index].entries[seq as usize - 1].messages, messages);
+                    let before = self.reads.insert(conversation, seq);
+                    assert!(
+                        before.is_none_or(|before| before < seq),
+                        "a read position goes back from {before:?} to {seq}"
+                    );
+                }
                 Effect::Save(change) => self.saved.apply(change),
                 _ => {}
             }
@@ -359,7 +378,8 @@ impl World {
             let code = if out_of_order { Code::OUT_OF_ORDER } else { Code::RATE_LIMITED };
             let retry_after_ms = (!out_of_order).then_some(300);
             let temp_id = Some(send.temp_id);
-            return Error { code, temporary: true, retry_after_ms, detail: String::new(), temp_id }.into();
+            let (detail, conversation) = (String::new(), Some(conversation));
+            return Error { code, temporary: true, retry_after_ms, detail, temp_id, conversation }.into();
         }
         refused.retain(|temp_id| *temp_id != send.temp_id);
         let log = &mut self.logs[index];
@@ -373,6 +393,7 @@ impl World {
             seq: entry.seq,
             id: entry.id,
             time_ms: entry.time_ms,
+            messages: entry.messages,
             duplicate,
             recipient_unknown: false,
         }
@@ -500,8 +521,10 @@ fn summary(conversation: ConversationId, log: &ServerLog) -> ConversationSummary
         name: None,
         peer: None,
         head: log.head(),
+        head_messages: log.head(),
         first_seq: log.first_seq,
         read_seq: 0,
+        read_messages: log.head(),
         unread: 0,
         last_time_ms: log.head(),
         role: Some(tern_protocol::Role::Member),

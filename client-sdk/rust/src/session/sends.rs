@@ -1,6 +1,6 @@
-//! Unresolved changes: one lane per conversation, go-back-N within a lane.
+//! Unresolved changes: one line per conversation, go-back-N within a line.
 //!
-//! In a lane the first `sent` changes are in flight, in order. A temporary refusal of one takes it
+//! In a line the first `sent` changes are in flight, in order. A temporary refusal of one takes it
 //! and everything after it back; after the wait they are sent again in the same order. So a later
 //! change never overtakes an unresolved one, whatever the server refuses.
 
@@ -43,7 +43,7 @@ impl Pending {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Line {
     queue: VecDeque<TempId>,
     /// This many from the front are in flight.
     sent: usize,
@@ -79,13 +79,13 @@ pub(super) enum Step {
 #[derive(Debug, Default)]
 pub(super) struct Sends {
     pending: BTreeMap<TempId, Pending>,
-    lanes: BTreeMap<ConversationId, Lane>,
+    lines: BTreeMap<ConversationId, Line>,
     /// Accepted before the user was known, in order.
     unrouted: VecDeque<TempId>,
     me: Option<UserId>,
     in_flight: usize,
     in_flight_max: usize,
-    /// The lane that sent last: the next one has its turn.
+    /// The line that sent last: the next one has its turn.
     turn: Option<ConversationId>,
     /// Server clock minus ours.
     skew_ms: i64,
@@ -106,10 +106,10 @@ impl Sends {
         let Some(me) = &self.me else { return };
         for temp_id in self.unrouted.drain(..) {
             let Some(pending) = self.pending.get(&temp_id) else { continue };
-            let lane = self.lanes.entry(pending.change.conversation(me, &temp_id)).or_default();
-            lane.queue.push_back(temp_id);
-            if lane.window == 0 {
-                lane.window = self.in_flight_max;
+            let line = self.lines.entry(pending.change.conversation(me, &temp_id)).or_default();
+            line.queue.push_back(temp_id);
+            if line.window == 0 {
+                line.window = self.in_flight_max;
             }
         }
     }
@@ -120,7 +120,7 @@ impl Sends {
         }
     }
 
-    /// A session is open: everything is sent again from the front of each lane.
+    /// A session is open: everything is sent again from the front of each line.
     pub(super) fn open(&mut self, me: &UserId, in_flight_max: usize, skew_ms: i64) {
         self.me = Some(me.clone());
         self.in_flight_max = in_flight_max.max(1);
@@ -135,9 +135,9 @@ impl Sends {
         for pending in self.pending.values_mut() {
             pending.attempt = None;
         }
-        for lane in self.lanes.values_mut() {
-            let queue = std::mem::take(&mut lane.queue);
-            *lane = Lane { queue, window: self.in_flight_max, ..Lane::default() };
+        for line in self.lines.values_mut() {
+            let queue = std::mem::take(&mut line.queue);
+            *line = Line { queue, window: self.in_flight_max, ..Line::default() };
         }
     }
 
@@ -146,9 +146,9 @@ impl Sends {
         let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
         let up_to = self.turn.map_or(Bound::Unbounded, Bound::Included);
         let order: Vec<ConversationId> = self
-            .lanes
+            .lines
             .range((after, Bound::Unbounded))
-            .chain(self.turn.iter().flat_map(|_| self.lanes.range((Bound::Unbounded, up_to))))
+            .chain(self.turn.iter().flat_map(|_| self.lines.range((Bound::Unbounded, up_to))))
             .map(|(id, _)| *id)
             .collect();
         for conversation in order {
@@ -161,31 +161,31 @@ impl Sends {
     }
 
     fn next_in(&mut self, conversation: ConversationId, now: u64, request: u64) -> Option<Step> {
-        let lane = self.lanes.get_mut(&conversation)?;
-        if lane.hold_until.is_some_and(|until| until > now) {
+        let line = self.lines.get_mut(&conversation)?;
+        if line.hold_until.is_some_and(|until| until > now) {
             return None;
         }
-        lane.hold_until = None;
-        let temp_id = *lane.queue.get(lane.sent)?;
+        line.hold_until = None;
+        let temp_id = *line.queue.get(line.sent)?;
         let pending = self.pending.get_mut(&temp_id)?;
         if !pending.saved {
             return None;
         }
         if pending.expired(now) {
             // Those ahead are resolved first; then the log is searched for all old ones at once.
-            if lane.sent > 0 {
+            if line.sent > 0 {
                 return None;
             }
-            let fetch = lane.lookup.get_or_insert_default().ask(conversation, request)?;
+            let fetch = line.lookup.get_or_insert_default().ask(conversation, request)?;
             return Some(Step::Search(conversation, Fetch::into(fetch)));
         }
-        if lane.sent >= lane.window || self.in_flight >= self.in_flight_max {
+        if line.sent >= line.window || self.in_flight >= self.in_flight_max {
             return None;
         }
         let age_ms = if pending.tried { now.saturating_sub(pending.created_ms).max(1) } else { 0 };
         pending.tried = true;
         pending.attempt = Some(request);
-        lane.sent += 1;
+        line.sent += 1;
         self.in_flight += 1;
         Some(Step::Attempt(temp_id, pending.change.frame(temp_id, age_ms)))
     }
@@ -194,9 +194,9 @@ impl Sends {
     pub(super) fn acked(&mut self, temp_id: &TempId) -> Option<Change> {
         let conversation = self.conversation_of(temp_id)?;
         let change = self.remove(temp_id)?;
-        if let Some(lane) = self.lanes.get_mut(&conversation) {
-            lane.refusals = 0;
-            lane.window = (lane.window + 1).min(self.in_flight_max);
+        if let Some(line) = self.lines.get_mut(&conversation) {
+            line.refusals = 0;
+            line.window = (line.window + 1).min(self.in_flight_max);
         }
         Some(change)
     }
@@ -217,6 +217,7 @@ impl Sends {
             seq: entry.seq,
             id: entry.id,
             time_ms: entry.time_ms,
+            messages: entry.messages,
             duplicate: true,
             recipient_unknown: false,
         };
@@ -244,39 +245,39 @@ impl Sends {
     }
 
     fn go_back(&mut self, temp_id: &TempId, hint_ms: Option<u32>, now: u64) {
-        let Some(lane) = self.conversation_of(temp_id).and_then(|id| self.lanes.get_mut(&id)) else { return };
-        let Some(index) = lane.queue.iter().position(|id| id == temp_id) else { return };
-        for id in lane.queue.range(index..lane.sent) {
+        let Some(line) = self.conversation_of(temp_id).and_then(|id| self.lines.get_mut(&id)) else { return };
+        let Some(index) = line.queue.iter().position(|id| id == temp_id) else { return };
+        for id in line.queue.range(index..line.sent) {
             if let Some(pending) = self.pending.get_mut(id) {
                 pending.attempt = None;
                 self.in_flight -= 1;
             }
         }
-        lane.sent = index;
-        lane.window = (lane.window / 2).max(1);
-        lane.hold(hint_ms, now);
+        line.sent = index;
+        line.window = (line.window / 2).max(1);
+        line.hold(hint_ms, now);
     }
 
     fn conversation_of(&self, temp_id: &TempId) -> Option<ConversationId> {
         Some(self.pending.get(temp_id)?.change.conversation(self.me.as_ref()?, temp_id))
     }
 
-    /// Takes a change out of its lane.
+    /// Takes a change out of its line.
     pub(super) fn remove(&mut self, temp_id: &TempId) -> Option<Change> {
         self.unrouted.retain(|id| id != temp_id);
         let conversation = self.conversation_of(temp_id);
         let pending = self.pending.remove(temp_id)?;
         let Some(conversation) = conversation else { return Some(pending.change) };
-        if let Some(lane) = self.lanes.get_mut(&conversation) {
-            if let Some(index) = lane.queue.iter().position(|id| id == temp_id) {
-                lane.queue.remove(index);
-                if index < lane.sent {
-                    lane.sent -= 1;
+        if let Some(line) = self.lines.get_mut(&conversation) {
+            if let Some(index) = line.queue.iter().position(|id| id == temp_id) {
+                line.queue.remove(index);
+                if index < line.sent {
+                    line.sent -= 1;
                     self.in_flight -= 1;
                 }
             }
-            if lane.queue.is_empty() {
-                self.lanes.remove(&conversation);
+            if line.queue.is_empty() {
+                self.lines.remove(&conversation);
             }
         }
         Some(pending.change)
@@ -285,15 +286,15 @@ impl Sends {
     /// A page of the search for old changes: those found, with their acks, and those given up.
     pub(super) fn searched(&mut self, page: &Page, request: u64, now: u64) -> Searched {
         let conversation = page.conversation;
-        let searching = |lane: &Lane| lane.lookup.as_ref().is_some_and(|lookup| lookup.waits_for(request));
-        if !self.lanes.get(&conversation).is_some_and(searching) {
+        let searching = |line: &Line| line.lookup.as_ref().is_some_and(|lookup| lookup.waits_for(request));
+        if !self.lines.get(&conversation).is_some_and(searching) {
             return (Vec::new(), Vec::new());
         }
         let acks = page.entries.iter().filter_map(|entry| self.found(conversation, entry)).collect();
         let oldest_ms = self.expired_in(conversation, now).iter().map(|(_, ms)| *ms).min();
         let oldest_ms = oldest_ms.map(|ms| ms.saturating_add_signed(self.skew_ms));
-        let Some(lane) = self.lanes.get_mut(&conversation) else { return (acks, Vec::new()) };
-        let done = match (oldest_ms, &mut lane.lookup) {
+        let Some(line) = self.lines.get_mut(&conversation) else { return (acks, Vec::new()) };
+        let done = match (oldest_ms, &mut line.lookup) {
             (Some(oldest_ms), Some(lookup)) => lookup.read(page, oldest_ms) == Progress::Done,
             _ => true,
         };
@@ -312,25 +313,25 @@ impl Sends {
         if !temporary {
             return self.give_up(conversation, now);
         }
-        if let Some(lane) = self.lanes.get_mut(&conversation) {
-            lane.lookup = None;
-            lane.hold(error.retry_after_ms, now);
+        if let Some(line) = self.lines.get_mut(&conversation) {
+            line.lookup = None;
+            line.hold(error.retry_after_ms, now);
         }
         Vec::new()
     }
 
     fn expired_in(&self, conversation: ConversationId, now: u64) -> Vec<(TempId, u64)> {
-        let Some(lane) = self.lanes.get(&conversation) else { return Vec::new() };
+        let Some(line) = self.lines.get(&conversation) else { return Vec::new() };
         let old = |id: &TempId| {
             let pending = self.pending.get(id)?;
             pending.expired(now).then_some((*id, pending.created_ms))
         };
-        lane.queue.iter().filter_map(old).collect()
+        line.queue.iter().filter_map(old).collect()
     }
 
     fn give_up(&mut self, conversation: ConversationId, now: u64) -> Vec<(TempId, Change)> {
-        if let Some(lane) = self.lanes.get_mut(&conversation) {
-            lane.lookup = None;
+        if let Some(line) = self.lines.get_mut(&conversation) {
+            line.lookup = None;
         }
         let expired = self.expired_in(conversation, now);
         expired.into_iter().filter_map(|(id, _)| Some((id, self.remove(&id)?))).collect()
@@ -338,7 +339,7 @@ impl Sends {
 
     /// When `next` may have something that it does not have now.
     pub(super) fn wake_at(&self) -> Option<u64> {
-        self.lanes.values().filter_map(|lane| lane.hold_until).min()
+        self.lines.values().filter_map(|line| line.hold_until).min()
     }
 
     /// Everything still unresolved ends with this error.
@@ -349,7 +350,7 @@ impl Sends {
     }
 }
 
-impl Lane {
+impl Line {
     fn hold(&mut self, hint_ms: Option<u32>, now: u64) {
         let doubled = HOLD_MS_FIRST.saturating_mul(1 << self.refusals.min(10)).min(HOLD_MS_MAX);
         self.refusals = self.refusals.saturating_add(1);

@@ -1,7 +1,8 @@
 //! The session's rules, one table or story each.
 
 use tern_protocol::{
-    Deliver, Entry, EntryBody, EntryId, Erased, Error, Fetch, Gap, Lagged, Page, SyncEnd, SyncPage,
+    Data, Deliver, Entry, EntryBody, EntryId, Erased, Error, Fetch, Gap, HaveRead, Lagged, Page, SyncEnd,
+    SyncPage,
 };
 
 use super::model_tests::welcome;
@@ -31,7 +32,8 @@ fn entry(seq: u64, temp_id: Option<TempId>) -> Entry {
         sender: user(if temp_id.is_some() { "me" } else { "other" }),
         sender_name: None,
         temp_id,
-        body: EntryBody::Message { text: "x".into() },
+        messages: seq,
+        body: EntryBody::text("x"),
     }
 }
 
@@ -47,6 +49,7 @@ fn ack(byte: u8, seq: u64) -> Envelope {
         seq,
         id: EntryId::from_bytes([1; 16]),
         time_ms: NOW,
+        messages: seq,
         duplicate: false,
         recipient_unknown: false,
     }
@@ -54,11 +57,12 @@ fn ack(byte: u8, seq: u64) -> Envelope {
 }
 
 fn refusal(code: Code, retry_after_ms: Option<u32>) -> Error {
-    Error { code, temporary: code.temporary(), retry_after_ms, detail: "why".into(), temp_id: None }
+    let (detail, temporary) = ("why".into(), code.temporary());
+    Error { code, temporary, retry_after_ms, detail, temp_id: None, conversation: None }
 }
 
 fn message(byte: u8) -> Change {
-    Change::Message { to: conversation().into(), text: format!("{byte}") }
+    Change::Message { to: conversation().into(), draft: format!("{byte}").into() }
 }
 
 /// A session that is online and synced, with room for 100 entries.
@@ -185,14 +189,14 @@ fn an_answer_to_an_attempt_that_was_given_up_changes_nothing() {
 }
 
 #[test]
-fn no_more_than_the_servers_window_is_in_flight_and_lanes_take_turns() {
+fn no_more_than_the_servers_window_is_in_flight_and_lines_take_turns() {
     let mut session = online();
     let other = ConversationId::from_bytes([1; 16]);
     for byte in 1..=7 {
         session.submit(temp_id(byte), message(byte), true, NOW);
     }
     assert_eq!(texts(&mut session), ["1", "2", "3", "4", "5"], "sends_in_flight is 5");
-    session.submit(temp_id(8), Change::Message { to: other.into(), text: "other".into() }, true, NOW);
+    session.submit(temp_id(8), Change::Message { to: other.into(), draft: "other".into() }, true, NOW);
     session.received(1, ack(1, 1), NOW);
     session.received(1, ack(2, 2), NOW);
     let next = texts(&mut session);
@@ -210,7 +214,7 @@ fn what_is_not_saved_does_not_leave_and_holds_back_what_comes_after_it() {
 }
 
 #[test]
-fn what_could_not_be_saved_fails_and_frees_its_lane() {
+fn what_could_not_be_saved_fails_and_frees_its_line() {
     let mut session = online();
     session.submit(temp_id(1), message(1), false, NOW);
     session.submit(temp_id(2), message(2), true, NOW);
@@ -227,6 +231,8 @@ fn old_sends() -> SavedState {
         temp_id: temp_id(byte),
         to: conversation().into(),
         text: format!("{byte}"),
+        data: Some(Data::new("[1.50]").unwrap()),
+        reply_to: Some(7),
         created_ms: if byte == 3 { NOW - 5_000 } else { NOW - RESEND_AGE_MS_MAX - 1_000 },
     };
     SavedState { sends: vec![save(1), save(2), save(3)], ..SavedState::default() }
@@ -470,8 +476,10 @@ fn a_new_conversation_starts_where_the_sync_says_it_does() {
         name: None,
         peer: None,
         head: 41,
+        head_messages: 41,
         first_seq: 40,
         read_seq: 0,
+        read_messages: 41,
         unread: 0,
         last_time_ms: 0,
         role: None,
@@ -585,4 +593,137 @@ fn a_sync_refused_for_the_moment_is_asked_for_again() {
     assert_eq!(session.wake_at(), Some(NOW + 700));
     session.tick(NOW + 700);
     assert!(matches!(sent(&mut session)[0].frame, Frame::Sync(_)));
+}
+
+fn later(seq: u64) -> Entry {
+    Entry { body: EntryBody::Opaque { kind: 200, bytes: vec![seq as u8] }, ..entry(seq, None) }
+}
+
+#[test]
+fn what_a_later_version_wrote_has_its_place_in_the_log() {
+    let mut session = online();
+    let deliver = |entries| Envelope::from(Deliver { conversation: conversation(), entries });
+    session.received(1, deliver(vec![later(1)]), NOW);
+    session.received(1, deliver(vec![later(3), later(4)]), NOW);
+    session.received(1, deliver(vec![entry(2, None)]), NOW);
+    let entries: Vec<Entry> = effects(&mut session)
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Emit(Event::Entry { entry, .. }) => Some(entry),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(entries, [later(1), entry(2, None), later(3), later(4)]);
+    // Nothing is missing, and it is confirmed and told like any other.
+    session.tick(NOW + 10_000);
+    assert_eq!((fetches(&mut session).len(), session.wake_at()), (0, None));
+    session.confirm([Position { conversation: conversation(), seq: 4 }]);
+    let all = effects(&mut session);
+    let position = Position { conversation: conversation(), seq: 4 };
+    assert!(all.contains(&Effect::Save(SavedChange::Cursor(position))));
+    assert!(all.contains(&Effect::Send(tern_protocol::Ack { positions: vec![position] }.into())));
+}
+
+#[test]
+fn a_hole_is_filled_by_what_a_later_version_wrote() {
+    let mut session = online();
+    session.received(1, deliver([1, 4]), NOW);
+    session.tick(NOW + 1_000);
+    let (request, _) = fetches(&mut session)[0];
+    let page =
+        Page { conversation: conversation(), entries: vec![later(3), later(2)], first_seq: 1, head: 4 };
+    session.received(1, answer(request, page), NOW);
+    assert_eq!(seqs(&mut session), [2, 3, 4]);
+}
+
+fn reads(session: &mut Session) -> Vec<(u64, u64)> {
+    let reads = effects(session).into_iter().filter_map(|effect| match effect {
+        Effect::Emit(Event::Read { seq, messages, .. }) => Some((seq, messages)),
+        _ => None,
+    });
+    reads.collect()
+}
+
+#[test]
+fn an_own_message_moves_the_own_read_position() {
+    let mut session = online();
+    session.received(1, deliver([1, 2]), NOW);
+    session.read(Position { conversation: conversation(), seq: 2 });
+    session.submit(temp_id(1), message(1), true, NOW);
+    session.received(1, ack(1, 3), NOW);
+    assert_eq!(reads(&mut session), [(3, 3)], "by its ack");
+    let own = |seq| Entry { messages: seq - 1, ..entry(seq, Some(temp_id(seq as u8))) };
+    let left = EntryBody::Left { user: user("me") };
+    let entries = vec![entry(4, None), own(5), own(6), Entry { body: left, ..own(7) }];
+    session.received(1, Deliver { conversation: conversation(), entries }.into(), NOW);
+    assert_eq!(reads(&mut session), [(6, 5)], "by an entry of another session, once for many");
+    // It says what was said with it: a new session is not told less.
+    session.disconnected(1);
+    session.connected(2, &at(NOW, 1), NOW).unwrap();
+    assert!(sent(&mut session).iter().all(|envelope| !matches!(envelope.frame, Frame::Read(_))));
+}
+
+#[test]
+fn a_read_position_of_another_session_is_told_once_and_never_goes_back() {
+    let mut session = online();
+    session.received(1, deliver([1, 2, 3]), NOW);
+    effects(&mut session);
+    let have_read = |seq| HaveRead { conversation: conversation(), seq, messages: seq - 1 }.into();
+    session.received(1, have_read(2), NOW);
+    session.received(1, have_read(1), NOW);
+    session.received(1, have_read(2), NOW);
+    assert_eq!(reads(&mut session), [(2, 1)]);
+    session.read(Position { conversation: conversation(), seq: 3 });
+    session.received(1, have_read(3), NOW);
+    assert_eq!(reads(&mut session), [], "the application has said so itself");
+}
+
+#[test]
+fn one_cursor_above_the_head_costs_one_log_and_the_sync_goes_on() {
+    let other = ConversationId::from_bytes([8; 16]);
+    let saved = SavedState {
+        cursors: [(conversation(), 9), (other, 5)].into_iter().collect(),
+        ..SavedState::default()
+    };
+    let mut session = Session::new(saved);
+    session.set_room(100, NOW);
+    session.connected(1, &at(NOW, 1), NOW).unwrap();
+    let request = sent(&mut session)[0].request.unwrap();
+    let error = Error { conversation: Some(conversation()), ..refusal(Code::CURSOR_AHEAD, None) };
+    session.received(1, answer(request, error), NOW);
+    let all = effects(&mut session);
+    let dropped = |conversation| Effect::Save(SavedChange::CursorDropped { conversation });
+    assert!(all.contains(&dropped(conversation())) && !all.contains(&dropped(other)), "{all:?}");
+    assert!(!all.iter().any(|effect| matches!(effect, Effect::Send(_))), "the sync is not asked for again");
+    session.received(1, answer(request, SyncEnd { changed: 0 }), NOW);
+    assert!(effects(&mut session).contains(&Effect::Synced));
+    session.received(1, deliver([1]), NOW);
+    assert_eq!(seqs(&mut session), [1], "its log begins anew");
+}
+
+#[test]
+fn data_and_an_answer_are_in_every_attempt_and_in_the_own_entry() {
+    let mut session = online_from(old_sends());
+    let frame = |session: &mut Session| {
+        let sends = sent(session).into_iter().find_map(|envelope| match envelope.frame {
+            Frame::Send(send) => Some((send.data.unwrap().as_str().to_owned(), send.reply_to.unwrap())),
+            _ => None,
+        });
+        sends.unwrap()
+    };
+    let (request, _) = fetches(&mut session)[0];
+    let page = Page { conversation: conversation(), entries: Vec::new(), first_seq: 1, head: 0 };
+    session.received(1, answer(request, page), NOW);
+    assert_eq!(frame(&mut session), ("[1.50]".into(), 7), "of what was saved");
+    session.disconnected(1);
+    session.connected(2, &at(NOW, 1), NOW).unwrap();
+    session.received(2, SyncEnd { changed: 0 }.into(), NOW);
+    assert_eq!(frame(&mut session), ("[1.50]".into(), 7), "again");
+    session.received(2, ack(3, 1), NOW);
+    let entry = effects(&mut session).into_iter().find_map(|effect| match effect {
+        Effect::Emit(Event::Entry { entry, .. }) => Some(entry.body),
+        _ => None,
+    });
+    let data = Some(Data::new("[1.50]").unwrap());
+    assert_eq!(entry, Some(EntryBody::Message { text: "3".into(), data, reply_to: Some(7) }));
 }

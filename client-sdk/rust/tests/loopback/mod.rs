@@ -224,7 +224,6 @@ pub(crate) fn welcome(store: u8) -> Welcome {
             ack_positions: 100,
             gap_whole: 500,
             gap_tail: 50,
-            unread: 999,
             dedupe_window_s: 604_800,
             sessions_per_user: 20,
             keepalive_s: 20,

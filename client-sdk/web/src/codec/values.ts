@@ -9,7 +9,7 @@ import {
   type Target,
   uuidOfBytes,
 } from '../ids.js';
-import { BytesError, type Reader, type Writer } from './bytes.js';
+import { BytesError, Reader, Writer } from './bytes.js';
 
 /** The binary form of a type. */
 export interface Codec<T> {
@@ -126,19 +126,55 @@ export const unit = <T extends string>(names: readonly T[]) =>
     (writer, value) => writer.varint(names.indexOf(value)),
   );
 
-/** An enumeration whose variants have fields: `kind` is the name of the variant. */
-export const tagged = <T extends { kind: string }>(
+/** Any JSON value but null, as its text. */
+export const json = codec<unknown>(
+  (reader) => {
+    const value: unknown = JSON.parse(reader.text());
+    // Without a value the option around it is empty.
+    if (value === null) throw new BytesError('null where a JSON value must be');
+    return value;
+  },
+  (writer, value) => writer.text(JSON.stringify(value)),
+);
+
+/** A variant of a later version: its number and its bytes. */
+type Opaque = { kind: 'opaque'; number: number; bytes: Uint8Array };
+type Variants<T extends { kind: string }> = {
   // biome-ignore lint/suspicious/noExplicitAny: every variant has another type
-  variants: readonly (readonly [T['kind'], Codec<any>])[],
-) =>
-  codec<T>(
+  [Kind in Exclude<T['kind'], 'opaque'>]: readonly [number, Codec<any>];
+};
+
+/**
+ * An enumeration that grows, whose variants have fields: number, length, fields. A variant of unknown
+ * number is kept as it is; of a known one, fields that a later version added are ignored.
+ */
+export const growing = <T extends { kind: string } | Opaque>(variants: Variants<T>) => {
+  const rows = Object.entries(variants) as [string, readonly [number, Codec<object>]][];
+  const byNumber = new Map(rows.map(([kind, [number, inner]]) => [number, [kind, inner] as const]));
+  return codec<T>(
     (reader) => {
-      const [kind, inner] = oneOf(variants, reader);
-      return { kind, ...inner.read(reader) } as T;
+      const number = reader.narrow(32);
+      const bytes = reader.bytes(reader.narrow(32));
+      const known = byNumber.get(number);
+      // A copy: these few would keep the whole buffer of the stream.
+      if (!known) return { kind: 'opaque', number, bytes: bytes.slice() } as T;
+      const inner = new Reader(bytes);
+      const value = { kind: known[0], ...known[1].read(inner) } as T;
+      reader.wide ||= inner.wide;
+      return value;
     },
     (writer, value) => {
-      const at = variants.findIndex(([kind]) => kind === value.kind);
-      writer.varint(at);
-      variants[at]?.[1].write(writer, value);
+      let { number, bytes } = value as Opaque;
+      if (value.kind !== 'opaque') {
+        const [known, fields] = variants[value.kind as keyof Variants<T>];
+        const inner = new Writer();
+        fields.write(inner, value);
+        number = known;
+        bytes = inner.done;
+      }
+      writer.varint(number);
+      writer.varint(bytes.length);
+      writer.bytes(bytes);
     },
   );
+};

@@ -49,9 +49,9 @@ export const Code = {
   HELLO_TIMEOUT: 4005,
   /** A field has a value that is not allowed. */
   INVALID_ARGUMENT: 4006,
-  /** The text is longer than text_bytes. */
+  /** Text and data are longer than text_bytes. */
   TEXT_TOO_LONG: 4007,
-  /** The text is empty. */
+  /** Neither text nor data. */
   TEXT_EMPTY: 4008,
   /** No such conversation for this user. */
   NOT_FOUND: 4009,
@@ -89,7 +89,7 @@ export const Code = {
   HEARTBEAT_TIMEOUT: 4303,
   /** The message store cannot be reached now. */
   UNAVAILABLE: 4304,
-  /** An earlier send of this device is unresolved. */
+  /** An earlier send of this session is unresolved. */
   OUT_OF_ORDER: 4305,
   /** A cursor is above the conversation's head. */
   CURSOR_AHEAD: 4400,

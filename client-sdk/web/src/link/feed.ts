@@ -1,11 +1,11 @@
-// From the bytes of a lane to the frames in it.
+// From the bytes of a stream to the frames in it.
 import { DecodeError, type Decoder } from '../codec/frames.js';
 import type { Inbox } from './link.js';
 
 /** Most frames of one link that cannot be read; then the other side is not worth listening to. */
 const BAD_FRAMES_MAX = 20;
 
-/** Reads the lanes of one link. */
+/** Reads the streams of one link. */
 export class Feed {
   readonly #inbox: Inbox;
   #bad = 0;
@@ -14,7 +14,7 @@ export class Feed {
     this.#inbox = inbox;
   }
 
-  /** Bytes of a lane that has this decoder; `whole`: they end with a frame. False: the lane is over. */
+  /** Bytes of a stream that has this decoder; `whole`: they end with a frame. False: the stream is over. */
   take(decoder: Decoder, bytes: Uint8Array, whole: boolean): boolean {
     decoder.push(bytes);
     for (;;) {

@@ -1,4 +1,4 @@
-// A WebSocket: whole frames in binary messages, one lane each way.
+// A WebSocket: whole frames in binary messages, one stream each way.
 import { Decoder } from '../codec/frames.js';
 import { Feed } from './feed.js';
 import { Inbox, type Link } from './link.js';

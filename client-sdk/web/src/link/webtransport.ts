@@ -1,4 +1,4 @@
-// A WebTransport session: a control stream, streams of the server as lanes, and datagrams.
+// A WebTransport session: a control stream, streams of the server, and datagrams.
 import { Decoder } from '../codec/frames.js';
 import { Feed } from './feed.js';
 import { Inbox, type Link } from './link.js';
@@ -43,7 +43,7 @@ export async function openWebTransport(
     }
     const control = await session.createBidirectionalStream();
     if (signal.aborted) throw new Error('given up');
-    return new Lanes(session, inbox, control);
+    return new WebTransportLink(session, inbox, control);
   } catch (error) {
     giveUp();
     throw new Error(`WebTransport could not be opened: ${messageOf(error)}`);
@@ -56,7 +56,7 @@ export async function openWebTransport(
 const messageOf = (error: unknown): string =>
   ((error instanceof Error && error.message) || String(error)).replace(/\.$/, '');
 
-class Lanes implements Link {
+class WebTransportLink implements Link {
   readonly transport = 'webtransport';
   queued = 0;
   streams = 1;
@@ -80,7 +80,7 @@ class Lanes implements Link {
       () => inbox.end(null, 'the server ended the control stream'),
     );
     this.#read(session.incomingUnidirectionalStreams, (stream) => {
-      this.#lane(stream);
+      this.#stream(stream);
       return true;
     });
     this.#read(datagrams.readable, (bytes) => {
@@ -120,7 +120,7 @@ class Lanes implements Link {
   }
 
   /** A stream of the server: its kind, its header, then frames. */
-  #lane(stream: ReadableStream<Uint8Array>): void {
+  #stream(stream: ReadableStream<Uint8Array>): void {
     const decoder = new Decoder();
     let skip = -1;
     this.streams++;

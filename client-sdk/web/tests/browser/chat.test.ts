@@ -96,7 +96,7 @@ test('a browser and the Rust SDK have the same log, with any text exact', async 
   const bob = spawn(binary(), chat, { stdio: ['pipe', 'pipe', 'ignore'] });
   const lines: {
     event: string;
-    entry: { seq: number; temp_id: string; body: { message: { text: string } } };
+    entry: { seq: number; temp_id: string; body: { text: string } };
   }[] = [];
   createInterface({ input: bob.stdout }).on('line', (line) => lines.push(JSON.parse(line)));
   const odd = [
@@ -120,7 +120,7 @@ test('a browser and the Rust SDK have the same log, with any text exact', async 
     tempId,
     body.kind === 'message' && body.text,
   ]);
-  const theirs = entries().map(({ seq, temp_id, body }) => [seq, temp_id, body.message.text]);
+  const theirs = entries().map(({ seq, temp_id, body }) => [seq, temp_id, body.text]);
   expect(mine).toEqual(theirs);
   expect(mine.map(([, , text]) => text).sort()).toEqual([...odd, ...odd].sort());
 });

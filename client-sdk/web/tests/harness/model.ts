@@ -1,12 +1,12 @@
-// A server and a network for the pure session, both out of plain data: links lose, repeat and reorder as
+// A server and a network for the pure ledger, both out of plain data: links lose, repeat and reorder as
 // they may, the server refuses, crashes between commit and ack, and drops queued entries.
 import type { Envelope } from '../../src/codec/frames.js';
 import type { Entry, ErrorFrame, Frame, Limits, Send } from '../../src/generated/frames.js';
 import { GAP_TAIL, GAP_WHOLE_MAX } from '../../src/generated/limits.js';
 import { conversationOf } from '../../src/ids.js';
+import { receive } from '../../src/ledger/inbound.js';
+import { Ledger } from '../../src/ledger/ledger.js';
 import { emptyState, type SavedChange, type SavedState } from '../../src/saved.js';
-import { receive } from '../../src/session/inbound.js';
-import { Session } from '../../src/session/session.js';
 
 export const LIMITS: Limits = {
   frameBytes: 65536,
@@ -20,7 +20,6 @@ export const LIMITS: Limits = {
   ackPositions: 100,
   gapWhole: 500,
   gapTail: 50,
-  unread: 999,
   dedupeWindowS: 604800,
   sessionsPerUser: 20,
   keepaliveS: 20,
@@ -41,7 +40,7 @@ export function random(seed: number): (below: number) => number {
 
 const uuid = (number: number): string => `00000000-0000-7000-8000-${number.toString(16).padStart(12, '0')}`;
 
-/** One open connection: frames on their way, in lanes whose order among each other is free. */
+/** One open connection: frames on their way, in streams whose order among each other is free. */
 interface Connection {
   number: number;
   device: Device;
@@ -81,10 +80,10 @@ export class World {
 
   /** The server takes one frame of a client. */
   take(connection: Connection, { request, frame }: Envelope): void {
-    const answer = (lane: string, ...frames: Frame[]) => {
-      const queue = connection.down.get(lane) ?? [];
+    const answer = (stream: string, ...frames: Frame[]) => {
+      const queue = connection.down.get(stream) ?? [];
       queue.push(...frames.map((frame) => ({ request, frame })));
-      connection.down.set(lane, queue);
+      connection.down.set(stream, queue);
     };
     switch (frame.type) {
       case 'send':
@@ -125,6 +124,7 @@ export class World {
       retryAfterMs: this.pick(2) ? this.pick(50) : null,
       detail: 'not now',
       tempId: frame.tempId,
+      conversation: null,
     });
     const waits = blocked.get(conversation);
     if (waits !== undefined && waits !== frame.tempId) return refuse(4305);
@@ -143,7 +143,8 @@ export class World {
       sender: device.user,
       senderName: null,
       tempId: frame.tempId,
-      body: { kind: 'message', text: frame.text },
+      messages: seq,
+      body: { kind: 'message', text: frame.text, data: frame.data, replyTo: frame.replyTo },
     };
     if (known === undefined) {
       this.markers.set(key, seq);
@@ -162,6 +163,7 @@ export class World {
       seq,
       id: entry.id,
       timeMs: entry.timeMs,
+      messages: entry.messages,
       duplicate,
       recipientUnknown: false,
     };
@@ -184,8 +186,11 @@ export class World {
       const head = log.length;
       if (head <= cursor) continue;
       const peer = { kind: 'pair', name: null, peer: null, role: 'owner' } as const;
-      const counts = { head, firstSeq: 1, readSeq: 0, unread: 0, lastTimeMs: this.now };
-      frames.push({ type: 'sync_page', conversations: [{ conversation, ...peer, ...counts }] });
+      const counts = { head, headMessages: head, firstSeq: 1, readSeq: 0, readMessages: 0, unread: head };
+      frames.push({
+        type: 'sync_page',
+        conversations: [{ conversation, ...peer, ...counts, lastTimeMs: this.now }],
+      });
       let from = cursor + 1;
       if (head - from >= GAP_WHOLE_MAX) {
         frames.push({ type: 'gap', conversation, from, to: head - GAP_TAIL });
@@ -202,19 +207,19 @@ export class World {
 
   /** Queued entries of one conversation of this connection are dropped, and the client is told. */
   lag({ down }: Connection): void {
-    const lanes = [...down].filter(([name, queue]) => name.startsWith('c:') && queue.length > 0);
-    const lane = lanes[this.pick(lanes.length || 1)];
-    if (!lane) return;
-    const [conversation] = lane;
+    const streams = [...down].filter(([name, queue]) => name.startsWith('c:') && queue.length > 0);
+    const stream = streams[this.pick(streams.length || 1)];
+    if (!stream) return;
+    const [conversation] = stream;
     const head = this.log(conversation).length;
     down.set(conversation, [{ request: null, frame: { type: 'lagged', conversation, head } }]);
   }
 }
 
-/** A client: the pure session, its saved state, and what it handed out. */
+/** A client: the pure ledger, its saved state, and what it handed out. */
 export class Device {
   readonly user: string;
-  session = new Session(emptyState());
+  ledger = new Ledger(emptyState());
   connection: Connection | null = null;
   /** What the application was told, by conversation: seqs, and texts where there are any. */
   seen = new Map<string, { seq: number; text: string | null; tempId: string | null }[]>();
@@ -231,7 +236,7 @@ export class Device {
   constructor(world: World, user: string) {
     this.world = world;
     this.user = user;
-    this.session.logs.room.events = Infinity;
+    this.ledger.logs.room.events = Infinity;
     world.devices.push(this);
   }
 
@@ -251,7 +256,7 @@ export class Device {
       tokenExpiresMs: this.world.now + 1e9,
       limits: this.world.limits,
     };
-    this.session.connected(connection.number, welcome, this.world.now);
+    this.ledger.connected(connection.number, welcome, this.world.now);
     this.run();
   }
 
@@ -260,15 +265,15 @@ export class Device {
     if (!this.connection) return;
     const { number } = this.connection;
     this.connection = null;
-    this.session.disconnected(number);
+    this.ledger.disconnected(number);
     this.run();
   }
 
   /** The application is closed and starts again from what was saved. */
   reload(): void {
     this.cut();
-    this.session = new Session(structuredClone(this.saved));
-    this.session.logs.room.events = Infinity;
+    this.ledger = new Ledger(structuredClone(this.saved));
+    this.ledger.logs.room.events = Infinity;
     for (const [conversation] of this.at) this.at.set(conversation, this.confirmed.get(conversation) ?? 0);
     for (const [conversation, seen] of this.seen) {
       const from = this.confirmed.get(conversation) ?? 0;
@@ -284,18 +289,19 @@ export class Device {
     const tempId = uuid(this.world.devices.indexOf(this) * 1e6 + ++this.made);
     const text = `${this.user} ${this.made}`;
     this.sent.push({ conversation: conversationOf(to, this.user), tempId, text });
-    this.saved.sends.push({ tempId, to, text, createdMs: this.world.now });
-    this.session.submit({ type: 'send', to, text, tempId, ageMs: null }, true, this.world.now);
+    const message = { tempId, to, text, data: null, replyTo: null };
+    this.saved.sends.push({ ...message, createdMs: this.world.now });
+    this.ledger.submit({ type: 'send', ...message, ageMs: null }, true, this.world.now);
     this.run();
   }
 
-  /** Takes the next frame of one lane of the server. */
+  /** Takes the next frame of one stream of the server. */
   receive(): boolean {
     const { connection } = this;
-    const lanes = [...(connection?.down ?? [])].filter(([, queue]) => queue.length > 0);
-    const envelope = lanes[this.world.pick(lanes.length || 1)]?.[1].shift();
+    const streams = [...(connection?.down ?? [])].filter(([, queue]) => queue.length > 0);
+    const envelope = streams[this.world.pick(streams.length || 1)]?.[1].shift();
     if (!connection || !envelope) return false;
-    receive(this.session, connection.number, envelope, this.world.now);
+    receive(this.ledger, connection.number, envelope, this.world.now);
     this.run();
     return true;
   }
@@ -309,7 +315,7 @@ export class Device {
   }
 
   tick(): void {
-    this.session.tick(this.world.now);
+    this.ledger.tick(this.world.now);
     this.run();
   }
 
@@ -322,7 +328,7 @@ export class Device {
     for (const { conversation, seq } of positions) {
       if (seq > (this.confirmed.get(conversation) ?? 0)) this.confirmed.set(conversation, seq);
     }
-    this.session.confirm(positions);
+    this.ledger.confirm(positions);
     this.run();
   }
 
@@ -332,7 +338,7 @@ export class Device {
   }
 
   private run(): void {
-    for (let effect = this.session.pop(); effect; effect = this.session.pop()) {
+    for (let effect = this.ledger.pop(); effect; effect = this.ledger.pop()) {
       if (effect.do === 'send') this.connection?.up.push(effect.envelope);
       if (effect.do === 'resolved') this.resolved.add(effect.tempId);
       if (effect.do === 'save') this.save(effect.change);

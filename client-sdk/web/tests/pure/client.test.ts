@@ -1,44 +1,13 @@
 // The client against a server that does as it likes.
 import { afterEach, expect, test, vi } from 'vitest';
-import type { Entry, Frame } from '../../src/generated/frames.js';
+import type { Frame } from '../../src/generated/frames.js';
 import { fakeClient, type Peer } from '../harness/fakes.js';
-import { Person } from '../harness/people.js';
-
-const C = 'c:k65qsuf7itf6z52lvp67sjfjtm';
-const ID = '00000000-0000-7000-8000-0000000000ff';
-
-const entry = (seq: number, text = `m${seq}`): Entry => ({
-  seq,
-  id: ID,
-  timeMs: 1,
-  sender: 'bob',
-  senderName: null,
-  tempId: null,
-  body: { kind: 'message', text },
-});
-const deliver = (...seqs: number[]): Frame => ({
-  type: 'deliver',
-  conversation: C,
-  entries: seqs.map((seq) => entry(seq)),
-});
+import { C, deliver, entry, ID, message, online, refusal } from '../harness/online.js';
 
 afterEach(() => {
   vi.unstubAllGlobals();
   vi.useRealTimers();
 });
-
-/** A client with a session whose sync is complete. */
-async function online(config = {}) {
-  vi.useFakeTimers();
-  const { client, peers } = fakeClient(config);
-  const person = new Person(client);
-  await vi.advanceTimersByTimeAsync(0);
-  const peer = peers[0] as Peer;
-  peer.welcome();
-  await vi.advanceTimersByTimeAsync(0);
-  peer.synced();
-  return { client, person, peer, peers };
-}
 
 test('entries that come early wait; a hole that does not close is fetched after 100 ms', async () => {
   const { person, peer } = await online();
@@ -63,9 +32,7 @@ test('that a user was erased is told by the frame and by the entry, before the e
   await vi.advanceTimersByTimeAsync(0);
   peer.send(deliver(1));
   peer.send({ type: 'erased', conversation: C, seq: 9 });
-  const gone: Entry = { ...entry(2), body: { kind: 'left', user: 'erased:abc' } };
-  const left: Entry = { ...entry(3), body: { kind: 'left', user: 'bob' } };
-  peer.send({ type: 'deliver', conversation: C, entries: [gone, left] });
+  peer.send(deliver(entry(2, { kind: 'left', user: 'erased:abc' }), entry(3, { kind: 'left', user: 'bob' })));
   expect(told).toEqual(['entry 1', 'erased 9', 'erased 2', 'entry 2', 'entry 3']);
 });
 
@@ -95,7 +62,7 @@ test('what a hostile server sends is inert and reported', async () => {
   const nonsense: Frame[] = [
     { type: 'gap', conversation: C, from: 5, to: 2 },
     { type: 'hello', token: '', device: null, agent: null, features: 0 },
-    { type: 'send', to: 'bob', text: 'x', tempId: ID, ageMs: null },
+    { type: 'send', to: 'bob', text: 'x', tempId: ID, ageMs: null, data: null, replyTo: null },
     { type: 'page', conversation: C, entries: [entry(1)], firstSeq: 1, head: 1 },
     { type: 'member_list', conversation: C, members: [] },
   ];
@@ -110,7 +77,7 @@ test('what a hostile server sends is inert and reported', async () => {
   expect(person.entries).toEqual([]);
   expect(client.state.state).toBe('online');
   const script = '<script>alert(1)</script>\u202e';
-  peer.send({ type: 'deliver', conversation: C, entries: [entry(1, script)] });
+  peer.send(deliver(entry(1, message(script))));
   expect(person.texts()).toEqual([script]);
 });
 
@@ -128,11 +95,10 @@ test('acks of an unknown send and refusals of a foreign request change nothing',
   const { client, person, peer } = await online();
   const sending = client.send('bob', 'hi');
   const request = peer.last('send')?.request ?? null;
-  const error = { code: 4010, temporary: false, retryAfterMs: null, detail: 'no' };
-  peer.send({ type: 'error', ...error, tempId: ID });
-  peer.send({ type: 'error', ...error, tempId: sending.tempId }, (request ?? 0) + 50);
+  peer.send(refusal(4010, { tempId: ID }));
+  peer.send(refusal(4010, { tempId: sending.tempId }), (request ?? 0) + 50);
   expect(person.told('sendFailed')).toEqual([]);
-  peer.send({ type: 'error', ...error, tempId: sending.tempId }, request);
+  peer.send(refusal(4010, { tempId: sending.tempId }), request);
   await expect(sending).rejects.toMatchObject({ kind: 'refused', code: 4010, retryable: false });
   expect(person.told('sendFailed')).toMatchObject([{ tempId: sending.tempId, to: 'bob' }]);
 });
@@ -204,6 +170,7 @@ test('a server that goes away is left only when the next one has everything', as
     seq: 3,
     id: ID,
     timeMs: 2,
+    messages: 3,
     duplicate: true,
     recipientUnknown: false,
   };
@@ -236,8 +203,7 @@ test('a cursor above the head of its log is dropped and everything is synced ane
   const next = peers[1] as Peer;
   next.welcome();
   await vi.advanceTimersByTimeAsync(1);
-  const error = { code: 4400, temporary: false, retryAfterMs: null, detail: 'ahead', tempId: null };
-  next.send({ type: 'error', ...error }, next.last('sync')?.request ?? null);
+  next.send(refusal(4400), next.last('sync')?.request ?? null);
   expect(person.told('resync')).toEqual([{ conversation: null }]);
   expect(next.last('sync')).toMatchObject({ cursors: [] });
 });
@@ -258,18 +224,10 @@ test('a refusal for the moment is retried after the hint, with everything after 
   for (const text of texts) client.send('bob', text);
   const sends = () => peer.got.filter((frame) => frame.type === 'send');
   const [a, b, c] = sends();
-  const refusal = (retryAfterMs: number | null) =>
-    ({
-      type: 'error',
-      code: 4300,
-      temporary: true,
-      retryAfterMs,
-      detail: 'slow down',
-      tempId: null,
-    }) as const;
-  peer.send(refusal(1_000), a?.request);
-  peer.send(refusal(null), b?.request);
-  peer.send(refusal(null), c?.request);
+  const busy = (retryAfterMs: number | null) => refusal(4300, { temporary: true, retryAfterMs });
+  peer.send(busy(1_000), a?.request);
+  peer.send(busy(null), b?.request);
+  peer.send(busy(null), c?.request);
   await vi.advanceTimersByTimeAsync(900);
   expect(sends()).toHaveLength(3);
   await vi.advanceTimersByTimeAsync(200);
@@ -309,7 +267,7 @@ test('limits of what waits are errors that say so', async () => {
   client.send('bob', 'a');
   const second = client.send('bob', 'b');
   await expect(client.send('bob', 'c')).rejects.toMatchObject({ kind: 'full', retryable: true });
-  await expect(client.send('bob', 'b', second.tempId)).rejects.toMatchObject({ kind: 'inUse' });
+  await expect(client.send('bob', 'b', { tempId: second.tempId })).rejects.toMatchObject({ kind: 'inUse' });
 });
 
 test('a question is asked again after a lost link, and ends in time', async () => {

@@ -1,8 +1,9 @@
 // The pure parts of the chat page: heights of rows, parts of logs, addresses in texts, words.
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { Conversation } from '../../page/src/model/conversation.js';
 import { Heights } from '../../page/src/model/heights.js';
-import { parts } from '../../page/src/model/links.js';
+import { pieces } from '../../page/src/model/links.js';
 import { KEPT_MAX, Log, PAGE } from '../../page/src/model/log.js';
 import {
   bytesOf,
@@ -14,7 +15,7 @@ import {
   preview,
   wentWrong,
 } from '../../page/src/model/words.js';
-import { Code, type Entry, type EntryBody, TernError } from '../../src/index.js';
+import { Code, type ConversationSummary, type Entry, type EntryBody, TernError } from '../../src/index.js';
 
 const ESTIMATE = 40;
 
@@ -57,7 +58,7 @@ test('heights add up like a plain list of them, whatever is measured in whatever
   );
 });
 
-const message = (text: string): EntryBody => ({ kind: 'message', text });
+const message = (text: string): EntryBody => ({ kind: 'message', text, data: null, replyTo: null });
 const entry = (seq: number, body: EntryBody = message(`${seq}`), sender = 'ann'): Entry => ({
   seq,
   id: '',
@@ -65,6 +66,7 @@ const entry = (seq: number, body: EntryBody = message(`${seq}`), sender = 'ann')
   sender,
   senderName: null,
   tempId: null,
+  messages: seq,
   body,
 });
 
@@ -108,16 +110,16 @@ test('a log that was scrolled through does not grow without end, and keeps what 
   for (let seq = 19_900; seq <= 20_000; seq++) expect(log.get(seq)).toBeDefined();
 });
 
-test('the parts of a text give the text', () => {
+test('the pieces of a text give the text', () => {
   const piece = fc.oneof(
     fc.string({ unit: 'grapheme' }),
     fc.webUrl(),
     fc.constantFrom('https://', 'http://a', ' ', '(', ')', '\u202e', '<b>'),
   );
   fc.assert(
-    fc.property(fc.array(piece), (pieces) => {
-      const text = pieces.join('');
-      const all = parts(text);
+    fc.property(fc.array(piece), (texts) => {
+      const text = texts.join('');
+      const all = pieces(text);
       expect(all.map((part) => part.text).join('')).toBe(text);
       for (const { href } of all) if (href !== null) expect(href).toMatch(/^https?:\/\//);
     }),
@@ -125,7 +127,7 @@ test('the parts of a text give the text', () => {
 });
 
 test('only what leads where it says is an address', () => {
-  const hrefs = (text: string) => parts(text).flatMap(({ text, href }) => (href === null ? [] : [text]));
+  const hrefs = (text: string) => pieces(text).flatMap(({ text, href }) => (href === null ? [] : [text]));
   expect(hrefs('see https://a.example/x_(y), and (http://b.example/).')).toEqual([
     'https://a.example/x_(y)',
     'http://b.example/',
@@ -148,7 +150,11 @@ test('what happened in a group is said in words', () => {
   expect(said({ kind: 'roleChanged', user: 'bo', role: 'admin' })).toBe('Bo is now an admin');
   expect(listOf(['ann', 'bo', 'x', 'y'], nameOf)).toBe('Ann, Bo and 2 others');
   expect(preview(entry(1, message('a\n b\t c')), 'me', true, nameOf)).toBe('Ann: a b c');
-  expect(preview(entry(1, message('')), 'me', true, nameOf)).toBe('Ann: This message was erased.');
+  expect(preview(entry(1, { kind: 'erased' }), 'me', true, nameOf)).toBe('Ann: This message was erased.');
+  const later: EntryBody = { kind: 'opaque', number: 200, bytes: Uint8Array.of(1) };
+  expect(preview(entry(1, later), 'me', true, nameOf)).toBe('This app is too old to show this.');
+  const order: EntryBody = { kind: 'message', text: '', data: { order: 7 }, replyTo: 1 };
+  expect(preview(entry(1, order), 'me', true, nameOf)).toBe('Ann: This message has no text.');
 });
 
 test('times are said as people say them', () => {
@@ -175,4 +181,40 @@ test('why there is no connection is said to people, and the cause as it is', () 
     'Your role in this group does not allow that.',
   );
   expect(bytesOf('é👍')).toBe(6);
+});
+
+test('what is unread is a difference, whatever told of it and in whichever order', () => {
+  const one = new Conversation('c', 'group', null);
+  const read = (seq: number) => one.read(seq, one.log.get(seq)?.messages ?? 0);
+  const summary: ConversationSummary = {
+    conversation: 'c',
+    kind: 'group',
+    name: 'crew',
+    peer: null,
+    head: 2_000,
+    headMessages: 1_900,
+    firstSeq: 1,
+    readSeq: 10,
+    readMessages: 8,
+    unread: 1_892,
+    lastTimeMs: 1,
+    role: 'member',
+  };
+  one.summarised(summary);
+  expect(one.unread).toBe(1_892);
+  one.arrived({ ...entry(2_001), messages: 1_901 }, 'me');
+  one.arrived({ ...entry(2_002, { kind: 'renamed', name: 'x' }), messages: 1_901 }, 'me');
+  expect(one.unread).toBe(1_893);
+  one.summarised(summary);
+  expect(one.unread).toBe(1_893);
+  one.paged({ conversation: 'c', entries: [{ ...entry(2_003), messages: 1_902 }], firstSeq: 1, head: 2_003 });
+  expect(one.unread).toBe(1_894);
+  read(2_001);
+  expect(one.unread).toBe(1);
+  one.read(1_000, 950);
+  expect(one.unread).toBe(1);
+  read(2_003);
+  expect(one.unread).toBe(0);
+  one.forget();
+  expect(one.unread).toBe(0);
 });

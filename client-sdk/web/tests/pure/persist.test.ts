@@ -3,9 +3,9 @@ import 'fake-indexeddb/auto';
 import { expect, test } from 'vitest';
 import { indexedDb, type Persistence, type SavedSend } from '../../src/persist/index.js';
 import { fakeClient, type Peer, settled } from '../harness/fakes.js';
+import { C, deliver } from '../harness/online.js';
 import { Person, until } from '../harness/people.js';
 
-const C = 'c:k65qsuf7itf6z52lvp67sjfjtm';
 const D = 'c:pvzqxqjje3ns24wiuqs4ifrv6e';
 const [A, B] = ['00000000-0000-7000-8000-00000000000a', '00000000-0000-7000-8000-00000000000b'];
 
@@ -23,6 +23,8 @@ const send = (n: number): SavedSend => ({
   tempId: `00000000-0000-7000-8000-${String(n).padStart(12, '0')}`,
   to: 'bob',
   text: `m${n}`,
+  data: { n },
+  replyTo: n,
   createdMs: n,
 });
 
@@ -84,16 +86,9 @@ test('a client goes on where the one before stopped', async () => {
   peer.welcome();
   await settled();
   peer.synced();
-  const entry = {
-    id: A,
-    timeMs: 1,
-    sender: 'bob',
-    senderName: null,
-    tempId: null,
-    body: { kind: 'message', text: 'x' },
-  } as const;
-  peer.send({ type: 'deliver', conversation: C, entries: [1, 2].map((seq) => ({ seq, ...entry })) });
-  const sending = first.client.send('bob', 'unsent');
+  peer.send(deliver(1, 2));
+  const beside = { data: { album: [1, 2] }, replyTo: 2 };
+  const sending = first.client.send('bob', 'unsent', beside);
   await until('the send left', () => peer.last('send'));
   expect(peer.last('send')).toMatchObject({ ageMs: 0 });
   await first.client.close();
@@ -106,12 +101,14 @@ test('a client goes on where the one before stopped', async () => {
   second.client.watchPresence(['bob']);
   const next: Peer = await until('a link', () => second.peers[0]);
   // Before there is a session the application knows what is pending.
-  expect(again.told('echo')).toMatchObject([{ text: 'unsent', tempId: sending.tempId, restored: true }]);
+  expect(again.told('echo')).toMatchObject([
+    { text: 'unsent', ...beside, tempId: sending.tempId, restored: true },
+  ]);
   expect(second.client.user).toBe(user);
   next.welcome();
   await until('the send again', () => next.last('send'));
   expect(next.last('sync')).toMatchObject({ cursors: [{ conversation: C, seq: 2 }] });
-  expect(next.last('send')).toMatchObject({ text: 'unsent', tempId: sending.tempId });
+  expect(next.last('send')).toMatchObject({ text: 'unsent', ...beside, tempId: sending.tempId });
   expect(next.last('watch')).toMatchObject({ users: ['bob'] });
   expect(next.last('send')?.ageMs).toBeGreaterThan(0);
   expect(next.got.find(({ type }) => type === 'hello')).toEqual(

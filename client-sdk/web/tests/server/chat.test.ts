@@ -1,6 +1,6 @@
 // The promises of the package against a real server, over WebSocket.
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { type Config, connect, pairOf, start, TernError } from '../../src/index.js';
+import { type Config, type ConversationSummary, connect, pairOf, start, TernError } from '../../src/index.js';
 import { Person, until, upTo } from '../harness/people.js';
 import { Server } from '../harness/server.js';
 
@@ -60,7 +60,7 @@ test('a message is echoed at once, acked when durable, and arrives with any text
   expect(alice.seqs(PAIR)).toEqual(upTo(texts.length));
   const page = await bob.client.history(PAIR, { limit: 200 });
   expect(page.entries.reverse().map(({ body }) => body)).toEqual(
-    texts.map((text) => ({ kind: 'message', text })),
+    texts.map((text) => ({ kind: 'message', text, data: null, replyTo: null })),
   );
 });
 
@@ -186,8 +186,40 @@ test('presence, typing and read positions reach those they are for', async () =>
     user: 'alice',
   });
   bob.client.markRead(PAIR, seq);
-  expect(await until('read', () => tab.told('read').at(0))).toEqual({ conversation: PAIR, seq });
-  expect(alice.told('read')).toEqual([]);
+  expect(await until('read', () => tab.told('read').at(0))).toEqual({ conversation: PAIR, seq, messages: 1 });
+  // Who writes has read what is above; what others read is theirs.
+  expect(alice.told('read')).toEqual([{ conversation: PAIR, seq, messages: 1 }]);
+});
+
+test('data and answers arrive as they were sent, and what is unread is a difference', async () => {
+  const [alice, tab, bob] = [await online('alice'), await online('alice'), await online('bob')];
+  const data = { order: 7, items: ['tea', { sugar: null }], weight: -0.5, 'né"e': '\u2028👍' };
+  const { seq } = await alice.client.send('bob', 'tea?', { data });
+  await bob.client.send('alice', '', { data: ['yes'], replyTo: seq });
+  await bob.client.send('alice', 'at five', { replyTo: 2 });
+  await until('all', () => [alice, tab, bob].every(({ entries }) => entries.length === 3));
+  for (const person of [alice, tab, bob]) {
+    expect(person.entries.map(({ messages, body }) => [messages, body])).toEqual([
+      [1, { kind: 'message', text: 'tea?', data, replyTo: null }],
+      [2, { kind: 'message', text: '', data: ['yes'], replyTo: seq }],
+      [3, { kind: 'message', text: 'at five', data: null, replyTo: 2 }],
+    ]);
+  }
+  const page = await bob.client.history(PAIR);
+  expect(page.entries.map(({ body }) => body).reverse()).toEqual(alice.entries.map(({ body }) => body));
+  const unread = async ({ client }: Person) => {
+    const { conversations } = await client.conversations();
+    const { head, headMessages, readMessages, unread } = conversations[0] ?? ({} as ConversationSummary);
+    expect(unread).toBe(headMessages - readMessages);
+    return [head, headMessages, unread];
+  };
+  // Alice has read her own message, bob everything up to his last one.
+  expect(await unread(alice)).toEqual([3, 3, 2]);
+  expect(await unread(bob)).toEqual([3, 3, 0]);
+  alice.client.markRead(PAIR, 2);
+  const read = { conversation: PAIR, seq: 2, messages: 2 };
+  expect(await until('read', () => tab.told('read').find(({ seq }) => seq === 2))).toEqual(read);
+  expect(await unread(tab)).toEqual([3, 3, 1]);
 });
 
 test('a token is renewed on the live session', async () => {

@@ -61,7 +61,7 @@ test('a packed package is all that a strict TypeScript project needs', async () 
     ]);
     expect(JSON.parse(said)).toEqual({
       seq: 1,
-      body: { kind: 'message', text: 'hello from a package' },
+      body: { kind: 'message', text: 'hello from a package', data: null, replyTo: null },
       state: { state: 'online', transport: 'websocket' },
       entries: 1,
     });

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::config::{Algorithm, AuthConfigError};
-
-/// Most issuers.
-pub(in crate::auth) const ISSUERS_MAX: usize = 16;
+use crate::auth::algorithm::Algorithm;
+use crate::auth::unusable::{AuthConfigError, ISSUERS_MAX};
 
 /// One `[[auth.jwks]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::config::Algorithm;
+use super::algorithm::Algorithm;
 use super::key::VerifyingKey;
 use crate::ops::Check;
 use crate::ops::metrics::Metrics;
@@ -22,7 +22,7 @@ mod set;
 mod tests;
 
 pub use config::JwksConfig;
-pub(super) use config::{ISSUERS_MAX, check};
+pub(super) use config::check;
 
 /// Shortest pause between two fetches that tokens ask for.
 const FETCH_PAUSE: Duration = Duration::from_secs(30);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::config::JwksConfig;
 use super::fetch::FetchError;
-use crate::auth::config::Algorithm;
+use crate::auth::algorithm::Algorithm;
 use crate::auth::key::VerifyingKey;
 
 /// Most keys of one issuer: each may be tried on a token without `kid`.

@@ -10,8 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::json;
 use tern_client::{
-    Ack, Anchor, Client, ConversationId, ConversationKind, Event, Events, Pending, PresenceState, SendError,
-    State, Target, UserId,
+    Ack, Anchor, Client, ConversationId, ConversationKind, Data, Draft, Event, Events, Pending,
+    PresenceState, SendError, State, Target, UserId,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -53,7 +53,10 @@ pub(super) fn lines() -> mpsc::Receiver<String> {
 /// A line of JSON from a program.
 #[derive(Deserialize)]
 struct Typed {
+    #[serde(default)]
     text: String,
+    data: Option<Data>,
+    reply_to: Option<u64>,
 }
 
 /// A message on its way.
@@ -124,26 +127,28 @@ impl Room {
     }
 
     fn type_line(&mut self, line: &str) -> anyhow::Result<()> {
-        let text = if self.json {
+        let mut draft = Draft::new(line);
+        if self.json {
             match serde_json::from_str::<Typed>(line) {
-                Ok(typed) => typed.text,
+                Ok(Typed { text, data, reply_to }) => {
+                    (draft.text, draft.data, draft.reply_to) = (text, data, reply_to);
+                }
                 Err(error) => {
                     self.print(&json!({"event": "bad_line", "error": error.to_string()}), "");
                     return Ok(());
                 }
             }
-        } else {
-            line.to_owned()
-        };
-        if text.is_empty() {
+        }
+        if draft.text.is_empty() && draft.data.is_none() {
             return Ok(());
         }
+        let text = draft.text.clone();
         let to = match (&self.place, &self.whom) {
             (Some((target, _)), _) => target.clone(),
             (None, Whom::User(user)) => Target::User(user.clone()),
             (None, _) => bail!("the group is not known yet"),
         };
-        match self.client.submit(to, text.clone()) {
+        match self.client.submit(to, draft) {
             Ok(pending) => self.sending.push(Box::pin(follow(text, pending))),
             Err(error) => self.on_sent(&text, Err(error)),
         }

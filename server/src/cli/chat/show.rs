@@ -12,8 +12,9 @@ pub(super) fn entry(entry: &Entry) -> String {
     let name = entry.sender_name.as_deref().unwrap_or(entry.sender.as_str());
     let time = clock(entry.time_ms);
     let words = match &entry.body {
-        EntryBody::Message { text } if text.is_empty() => "wrote something that was erased".into(),
-        EntryBody::Message { text } => return format!("{time}  {}: {}", clean(name), clean(text)),
+        EntryBody::Message { text, .. } => return format!("{time}  {}: {}", clean(name), clean(text)),
+        EntryBody::Erased => "wrote something that was erased".into(),
+        EntryBody::Opaque { .. } => "did something that this version does not know".into(),
         EntryBody::Created { name, members } => format!("made the group \"{name}\" with {}", list(members)),
         EntryBody::Added { users } => format!("added {}", list(users)),
         EntryBody::Removed { users } => format!("removed {}", list(users)),
@@ -88,8 +89,8 @@ pub(super) fn json_event(event: &Event) -> Option<Value> {
         Event::Typing { conversation, user } => {
             json!({"event": "typing", "conversation": conversation, "user": user})
         }
-        Event::Read { conversation, seq } => {
-            json!({"event": "read", "conversation": conversation, "seq": seq})
+        Event::Read { conversation, seq, messages } => {
+            json!({"event": "read", "conversation": conversation, "seq": seq, "messages": messages})
         }
         Event::State(now) => json!({"event": "state", "online": now.is_online(), "detail": state(now)}),
         Event::SendFailed { temp_id, error, .. } => {

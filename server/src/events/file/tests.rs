@@ -109,7 +109,7 @@ fn bad_settings_and_directories_are_refused_with_the_reason() {
     let one = open(FileEventsConfig { files_max: 1, ..config(&dir) });
     assert!(one.contains("files_max must be at least 2"), "{one}");
     let small = open(FileEventsConfig { file_bytes_max: 100, ..config(&dir) });
-    assert!(small.contains("file_bytes_max must be at least 16384"), "{small}");
+    assert!(small.contains("file_bytes_max must be at least 32768"), "{small}");
     fs::write(dir.path().join("file"), "").unwrap();
     let no_dir = open(FileEventsConfig { dir: dir.path().join("file"), ..config(&dir) });
     assert!(no_dir.contains("cannot use the event directory"), "{no_dir}");

@@ -11,10 +11,12 @@ const TIMING: Timing = Timing { grace: Duration::from_secs(10), batch: SECOND };
 struct Bench {
     state: State<u64>,
     start: Instant,
+    /// Who is here, with their sessions: what the roster knows.
+    here: HashMap<UserId, HashSet<u64>>,
 }
 
 fn bench() -> Bench {
-    Bench { state: State::new(TIMING, 1_000), start: Instant::now() }
+    Bench { state: State::new(TIMING, 1_000), start: Instant::now(), here: HashMap::new() }
 }
 
 fn user(name: &str) -> UserId {
@@ -27,17 +29,27 @@ impl Bench {
     }
 
     fn begin(&mut self, name: &str, session: u64) {
-        self.state.session_started(&user(name), session);
+        let sessions = self.here.entry(user(name)).or_default();
+        if sessions.insert(session) && sessions.len() == 1 {
+            self.state.came(&user(name));
+        }
     }
 
     fn end(&mut self, name: &str, session: u64, millis: u64) {
-        let now = self.at(millis);
-        self.state.session_ended(&user(name), session, now, millis);
+        let sessions = self.here.entry(user(name)).or_default();
+        if sessions.remove(&session) && sessions.is_empty() {
+            self.state.went(&user(name), self.at(millis), millis);
+        }
     }
 
     fn watch(&mut self, session: u64, names: &[&str]) {
-        let seen = |name: &&str| Watched { user: user(name), visible: true, last_seen_ms: None };
-        self.state.watch(session, names.iter().map(seen).collect(), session).unwrap();
+        let watched = names.iter().map(|name| self.seen(name, None)).collect();
+        self.state.watch(session, watched, session).unwrap();
+    }
+
+    fn seen(&self, name: &str, last_seen_ms: Option<u64>) -> Watched {
+        let here = self.here.get(&user(name)).is_some_and(|sessions| !sessions.is_empty());
+        Watched { user: user(name), visible: true, here, last_seen_ms }
     }
 
     /// What is told by this time, such as `"7 answer alice=online"`.
@@ -71,8 +83,7 @@ impl Bench {
     }
 
     fn is_empty(&self) -> bool {
-        let state = &self.state;
-        state.users.is_empty() && state.watches.is_empty() && state.deadlines.is_empty() && state.watched == 0
+        self.state.is_empty()
     }
 }
 
@@ -201,7 +212,7 @@ fn a_new_watch_replaces_the_one_before_and_both_are_answered() {
 fn the_invisible_read_as_unknown_and_stay_so() {
     let mut bench = bench();
     bench.begin("bob", 1);
-    let hidden = Watched { user: user("bob"), visible: false, last_seen_ms: Some(5) };
+    let hidden = Watched { visible: false, ..bench.seen("bob", Some(5)) };
     bench.state.watch(7, vec![hidden], 7).unwrap();
     assert_eq!(bench.told(0), ["7 answer bob=unknown"]);
     bench.end("bob", 1, 1);
@@ -211,15 +222,15 @@ fn the_invisible_read_as_unknown_and_stay_so() {
 #[test]
 fn the_newer_of_two_last_seen_times_is_told() {
     let mut bench = bench();
-    let stored = |time| Watched { user: user("bob"), visible: true, last_seen_ms: Some(time) };
-    bench.state.watch(7, vec![stored(3)], 7).unwrap();
+    let stored = bench.seen("bob", Some(3));
+    bench.state.watch(7, vec![stored.clone()], 7).unwrap();
     assert_eq!(bench.told(0), ["7 answer bob=offline@3"]);
     bench.state.unwatch(7);
     bench.begin("bob", 1);
     bench.end("bob", 1, 500);
     bench.told(10_500);
     // The reader of the store was overtaken by the user's leaving.
-    bench.state.watch(7, vec![stored(3)], 7).unwrap();
+    bench.state.watch(7, vec![stored], 7).unwrap();
     assert_eq!(bench.told(10_500), ["7 answer bob=offline@500"]);
 }
 
@@ -229,14 +240,46 @@ fn watches_are_bounded_and_a_refused_one_changes_nothing() {
     bench.state.watches_max = 3;
     bench.watch(7, &["a", "b"]);
     bench.told(0);
-    let two = ["c", "d"].map(|name| Watched { user: user(name), visible: true, last_seen_ms: None });
+    let two = ["c", "d"].map(|name| bench.seen(name, None));
     assert_eq!(bench.state.watch(8, two.to_vec(), 8), Err(Full));
     assert_eq!(bench.told(0), [""; 0]);
     assert_eq!(bench.state.users.len(), 2);
     bench.watch(7, &["a", "b", "c"]);
-    assert_eq!(bench.state.watch(7, [two.to_vec(), two.to_vec()].concat(), 7), Err(Full));
+    let four = ["c", "d", "e", "f"].map(|name| bench.seen(name, None));
+    assert_eq!(bench.state.watch(7, four.to_vec(), 7), Err(Full));
     bench.begin("a", 1);
     assert_eq!(bench.told(0), ["7 answer a=offline b=offline c=offline", "7 change a=online"]);
+}
+
+#[test]
+fn only_who_can_be_seen_and_each_of_them_once_counts_as_watched() {
+    let mut bench = bench();
+    bench.state.watches_max = 2;
+    let mut named: Vec<Watched> =
+        (0..50).map(|number| Watched { visible: false, ..bench.seen(&number.to_string(), None) }).collect();
+    named.extend(["a", "b", "a", "b"].map(|name| bench.seen(name, None)));
+    assert_eq!(bench.state.watch(7, named, 7), Ok(()));
+    assert_eq!(bench.state.watched, 2);
+}
+
+#[test]
+fn who_is_here_and_watched_by_nobody_takes_no_memory() {
+    let mut bench = bench();
+    bench.begin("bob", 1);
+    assert!(bench.is_empty());
+    bench.end("bob", 1, 0);
+    bench.begin("bob", 2);
+    assert!(bench.is_empty());
+}
+
+#[test]
+fn who_came_and_went_before_anybody_looked_was_online() {
+    let mut bench = bench();
+    bench.watch(7, &["bob"]);
+    assert_eq!(bench.told(0), ["7 answer bob=offline"]);
+    bench.state.went(&user("bob"), bench.at(100), 100);
+    assert_eq!(bench.told(200), ["7 change bob=online"]);
+    assert_eq!(bench.told(10_100), ["7 change bob=offline@100"]);
 }
 
 #[test]
@@ -270,7 +313,7 @@ fn when_the_node_stops_everybody_here_leaves() {
     bench.begin("b", 4);
     bench.end("b", 4, 10_100);
     bench.watch(7, &["d"]);
-    let mut left = bench.state.leave_all(11_000);
+    let mut left = bench.state.leave_all(vec![user("a")], 11_000);
     left.sort();
     assert_eq!(left, [(user("a"), 11_000), (user("b"), 10_100)]);
     assert!(bench.is_empty());

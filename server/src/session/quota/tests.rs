@@ -21,10 +21,10 @@ fn config(per_second: u32, burst: u32) -> QuotaConfig {
     }
 }
 
-fn retry_after(verdict: Verdict) -> Duration {
+fn retry_after(verdict: Allowance) -> Duration {
     match verdict {
-        Verdict::Refused { retry_after } => retry_after,
-        Verdict::Allowed => panic!("allowed"),
+        Allowance::Refused { retry_after } => retry_after,
+        Allowance::Allowed => panic!("allowed"),
     }
 }
 
@@ -34,15 +34,15 @@ fn a_burst_is_allowed_and_then_the_steady_rate() {
     let quota = Quota::new(&config(10, 3), start);
     let alice = user("alice");
     for _ in 0..3 {
-        assert_eq!(quota.send(&alice, start), Verdict::Allowed);
+        assert_eq!(quota.send(&alice, start), Allowance::Allowed);
     }
     assert_eq!(retry_after(quota.send(&alice, start)), 100 * MS);
     assert_eq!(retry_after(quota.send(&alice, start + 40 * MS)), 60 * MS, "a refusal costs nothing");
-    assert_eq!(quota.send(&alice, start + 100 * MS), Verdict::Allowed);
+    assert_eq!(quota.send(&alice, start + 100 * MS), Allowance::Allowed);
     assert_eq!(retry_after(quota.send(&alice, start + 100 * MS)), 100 * MS);
     let rested = start + 10_000 * MS;
     for _ in 0..3 {
-        assert_eq!(quota.send(&alice, rested), Verdict::Allowed);
+        assert_eq!(quota.send(&alice, rested), Allowance::Allowed);
     }
     assert!(!quota.send(&alice, rested).allowed(), "a long rest saves no more than the burst");
 }
@@ -198,9 +198,9 @@ proptest! {
             let known = table.young.contains_key(&key) || table.old.contains_key(&key);
             let room = known || table.len() < keys_max;
             match table.take(&key, rate, now_ns) {
-                Verdict::Allowed if room => passed.entry(key).or_default().push(now_ns),
-                Verdict::Allowed => {}
-                Verdict::Refused { retry_after } => {
+                Allowance::Allowed if room => passed.entry(key).or_default().push(now_ns),
+                Allowance::Allowed => {}
+                Allowance::Refused { retry_after } => {
                     prop_assert!(!retry_after.is_zero());
                     if known {
                         let mut bucket = *table.young.get(&key).unwrap();
@@ -220,5 +220,23 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn who_sends_too_many_frames_waits_for_a_seconds_worth_and_may_send_that() {
+    let start = Instant::now();
+    for (per_second, burst, worth) in [(10, 20, 10), (10, 3, 3), (1, 1, 1)] {
+        let rates = QuotaConfig {
+            connection_frames_per_second: count(per_second),
+            connection_frames_burst: count(burst),
+            ..QuotaConfig::default()
+        };
+        let mut connection = ConnectionQuota::new(&rates, start);
+        assert!((0..burst).all(|_| connection.frame(start).allowed()));
+        let Allowance::Refused { retry_after } = connection.frame(start) else { panic!("{burst}") };
+        assert!(retry_after <= 1_000 * MS, "{retry_after:?}");
+        assert!((0..worth).all(|_| connection.frame(start + retry_after).allowed()), "{worth}");
+        assert!(!connection.frame(start + retry_after).allowed(), "{worth}");
     }
 }

@@ -14,9 +14,9 @@ use sha2::{Digest, Sha256};
 use tern_protocol::StoreId;
 use uuid::Uuid;
 
-use super::batch::{Frozen, Op};
 use super::directory::{Directory, OpenError, create_private, is_absent, sync_dir};
 use super::disk::{Disk, read_failed};
+use super::op::{Frozen, Op};
 use super::tripwire::CountFile;
 use super::verify::{Checker, Findings};
 use super::{EmbeddedStore, open};

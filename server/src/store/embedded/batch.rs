@@ -3,118 +3,64 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use fjall::Snapshot;
 use foldhash::fast::RandomState;
 use tern_protocol::{ConversationId, UserId};
-use tokio::sync::oneshot;
 
+use super::append::{Append, Record};
 use super::disk::Disk;
+use super::intents::IntentChange;
 use super::keys;
-use super::upkeep::{Age, Rewrite};
-use super::values::{self, Head, Row, Shape};
+use super::op::{Frozen, Op, Reply};
+use super::values::{self, Head, Shape};
 use crate::store::{
-    AppendGroup, Appended, Conversation, Erasure, GROUP_BYTES_MAX, Intent, Marker, Member, StoreError, User,
-    UserChange,
+    Answers, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Kept, Marker, Member, Owed,
+    ReadPosition, StoreError, User, UserChange,
 };
 
-/// Where the answer to an operation goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// A durable write, its values encoded already: the committer is one thread, its callers are many.
-pub(super) enum Op {
-    Append { append: Box<Append>, reply: Reply<Appended> },
-    SetRead { key: Bytes, seq: u64, reply: Reply<bool> },
-    ChangeUser { key: Bytes, change: UserChange, reply: Reply<()> },
-    ClearIntents { keys: Vec<Bytes>, reply: Reply<()> },
-    Age { age: Age, reply: Reply<bool> },
-    Rewrite { rewrite: Rewrite, reply: Reply<()> },
-    BeginErasure { user: UserId, became: UserId, at_ms: u64, reply: Reply<Erasure> },
-    FinishErasure { user: UserId, conversations: Vec<ConversationId>, reply: Reply<bool> },
-    Snapshot { reply: Reply<Frozen> },
-}
-
-/// The store as of a commit, unmoved by later ones.
-pub(super) struct Frozen {
-    pub(super) snapshot: Snapshot,
-    /// Number of that commit.
-    pub(super) commits: u64,
-}
-
-/// An append group ready to be written.
-pub(super) struct Append {
-    conversation: ConversationId,
-    expected_head: u64,
-    records: Vec<Record>,
-    state: Conversation,
-    departures: Vec<(Bytes, Row)>,
-    first_intent_ms: u64,
-    /// Bytes of its encoded entries.
-    pub(super) bytes: usize,
-}
-
-struct Record {
-    entry: (Bytes, Bytes),
-    marker: Option<(Bytes, Bytes)>,
-    intent: Option<Bytes>,
-}
-
-impl Append {
-    /// Checks and encodes a group.
-    pub(super) fn new(group: AppendGroup) -> Result<Self, StoreError> {
-        group.check()?;
-        let AppendGroup { conversation, expected_head, entries, state, departures } = group;
-        let departures = departures.into_iter().map(|gone| {
-            let at = entries.iter().find(|new| new.entry.seq == gone.until_seq);
-            let time_ms = at.map_or(state.last_time_ms, |new| new.entry.time_ms);
-            let until = Some(Head { seq: gone.until_seq, time_ms });
-            (keys::row(&gone.user, conversation), Row { first_seq: gone.first_seq, until })
-        });
-        let departures = departures.collect();
-        let mut first_intent_ms = u64::MAX;
-        let mut bytes = 0;
-        let mut records = Vec::with_capacity(entries.len());
-        for new in &entries {
-            let (seq, time_ms) = (new.entry.seq, new.entry.time_ms);
-            let value = values::encode(&new.entry);
-            bytes += value.len() - 1; // without the version
-            if new.push {
-                first_intent_ms = first_intent_ms.min(time_ms);
-            }
-            records.push(Record {
-                entry: (keys::entry(conversation, seq), value),
-                marker: new.entry.temp_id.map(|temp_id| {
-                    let key = keys::marker(conversation, &new.entry.sender, temp_id);
-                    (key, values::encode_marker(seq, new.digest))
-                }),
-                intent: new.push.then(|| keys::intent(&Intent { conversation, seq, time_ms })),
-            });
-        }
-        if bytes > GROUP_BYTES_MAX {
-            return Err(StoreError::Malformed("its entries must not exceed 1 MiB"));
-        }
-        Ok(Self { conversation, expected_head, records, state, departures, first_intent_ms, bytes })
-    }
-}
+mod upkeep;
 
 /// The operations of one commit.
 pub(super) struct Batch<'a> {
     pub(super) disk: &'a Disk,
     /// `None` removes the key. The last write of a key counts.
     pub(super) writes: HashMap<Bytes, Option<Bytes>, RandomState>,
-    states: HashMap<ConversationId, Arc<Conversation>, RandomState>,
+    /// Rows that are written once and never looked at in the same batch: entries, markers and intents.
+    fresh: Vec<(Bytes, Bytes)>,
+    /// The markers among them.
+    markers: HashMap<Bytes, Marker, RandomState>,
+    states: HashMap<ConversationId, NewState, RandomState>,
     answers: Vec<Answer>,
-    first_intent_ms: u64,
+    intents: Vec<IntentChange>,
+    pub(super) kept: Option<(ConversationId, Kept)>,
+    pub(super) erasure: Option<(UserId, Erasure)>,
+    entries: usize,
 }
 
-/// What is left to do once the writes of a batch are durable.
-pub(super) struct Decided {
+/// A state that a batch makes.
+struct NewState {
+    state: Arc<Conversation>,
+    /// The conversation did not exist before the batch.
+    is_new: bool,
+    /// More than the head changes.
+    is_shape_new: bool,
+}
+
+/// What a batch writes, each key once.
+pub(super) struct Rows {
+    pub(super) fresh: Vec<(Bytes, Bytes)>,
     pub(super) writes: HashMap<Bytes, Option<Bytes>, RandomState>,
-    pub(super) states: HashMap<ConversationId, Arc<Conversation>, RandomState>,
-    pub(super) answers: Vec<Answer>,
-    /// `u64::MAX` if there is none.
-    pub(super) first_intent_ms: u64,
+}
+
+/// What is left to do once the rows of a batch are durable.
+pub(super) struct Decided {
+    states: Vec<(ConversationId, Arc<Conversation>, bool)>,
+    kept: Option<(ConversationId, Kept)>,
+    erasure: Option<(UserId, Erasure)>,
+    intents: Vec<IntentChange>,
+    answers: Vec<Answer>,
 }
 
 impl<'a> Batch<'a> {
@@ -122,9 +68,14 @@ impl<'a> Batch<'a> {
         Self {
             disk,
             writes: HashMap::default(),
+            fresh: Vec::new(),
+            markers: HashMap::default(),
             states: HashMap::default(),
             answers: Vec::new(),
-            first_intent_ms: u64::MAX,
+            intents: Vec::new(),
+            kept: None,
+            erasure: None,
+            entries: 0,
         }
     }
 
@@ -133,17 +84,24 @@ impl<'a> Batch<'a> {
         self.answers.len()
     }
 
+    /// Entries that are appended.
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
+
     /// Decides an operation. Its answer waits for the commit, whatever it is: also a duplicate or a
     /// conflict may rest on an operation of this batch.
     pub(super) fn apply(&mut self, op: Op) {
         let answer = match op {
-            Op::Append { append, reply } => Answer::Append(reply, self.append(*append)),
-            Op::SetRead { key, seq, reply } => Answer::Flag(reply, self.set_read(key, seq)),
-            Op::ChangeUser { key, change, reply } => Answer::Done(reply, self.change_user(key, change)),
-            Op::ClearIntents { keys, reply } => {
-                self.writes.extend(keys.into_iter().map(|key| (key, None)));
-                Answer::Done(reply, Ok(()))
+            Op::Appends { appends, owed } => {
+                let results = appends.into_iter().map(|append| self.append(append)).collect();
+                Answer::Appends(owed, results)
             }
+            Op::SetRead { key, read, reply } => Answer::Flag(reply, self.set_read(key, read)),
+            Op::ChangeUser { user, change, issued_ms, reply } => {
+                Answer::Flag(reply, self.change_user(&user, change, issued_ms))
+            }
+            Op::ClearIntents { intents, reply } => Answer::Done(reply, self.clear_intents(intents)),
             Op::Age { age, reply } => Answer::Flag(reply, self.age(age)),
             Op::Rewrite { rewrite, reply } => Answer::Done(reply, self.rewrite(rewrite)),
             Op::BeginErasure { user, became, at_ms, reply } => {
@@ -157,85 +115,134 @@ impl<'a> Batch<'a> {
         self.answers.push(answer);
     }
 
-    pub(super) fn decide(self) -> Decided {
-        let Self { disk: _, writes, states, answers, first_intent_ms } = self;
-        Decided { writes, states, answers, first_intent_ms }
+    pub(super) fn decide(self) -> (Rows, Decided) {
+        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, erasure, .. } = self;
+        // Before they can be seen: who finds none of them looks on disk.
+        disk.recent.written(markers.keys().map(|key| &key[..]), Instant::now());
+        let mut decided = Vec::with_capacity(states.len());
+        for (id, NewState { state, is_new, is_shape_new }) in states {
+            let head = Head { seq: state.head, messages: state.messages, time_ms: state.last_time_ms };
+            writes.insert(keys::head(id), Some(values::encode(&head)));
+            if is_shape_new {
+                writes.insert(keys::shape(id), Some(values::encode(&Shape::of(&state))));
+            }
+            decided.push((id, state, is_new));
+        }
+        (Rows { fresh, writes }, Decided { states: decided, kept, erasure, intents, answers })
     }
 
     fn append(&mut self, append: Append) -> Result<Appended, StoreError> {
-        let duplicates = self.duplicates(&append.records)?;
+        let duplicates = self.duplicates(&append)?;
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let current = self.conversation(append.conversation)?;
+        let barred = append.group.barred(|user| self.disk.erasures.get(user));
+        if !barred.is_empty() {
+            return Ok(Appended::Barred(barred));
+        }
+        let current = self.conversation(append.group.conversation)?;
         let head = current.as_ref().map_or(0, |state| state.head);
-        if head != append.expected_head {
+        if head != append.group.expected_head {
             return Ok(Appended::Conflict { head });
         }
         self.write(append, current.as_deref());
         Ok(Appended::Applied)
     }
 
-    fn duplicates(&self, records: &[Record]) -> Result<Vec<(usize, Marker)>, StoreError> {
-        let mut found = Vec::new();
-        for (index, record) in records.iter().enumerate() {
+    fn duplicates(&self, append: &Append) -> Result<Vec<(usize, Marker)>, StoreError> {
+        let (mut found, now) = (Vec::new(), Instant::now());
+        for (index, (record, new)) in append.records.iter().zip(&append.group.entries).enumerate() {
             let Some((key, _)) = &record.marker else { continue };
-            if let Some(bytes) = self.get(key)? {
-                found.push((index, values::decode_marker(&bytes)?));
+            if let Some(marker) = self.markers.get(key) {
+                found.push((index, *marker));
+            } else if let Some(marker) = self.disk.marker(key, new.age_ms, now)? {
+                found.push((index, marker));
             }
         }
         Ok(found)
     }
 
     fn write(&mut self, append: Append, current: Option<&Conversation>) {
-        let Append { conversation, records, state, departures, first_intent_ms, .. } = append;
-        for Record { entry, marker, intent } in records {
-            self.writes.insert(entry.0, Some(entry.1));
-            self.writes.extend(marker.map(|(key, value)| (key, Some(value))));
-            self.writes.extend(intent.map(|key| (key, Some(Bytes::new()))));
-        }
-        self.first_intent_ms = self.first_intent_ms.min(first_intent_ms);
-        for (key, row) in departures {
-            self.writes.insert(key, Some(values::encode(&row)));
-        }
-        let members: &[Member] = current.map_or(&[], |current| &current.members);
-        if state.members != members {
-            // After the departures: who left and came back in one group is a member.
-            for member in state.members.iter().filter(|member| !is_same_member(members, member)) {
-                let row = Row { first_seq: member.first_seq, until: None };
-                self.writes.insert(keys::row(&member.user, conversation), Some(values::encode(&row)));
+        let Append { group, records, departures, reads, intent } = append;
+        let AppendGroup { conversation, entries, state, .. } = &*group;
+        let conversation = *conversation;
+        self.entries += entries.len();
+        for (Record { entry, marker }, new) in records.into_iter().zip(entries) {
+            self.fresh.push(entry);
+            if let Some((key, value)) = marker {
+                self.markers.insert(key.clone(), Marker { seq: new.entry.seq, digest: new.digest });
+                self.fresh.push((key, value));
             }
         }
-        let is_shape = |current: &Conversation| {
-            current.members == state.members && current.kind == state.kind && current.name == state.name
+        if let Some((change, key, value)) = intent {
+            self.fresh.push((key, value));
+            self.intents.push(change);
+        }
+        self.writes.extend(reads.into_iter().map(|(key, read)| (key, Some(read))));
+        self.writes.extend(departures.into_iter().map(|(key, row)| (key, Some(row))));
+        let members: &[Member] = current.map_or(&[], |current| &current.members);
+        let same_members = state.members == members;
+        if !same_members {
+            // After the departures: who left and came back in one group is a member.
+            for member in state.members.iter().filter(|member| !is_same_member(members, member)) {
+                let row = values::member_row(member.first_seq);
+                self.writes.insert(keys::row(&member.user, conversation), Some(row));
+            }
+        }
+        let is_shape_new = !same_members
+            || current.is_none_or(|current| current.kind != state.kind || current.name != state.name);
+        let new = NewState { state: state.clone(), is_new: current.is_none(), is_shape_new };
+        let new = match self.states.remove(&conversation) {
+            Some(before) => NewState {
+                is_new: before.is_new,
+                is_shape_new: before.is_shape_new || new.is_shape_new,
+                ..new
+            },
+            None => new,
         };
-        if !current.is_some_and(is_shape) {
-            let Conversation { kind, ref name, ref members, .. } = state;
-            let shape = Shape { kind, name: name.clone(), members: members.clone() };
-            self.writes.insert(keys::shape(conversation), Some(values::encode(&shape)));
-        }
-        let head = Head { seq: state.head, time_ms: state.last_time_ms };
-        self.writes.insert(keys::head(conversation), Some(values::encode(&head)));
-        self.states.insert(conversation, Arc::new(state));
+        self.states.insert(conversation, new);
     }
 
-    fn set_read(&mut self, key: Bytes, seq: u64) -> Result<bool, StoreError> {
-        let before = self.get(&key)?.map_or(Ok(0), |bytes| values::decode("a read position", &bytes))?;
-        if seq > before {
-            self.writes.insert(key, Some(values::encode(&seq)));
+    fn set_read(&mut self, key: Bytes, read: ReadPosition) -> Result<bool, StoreError> {
+        let before = self.get(&key)?.map(|bytes| values::decode("a read position", &bytes)).transpose()?;
+        let before: ReadPosition = before.unwrap_or_default();
+        if read.seq > before.seq {
+            self.writes.insert(key, Some(values::encode(&read)));
         }
-        Ok(seq > before)
+        Ok(read.seq > before.seq)
     }
 
-    fn change_user(&mut self, key: Bytes, change: UserChange) -> Result<(), StoreError> {
+    fn clear_intents(&mut self, intents: Vec<(u8, Bytes)>) -> Result<(), StoreError> {
+        for (shard, key) in intents {
+            // Only what is there counts as cleared.
+            if self.get(&key)?.is_some() {
+                self.writes.insert(key, None);
+                self.intents.push(IntentChange::Cleared { shard });
+            }
+        }
+        Ok(())
+    }
+
+    fn change_user(
+        &mut self,
+        user: &UserId,
+        change: UserChange,
+        issued_ms: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        let erasure = self.disk.erasures.get(user);
+        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
+            return Ok(false);
+        }
+        let key = keys::user(user);
         let before: Option<User> =
             self.get(&key)?.map(|bytes| values::decode("a user", &bytes)).transpose()?;
         if let Some(after) = change.apply(before.as_ref()) {
             self.writes.insert(key, Some(values::encode(&after)));
         }
-        Ok(())
+        Ok(true)
     }
 
+    /// A value as of the last commit or of this batch; not of entries, markers and intents of this batch.
     pub(super) fn get(&self, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
         match self.writes.get(key) {
             Some(write) => Ok(write.clone()),
@@ -245,7 +252,7 @@ impl<'a> Batch<'a> {
 
     pub(super) fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
         match self.states.get(&id) {
-            Some(state) => Ok(Some(state.clone())),
+            Some(new) => Ok(Some(new.state.clone())),
             None => self.disk.conversation(id),
         }
     }
@@ -255,9 +262,32 @@ fn is_same_member(members: &[Member], member: &Member) -> bool {
     members.iter().any(|other| other.user == member.user && other.first_seq == member.first_seq)
 }
 
+impl Decided {
+    /// It is durable and visible as commit number `commits`: what is in memory follows, then the answers.
+    pub(super) fn publish(self, disk: &Disk, commits: u64) {
+        for (id, state, is_new) in self.states {
+            disk.states.committed(id, state, is_new);
+        }
+        if let Some((id, kept)) = self.kept {
+            disk.states.aged(id, kept);
+        }
+        if let Some((user, erasure)) = self.erasure {
+            disk.erasures.put(&user, erasure);
+        }
+        disk.intents.note(&self.intents);
+        let mut appended: Vec<(AppendAnswers, Answers)> = Vec::new();
+        for answer in self.answers {
+            answer.send(disk, commits, &mut appended);
+        }
+        for (asker, answers) in appended {
+            asker.send(answers);
+        }
+    }
+}
+
 /// An answer that waits for the commit. Dropped unsent, it tells the caller that nothing is known.
-pub(super) enum Answer {
-    Append(Reply<Appended>, Result<Appended, StoreError>),
+enum Answer {
+    Appends(Owed, Vec<Result<Appended, StoreError>>),
     Flag(Reply<bool>, Result<bool, StoreError>),
     Done(Reply<()>, Result<(), StoreError>),
     Erasure(Reply<Erasure>, Result<Erasure, StoreError>),
@@ -266,10 +296,18 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// Sends it, as of commit number `commits`; a caller that has gone does not matter.
-    pub(super) fn send(self, disk: &Disk, commits: u64) {
+    /// Sends it, as of commit number `commits`; a caller that has gone does not matter. Answers to appends
+    /// are collected by asker.
+    fn send(self, disk: &Disk, commits: u64, appended: &mut Vec<(AppendAnswers, Answers)>) {
         match self {
-            Self::Append(reply, result) => drop(reply.send(result)),
+            Self::Appends(owed, results) => {
+                let (asker, tickets) = owed.take();
+                let answers = tickets.into_iter().zip(results);
+                match appended.iter_mut().find(|(other, _)| other.is_same(&asker)) {
+                    Some((_, collected)) => collected.extend(answers),
+                    None => appended.push((asker, answers.collect())),
+                }
+            }
             Self::Flag(reply, result) => drop(reply.send(result)),
             Self::Done(reply, result) => drop(reply.send(result)),
             Self::Erasure(reply, result) => drop(reply.send(result)),

@@ -12,9 +12,9 @@ use std::time::Instant;
 use fjall::{OwnedWriteBatch, PersistMode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::batch::{Batch, Op, Reply};
+use super::batch::Batch;
 use super::disk::Disk;
-use super::intents::IntentFloor;
+use super::op::{Op, Reply};
 use super::tripwire::Tripwire;
 use super::{keys, values};
 use crate::ops::metrics::{Metrics, record};
@@ -46,6 +46,27 @@ pub(super) struct Queue {
     room: Arc<Semaphore>,
 }
 
+/// A way in that does not keep the committer going.
+pub(super) struct WeakQueue {
+    messages: mpsc::WeakSender<Message>,
+    room: Arc<Semaphore>,
+}
+
+impl WeakQueue {
+    /// Queues a write if there is room at once. Otherwise it is dropped, and so answers that nothing is known.
+    pub(super) fn try_send(&self, bytes: usize, op: Op) {
+        let Some(messages) = self.messages.upgrade() else { return };
+        if let Ok(room) = self.room.clone().try_acquire_many_owned(kib(bytes)) {
+            let _ = messages.try_send(Message::Op(op, room));
+        }
+    }
+}
+
+/// The room that so many bytes take.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX)
+}
+
 enum Message {
     /// The permit is the room it takes, given back once it is answered.
     Op(Op, OwnedSemaphorePermit),
@@ -60,14 +81,23 @@ impl Queue {
         bytes: usize,
         op: impl FnOnce(Reply<T>) -> Op,
     ) -> Result<T, StoreError> {
-        let kib = (bytes as u32 / 1024 + 1).min(QUEUE_KIB_MAX);
-        let stopped = || StoreError::Unavailable("the store has been closed".into());
-        let room = self.room.clone().acquire_many_owned(kib).await.map_err(|_| stopped())?;
         let (reply, answer) = oneshot::channel();
-        self.messages.send(Message::Op(op(reply), room)).await.map_err(|_| stopped())?;
+        self.send(bytes, op(reply)).await?;
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable("the store stopped before the write was confirmed".into()))
         })
+    }
+
+    /// Queues a write that brings its answer along.
+    pub(super) async fn send(&self, bytes: usize, op: Op) -> Result<(), StoreError> {
+        let stopped = || StoreError::Unavailable("the store has been closed".into());
+        let room = self.room.clone().acquire_many_owned(kib(bytes)).await.map_err(|_| stopped())?;
+        self.messages.send(Message::Op(op, room)).await.map_err(|_| stopped())
+    }
+
+    /// For whoever must not hold it.
+    pub(super) fn downgrade(&self) -> WeakQueue {
+        WeakQueue { messages: self.messages.downgrade(), room: self.room.clone() }
     }
 
     /// Writes in the queue.
@@ -91,7 +121,6 @@ pub(super) struct Committer {
     pub(super) disk: Disk,
     /// Number of the last commit.
     pub(super) commits: u64,
-    pub(super) intents: Arc<IntentFloor>,
     pub(super) tripwire: Tripwire,
     pub(super) hooks: Hooks,
     pub(super) metrics: Metrics,
@@ -116,30 +145,41 @@ impl Committer {
 
     fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut closers = Vec::new();
-        while let Some(first) = queue.blocking_recv() {
-            if self.round(first, &mut queue, &mut closers).is_err() {
-                self.tripwire.close();
-                return;
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
+            match self.round(first, &mut queue, &mut closers) {
+                Ok(next) => held = next,
+                Err(Broken) => {
+                    self.tripwire.close();
+                    return;
+                }
             }
         }
         self.finish(closers);
     }
 
-    /// Takes what is queued, up to the limits of a batch, and commits it.
+    /// Takes what is queued, up to the limits of a batch, and commits it. What it took and could not commit
+    /// with the rest comes back.
     fn round(
         &mut self,
         first: Message,
         queue: &mut mpsc::Receiver<Message>,
         closers: &mut Vec<oneshot::Sender<()>>,
-    ) -> Result<(), Broken> {
+    ) -> Result<Option<Message>, Broken> {
         let disk = self.disk.clone();
         let mut batch = Batch::new(&disk);
         let mut room: Option<OwnedSemaphorePermit> = None;
         let mut bytes = 0;
-        let mut next = Some(first);
+        let (mut next, mut held) = (Some(first), None);
         while let Some(message) = next {
+            let mut is_full = false;
             match message {
+                Message::Op(op, permit) if op.is_alone() && batch.len() > 0 => {
+                    held = Some(Message::Op(op, permit));
+                    break;
+                }
                 Message::Op(op, permit) => {
+                    is_full = op.is_alone();
                     bytes += permit.num_permits() * 1024;
                     match &mut room {
                         Some(room) => room.merge(permit),
@@ -152,21 +192,27 @@ impl Committer {
                     closers.push(reply);
                 }
             }
-            let is_full = batch.len() >= BATCH_OPS_MAX || bytes >= BATCH_BYTES_MAX;
+            is_full |= batch.len() >= BATCH_OPS_MAX || bytes >= BATCH_BYTES_MAX;
             next = if is_full { None } else { queue.try_recv().ok() };
         }
-        self.metrics.store.commit_entries.record(batch.len() as f64);
-        self.commit(batch)
+        if batch.entries() > 0 {
+            self.metrics.store.commit_entries.record(batch.entries() as f64);
+        }
+        self.commit(batch)?;
+        Ok(held)
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<(), Broken> {
-        let decided = batch.decide();
-        if !decided.writes.is_empty() {
+        let (rows, decided) = batch.decide();
+        let count = rows.fresh.len() + rows.writes.len();
+        if count > 0 {
             let started = Instant::now();
             let number = self.commits + 1;
-            let db = self.disk.db.clone();
-            let mut write = OwnedWriteBatch::with_capacity(db, decided.writes.len() + 1);
-            for (key, value) in decided.writes {
+            let mut write = OwnedWriteBatch::with_capacity(self.disk.db.clone(), count + 1);
+            for (key, value) in rows.fresh {
+                write.insert(&self.disk.space, key, value);
+            }
+            for (key, value) in rows.writes {
                 match value {
                     Some(value) => write.insert(&self.disk.space, key, value),
                     None => write.remove(&self.disk.space, key),
@@ -181,15 +227,7 @@ impl Committer {
             self.commits = number;
             self.tripwire.note(number);
         }
-        for (id, state) in decided.states {
-            self.disk.committed(id, state);
-        }
-        if decided.first_intent_ms != u64::MAX {
-            self.intents.note(decided.first_intent_ms);
-        }
-        for answer in decided.answers {
-            answer.send(&self.disk, self.commits);
-        }
+        decided.publish(&self.disk, self.commits);
         Ok(())
     }
 

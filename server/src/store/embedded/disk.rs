@@ -2,37 +2,62 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, Readable, Snapshot};
-use moka::sync::Cache;
 use tern_protocol::{ConversationId, Entry, UserId};
 
+use super::erasures::Erasures;
+use super::intents::IntentShards;
 use super::keys;
+use super::recent::RecentMarkers;
+use super::states::{Known, States};
 use super::values::{self, Head, Row, Shape};
-use crate::store::{Conversation, InboxRow, Intent, Order, PageLimit, StoreError};
-
-/// Members over all cached conversations; one takes about 100 bytes, so this is some 10 MiB.
-const CACHED_MEMBERS_MAX: u64 = 100_000;
+use crate::store::runs::Runs;
+use crate::store::{
+    Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
+    ReadPosition, StoreError,
+};
 
 /// The database, with one keyspace for everything: its parts then reach tables together, so the
-/// commit count can never be ahead of the data it counts.
+/// commit count can never be ahead of the data it counts. Beside it what is kept of it in memory, as of the
+/// last commit.
 #[derive(Clone)]
 pub(super) struct Disk {
     pub(super) db: Database,
     pub(super) space: Keyspace,
-    /// States as of the last commit. Only the committer inserts, or a slow reader could put back
-    /// an old state.
-    states: Cache<ConversationId, Arc<Conversation>>,
+    pub(super) states: Arc<States>,
+    pub(super) recent: Arc<RecentMarkers>,
+    pub(super) erasures: Arc<Erasures>,
+    pub(super) intents: Arc<IntentShards>,
 }
 
 impl Disk {
     pub(super) fn new(db: Database, space: Keyspace) -> Self {
-        let states = Cache::builder()
-            .weigher(|_, state: &Arc<Conversation>| 1 + state.members.len() as u32)
-            .max_capacity(CACHED_MEMBERS_MAX)
-            .build();
-        Self { db, space, states }
+        Self {
+            db,
+            space,
+            states: Arc::default(),
+            recent: Arc::new(RecentMarkers::new(Some(Instant::now()))),
+            erasures: Arc::default(),
+            intents: Arc::default(),
+        }
+    }
+
+    /// Reads what is always in memory. Before anything else is asked.
+    pub(super) fn load(&mut self) -> Result<(), StoreError> {
+        if self.space.is_empty().map_err(read_failed)? {
+            self.recent = Arc::new(RecentMarkers::new(None));
+        }
+        let mut erasures = Vec::new();
+        for item in self.space.prefix(keys::ERASURES) {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            erasures.push((keys::erasure_hash(&key)?, values::decode("an erasure", &value)?));
+        }
+        self.erasures.load(erasures);
+        self.intents.load(&self.count_intents()?);
+        Ok(())
     }
 
     /// A value as of the last commit.
@@ -53,20 +78,55 @@ impl Disk {
 
     /// A state as of the last commit.
     pub(super) fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
-        if let Some(state) = self.states.get(&id) {
-            return Ok(Some(state));
+        match self.states.get(id) {
+            Some(known) => Ok(known.state),
+            None => self.fill(id).map(|known| known.state),
         }
-        let snapshot = self.db.snapshot();
-        let Some(head) = self.head(&snapshot, id)? else { return Ok(None) };
-        let shape = snapshot.get(&self.space, keys::shape(id)).map_err(read_failed)?;
-        let shape = shape.ok_or_else(|| StoreError::Corrupt(format!("{id} has a head but no members")))?;
-        let shape: Shape = values::decode("a conversation", &shape)?;
-        Ok(Some(Arc::new(values::conversation(head, shape))))
     }
 
-    /// Keeps a state that has just been committed. For the committer only.
-    pub(super) fn committed(&self, id: ConversationId, state: Arc<Conversation>) {
-        self.states.insert(id, state);
+    /// State and what is kept, if that can be told from memory.
+    pub(super) fn glance_warm(&self, id: ConversationId) -> Option<Option<Glance>> {
+        match self.states.get(id)? {
+            Known { state: None, .. } => Some(None),
+            Known { state: Some(state), kept: Some(kept) } => Some(Some(Glance { state, kept })),
+            Known { .. } => None,
+        }
+    }
+
+    /// State and what is kept, from memory or from disk.
+    pub(super) fn glance(&self, id: ConversationId) -> Result<Option<Glance>, StoreError> {
+        if let Some(glance) = self.glance_warm(id) {
+            return Ok(glance);
+        }
+        let Known { state, kept } = self.fill(id)?;
+        Ok(state.map(|state| Glance { state, kept: kept.unwrap_or_default() }))
+    }
+
+    /// Reads a conversation from disk, for the next who asks too.
+    fn fill(&self, id: ConversationId) -> Result<Known, StoreError> {
+        let filling = self.states.begin(id);
+        let read = self.read(id);
+        self.states.finish(id, filling, read.as_ref().ok().cloned());
+        read
+    }
+
+    fn read(&self, id: ConversationId) -> Result<Known, StoreError> {
+        let snapshot = self.db.snapshot();
+        let get = |key: Bytes| snapshot.get(&self.space, key).map_err(read_failed);
+        let Some(head) = self.head(&snapshot, id)? else { return Ok(Known::default()) };
+        let shape = get(keys::shape(id))?;
+        let shape = shape.ok_or_else(|| StoreError::Corrupt(format!("{id} has a head but no members")))?;
+        let shape: Shape = values::decode("a conversation", &shape)?;
+        let kept = values::decode_kept(get(keys::kept(id))?.as_deref())?;
+        Ok(Known { state: Some(Arc::new(values::conversation(head, shape))), kept: Some(kept) })
+    }
+
+    /// A marker by its key. One that is older than `age_ms`, with a margin, may go unseen.
+    pub(super) fn marker(&self, key: &[u8], age_ms: u64, now: Instant) -> Result<Option<Marker>, StoreError> {
+        if self.recent.surely_absent(key, age_ms, now) {
+            return Ok(None);
+        }
+        self.get(key)?.map(|bytes| values::decode_marker(&bytes)).transpose()
     }
 
     fn head(&self, snapshot: &Snapshot, id: ConversationId) -> Result<Option<Head>, StoreError> {
@@ -86,18 +146,27 @@ impl Disk {
             return Ok(Vec::new());
         }
         // Of one moment: a commit that removes entries while they are read must not look like a hole.
-        let range = keys::entry(id, *range.start())..=keys::entry(id, *range.end());
-        let found = self.db.snapshot().range(&self.space, range);
-        let mut page = Page { order, limit, bytes: 0, entries: Vec::new() };
+        let found = self.range(&self.db.snapshot(), id, &range);
+        let mut page = Runs::new(limit);
+        let mut check = Dense::new(order);
         match order {
-            Order::Ascending => page.fill(found)?,
-            Order::Descending => page.fill(found.rev())?,
-        }
-        Ok(page.entries)
+            Order::Ascending => page.add(found.map(|item| check.entry(item)))?,
+            Order::Descending => page.add(found.rev().map(|item| check.entry(item)))?,
+        };
+        Ok(page.finish().pop().unwrap_or_default())
     }
 
-    /// All rows of a user, most recently changed first.
-    pub(super) fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+    fn range(&self, snapshot: &Snapshot, id: ConversationId, range: &RangeInclusive<u64>) -> fjall::Iter {
+        snapshot.range(&self.space, keys::entry(id, *range.start())..=keys::entry(id, *range.end()))
+    }
+
+    /// The first `limit` rows of a user after a place, most recently changed first.
+    pub(super) fn inbox(
+        &self,
+        user: &UserId,
+        after: Option<InboxCursor>,
+        limit: usize,
+    ) -> Result<Vec<InboxRow>, StoreError> {
         let snapshot = self.db.snapshot();
         let mut reads = Vec::new();
         for item in snapshot.prefix(&self.space, keys::reads(user)) {
@@ -110,25 +179,35 @@ impl Disk {
             let conversation = keys::row_conversation(&key)?;
             // Both scans are in key order, that is, by conversation.
             let read = reads.binary_search_by_key(&conversation, |(id, _)| *id);
-            let read_seq = read.map_or(0, |place| reads[place].1);
-            rows.push(self.row(&snapshot, conversation, &value, read_seq)?);
+            let read = read.map_or_else(|_| ReadPosition::default(), |place| reads[place].1);
+            let row = self.row(&snapshot, conversation, &value, read)?;
+            if after.is_none_or(|after| row.place() > after) {
+                rows.push(row);
+            }
         }
-        rows.sort_unstable_by_key(|row| (std::cmp::Reverse(row.last_time_ms), row.conversation));
+        if rows.len() > limit && limit > 0 {
+            rows.select_nth_unstable_by_key(limit - 1, InboxRow::place);
+        }
+        rows.truncate(limit);
+        rows.sort_unstable_by_key(InboxRow::place);
         Ok(rows)
     }
 
-    /// One row of a user.
-    pub(super) fn inbox_row(
+    /// Rows of a user.
+    pub(super) fn inbox_rows(
         &self,
         user: &UserId,
-        id: ConversationId,
-    ) -> Result<Option<InboxRow>, StoreError> {
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
         let snapshot = self.db.snapshot();
-        let row = snapshot.get(&self.space, keys::row(user, id)).map_err(read_failed)?;
-        let Some(row) = row else { return Ok(None) };
-        let read = snapshot.get(&self.space, keys::read(user, id)).map_err(read_failed)?;
-        let read_seq = read.map_or(Ok(0), |bytes| values::decode("a read position", &bytes))?;
-        self.row(&snapshot, id, &row, read_seq).map(Some)
+        let one = |id: &ConversationId| {
+            let row = snapshot.get(&self.space, keys::row(user, *id)).map_err(read_failed)?;
+            let Some(row) = row else { return Ok(None) };
+            let read = snapshot.get(&self.space, keys::read(user, *id)).map_err(read_failed)?;
+            let read = read.map(|bytes| values::decode("a read position", &bytes)).transpose()?;
+            self.row(&snapshot, *id, &row, read.unwrap_or_default()).map(Some)
+        };
+        ids.iter().map(one).collect()
     }
 
     fn row(
@@ -136,7 +215,7 @@ impl Disk {
         snapshot: &Snapshot,
         conversation: ConversationId,
         value: &[u8],
-        read_seq: u64,
+        read: ReadPosition,
     ) -> Result<InboxRow, StoreError> {
         let Row { first_seq, until } = values::decode("an inbox row", value)?;
         let last = match until {
@@ -148,16 +227,18 @@ impl Disk {
         Ok(InboxRow {
             conversation,
             last_seq: last.seq,
+            last_messages: last.messages,
             last_time_ms: last.time_ms,
             first_seq,
             until_seq: until.map(|until| until.seq),
-            read_seq,
+            read,
         })
     }
 
-    /// Intents with a time in `times`, oldest first, at most `limit`.
+    /// Intents of a shard with a time in `times`, oldest first, at most `limit`.
     pub(super) fn intents(
         &self,
+        shard: u8,
         times: RangeInclusive<u64>,
         limit: usize,
     ) -> Result<Vec<Intent>, StoreError> {
@@ -165,48 +246,98 @@ impl Disk {
             return Ok(Vec::new());
         }
         // A prefix sorts before all that it starts, so the end is the prefix after the last time.
-        let end = times.end().checked_add(1).map_or_else(|| keys::INTENTS_END.into(), keys::intents_from);
-        let found = self.space.range(keys::intents_from(*times.start())..end);
-        found.take(limit).map(|item| keys::parse_intent(&item.key().map_err(read_failed)?)).collect()
-    }
-}
-
-struct Page {
-    order: Order,
-    limit: PageLimit,
-    bytes: usize,
-    entries: Vec<Entry>,
-}
-
-impl Page {
-    fn fill(&mut self, found: impl Iterator<Item = fjall::Guard>) -> Result<(), StoreError> {
-        for item in found {
+        let after = times.end().checked_add(1).map(|after| keys::intents_from(shard, after));
+        let end = after.unwrap_or_else(|| keys::intents_end(shard));
+        let found = self.space.range(keys::intents_from(shard, *times.start())..end);
+        let read = |item: fjall::Guard| {
             let (key, value) = item.into_inner().map_err(read_failed)?;
-            let (entry, bytes) = values::decode_entry(&value)?;
-            self.check(keys::entry_seq(&key)?, &entry)?;
-            self.bytes += bytes;
-            if self.bytes > self.limit.bytes && !self.entries.is_empty() {
-                break;
-            }
-            self.entries.push(entry);
-            if self.entries.len() == self.limit.entries {
+            values::decode_intent(&key, &value)
+        };
+        found.take(limit).map(read).collect()
+    }
+
+    /// How many intents there are in each shard. Reads all of them.
+    pub(super) fn count_intents(&self) -> Result<Vec<u64>, StoreError> {
+        let mut counts = vec![0; INTENT_SHARDS];
+        for item in self.space.prefix(keys::INTENTS) {
+            counts[usize::from(keys::intent_shard(&item.key().map_err(read_failed)?)?)] += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Entries of several logs, cut at `limit` over all of them.
+    pub(super) fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let snapshot = self.db.snapshot();
+        let mut runs = Runs::new(limit);
+        for (id, range) in of {
+            let found = (!range.is_empty()).then(|| self.range(&snapshot, *id, range));
+            let mut check = Dense::new(Order::Ascending);
+            let entries = found.into_iter().flatten().map(|item| check.entry(item));
+            if !runs.add(entries)? {
                 break;
             }
         }
-        Ok(())
+        Ok(runs.finish())
     }
 
-    /// A log has no holes: one found here is damage, and must not look like the end of the log.
-    fn check(&self, key: u64, entry: &Entry) -> Result<(), StoreError> {
-        let expected = match (self.entries.last(), self.order) {
+    /// The newest entry of a log up to `seq`.
+    pub(super) fn last_entry(&self, id: ConversationId, seq: u64) -> Result<Option<Entry>, StoreError> {
+        let one = PageLimit { entries: 1, bytes: 0 };
+        Ok(self.entries(id, 0..=seq, Order::Descending, one)?.pop())
+    }
+
+    /// The newest entry in a range that is not later than `time_ms`, as a seq.
+    pub(super) fn seq_at(
+        &self,
+        id: ConversationId,
+        range: RangeInclusive<u64>,
+        time_ms: u64,
+    ) -> Result<u64, StoreError> {
+        let (mut low, mut high) = (range.start().saturating_sub(1), *range.end());
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            match self.last_entry(id, middle)? {
+                Some(entry) if entry.seq > low && entry.time_ms > time_ms => high = entry.seq - 1,
+                // Nothing is between it and the middle: it is the last of the log.
+                Some(entry) if entry.seq > low && entry.seq < middle => return Ok(entry.seq),
+                // It is old enough, or has aged out.
+                Some(_) | None => low = middle,
+            }
+        }
+        Ok(low)
+    }
+}
+
+/// A log has no holes: one found while it is read is damage, and must not look like the end of the log.
+struct Dense {
+    order: Order,
+    last: Option<u64>,
+}
+
+impl Dense {
+    fn new(order: Order) -> Self {
+        Self { order, last: None }
+    }
+
+    /// The next entry that was read, and its encoded bytes.
+    fn entry(&mut self, item: fjall::Guard) -> Result<(Entry, usize), StoreError> {
+        let (key, value) = item.into_inner().map_err(read_failed)?;
+        let key = keys::entry_seq(&key)?;
+        let (entry, bytes) = values::decode_entry(&value)?;
+        let expected = match (self.last, self.order) {
             (None, _) => key,
-            (Some(last), Order::Ascending) => last.seq + 1,
-            (Some(last), Order::Descending) => last.seq - 1,
+            (Some(last), Order::Ascending) => last + 1,
+            (Some(last), Order::Descending) => last - 1,
         };
         if key != expected || entry.seq != key {
             return Err(StoreError::Corrupt(format!("entry {expected} of a log is missing")));
         }
-        Ok(())
+        self.last = Some(key);
+        Ok((entry, bytes))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The database cuts a journal where it cannot read on, in place and without an error, and its
 //! check sums leave out the sequence number of a commit: a flipped bit there puts old values back.
-//! So every commit is checked here first, and nothing is changed before the verdict is known.
+//! So every commit is checked here first, and nothing is changed before they are known to be whole.
 //!
 //! The format is that of fjall 3 (file `version`: "FJL", 3). A journal is a row of commits, zeros
 //! after the last one; integers are little-endian:
@@ -32,7 +32,7 @@ pub(super) struct Journal {
 
 /// What the journals hold.
 #[derive(Default)]
-pub(super) struct Verdict {
+pub(super) struct Findings {
     /// Number of the last commit that can be read; `None` if there is none in the journals.
     pub(super) commits: Option<u64>,
     /// Where reading ends before the data does.
@@ -69,18 +69,18 @@ pub(super) fn list(db: &Path) -> io::Result<Vec<Journal>> {
 }
 
 /// Reads all journals up to the first thing that is wrong.
-pub(super) fn scan(journals: &[Journal]) -> io::Result<Verdict> {
+pub(super) fn scan(journals: &[Journal]) -> io::Result<Findings> {
     let mut order = Order::default();
-    let mut verdict = Verdict::default();
+    let mut findings = Findings::default();
     for (index, journal) in journals.iter().enumerate() {
         if index > 0 && journal.id != journals[index - 1].id + 1 {
             let what = format!("journal {} is missing", journals[index - 1].id + 1);
             // Whatever comes after a gap goes as a whole.
-            verdict.cut = Some(Cut { index, length: 0, is_tail: false, what });
+            findings.cut = Some(Cut { index, length: 0, is_tail: false, what });
             break;
         }
         let (length, wrong) = read_commits(&journal.path, &mut order)?;
-        verdict.commits = order.commit;
+        findings.commits = order.commit;
         let (is_tail, what) = match wrong {
             None => continue,
             Some(Wrong::Io(error)) => return Err(error),
@@ -88,10 +88,10 @@ pub(super) fn scan(journals: &[Journal]) -> io::Result<Verdict> {
             Some(Wrong::Order(what)) => (false, what),
         };
         let what = format!("journal {} cannot be used from byte {length} on: {what}", journal.id);
-        verdict.cut = Some(Cut { index, length, is_tail, what });
+        findings.cut = Some(Cut { index, length, is_tail, what });
         break;
     }
-    Ok(verdict)
+    Ok(findings)
 }
 
 /// Drops what is after a cut.

@@ -24,8 +24,6 @@ const READ: u8 = b'r';
 const USER: u8 = b'u';
 const INTENT: u8 = b'p';
 const ERASURE: u8 = b'x';
-/// What sorts after every push intent.
-pub(super) const INTENTS_END: &[u8] = &[INTENT + 1];
 
 // The length of a user id is kept in one byte.
 const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
@@ -146,7 +144,19 @@ pub(super) fn conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
 
 /// The erasure of a user: found by who knows the id, and telling nobody else.
 pub(super) fn erasure(user: &UserId) -> Bytes {
-    join(&[&[ERASURE], &Sha256::digest(user.as_str())[..16]])
+    join(&[&[ERASURE], &erased(user)])
+}
+
+/// What an erased user is known by.
+pub(super) fn erased(user: &UserId) -> [u8; 16] {
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&Sha256::digest(user.as_str())[..16]);
+    hash
+}
+
+/// The user's hash in the key of an erasure.
+pub(super) fn erasure_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
+    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure"))
 }
 
 /// What the keys of all erasures start with.
@@ -157,30 +167,42 @@ pub(super) fn user(user: &UserId) -> Bytes {
     join(&[&[USER], text(user)])
 }
 
-/// A push intent; the whole of it is in the key.
+/// A push intent: shard, time, conversation and first seq.
 pub(super) fn intent(intent: &Intent) -> Bytes {
     join(&[
-        &[INTENT],
+        &[INTENT, intent.shard()],
         &intent.time_ms.to_be_bytes(),
         intent.conversation.as_bytes(),
-        &intent.seq.to_be_bytes(),
+        &intent.from_seq.to_be_bytes(),
     ])
 }
 
-/// What no intent before `time_ms` reaches and every other one does.
-pub(super) fn intents_from(time_ms: u64) -> Bytes {
-    join(&[&[INTENT], &time_ms.to_be_bytes()])
+/// What no intent of a shard before `time_ms` reaches and every other one of it does.
+pub(super) fn intents_from(shard: u8, time_ms: u64) -> Bytes {
+    join(&[&[INTENT, shard], &time_ms.to_be_bytes()])
 }
 
-/// The intent of a key.
-pub(super) fn parse_intent(key: &[u8]) -> Result<Intent, StoreError> {
+/// What sorts after every push intent of a shard.
+pub(super) fn intents_end(shard: u8) -> Bytes {
+    match shard.checked_add(1) {
+        Some(next) => join(&[&[INTENT, next]]),
+        None => join(&[&[INTENT + 1]]),
+    }
+}
+
+/// What the keys of all push intents start with.
+pub(super) const INTENTS: &[u8] = &[INTENT];
+
+/// The shard in the key of an intent.
+pub(super) fn intent_shard(key: &[u8]) -> Result<u8, StoreError> {
+    key.get(1).copied().ok_or_else(|| damaged("push intent"))
+}
+
+/// Time, conversation and first seq in the key of an intent.
+pub(super) fn parse_intent(key: &[u8]) -> Result<(u64, ConversationId, u64), StoreError> {
     let parse = || {
-        let conversation: [u8; 16] = key.get(9..25)?.try_into().ok()?;
-        Some(Intent {
-            time_ms: number(key.get(1..9))?,
-            conversation: ConversationId::from_bytes(conversation),
-            seq: number(key.get(25..))?,
-        })
+        let conversation: [u8; 16] = key.get(10..26)?.try_into().ok()?;
+        Some((number(key.get(2..10))?, ConversationId::from_bytes(conversation), number(key.get(26..))?))
     };
     parse().ok_or_else(|| damaged("push intent"))
 }
@@ -210,12 +232,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_intent_survives_its_key_and_keys_sort_by_time() {
-        let early = Intent { conversation: ConversationId::from_bytes([9; 16]), seq: 300, time_ms: 255 };
-        let late = Intent { conversation: ConversationId::from_bytes([1; 16]), seq: 1, time_ms: 256 };
-        assert_eq!(parse_intent(&intent(&early)).unwrap(), early);
+    fn keys_of_intents_sort_by_shard_and_time() {
+        let conversation = ConversationId::from_bytes([9; 16]);
+        let sender = Some(UserId::new("alice").unwrap());
+        let early = Intent { conversation, from_seq: 300, to_seq: 310, time_ms: 255, sender };
+        let late = Intent { from_seq: 1, time_ms: 256, ..early.clone() };
+        let shard = early.shard();
+        assert_eq!(parse_intent(&intent(&early)).unwrap(), (255, conversation, 300));
         assert!(intent(&early) < intent(&late));
-        assert!(intents_from(256) > intent(&early) && intents_from(256) < intent(&late));
+        assert!(intents_from(shard, 256) > intent(&early) && intents_from(shard, 256) < intent(&late));
+        assert!(intents_end(shard) > intent(&late) && intents_end(255) > intents_from(255, u64::MAX));
     }
 
     #[test]

@@ -3,15 +3,20 @@
 //! Every write is one synced group commit of the one committer thread; what has been answered is on
 //! disk. A commit that fails ends the process, since nobody can tell what it left behind.
 
+mod append;
 mod backup;
 mod batch;
 mod committer;
 mod directory;
 mod disk;
+mod erasures;
 mod intents;
 mod journals;
 mod keys;
+mod op;
 mod open;
+mod recent;
+mod states;
 #[cfg(test)]
 mod tests;
 mod tripwire;
@@ -24,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use fjall::OwnedWriteBatch;
@@ -36,15 +42,15 @@ pub use directory::OpenError;
 pub use open::{Recovered, recover_accept_loss};
 pub use verify::{Findings, verify_store};
 
-use self::batch::{Append, Op};
+use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
 use self::directory::Directory;
 use self::disk::Disk;
-use self::intents::IntentFloor;
+use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
 use super::{
-    AppendGroup, Appended, Conversation, Inbox, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit,
-    Store, StoreError, User, UserChange, Users,
+    AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
+    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
 };
 use crate::ops::metrics::Metrics;
 
@@ -52,8 +58,6 @@ use crate::ops::metrics::Metrics;
 pub const EXIT_BROKEN: i32 = 70;
 /// Most range scans at a time; they run on blocking threads, more wait.
 const SCANS_MAX: usize = 8;
-/// Up to this many single keys are read on the caller's thread: most are in memory.
-const INLINE_READS_MAX: usize = 8;
 
 /// About how many bytes a user takes in the queue of writes.
 const USER_BYTES: usize = 256;
@@ -75,7 +79,7 @@ impl Default for EmbeddedConfig {
 }
 
 /// The embedded store. Dropping it writes what is queued and blocks until that is on disk;
-/// [`close`](Self::close) does the same without blocking a task.
+/// [`close`](Store::close) does the same without blocking a task.
 pub struct EmbeddedStore {
     store_id: StoreId,
     disk: Disk,
@@ -83,8 +87,7 @@ pub struct EmbeddedStore {
     queue: Option<Queue>,
     committer: Option<JoinHandle<()>>,
     scans: Arc<Semaphore>,
-    intents: Arc<IntentFloor>,
-    /// One scan for intents at a time, or their floor could miss one.
+    /// One scan for intents at a time, or their floors could miss one.
     intent_scan: Arc<Semaphore>,
     /// Long work in the background stops.
     closing: Arc<AtomicBool>,
@@ -116,9 +119,7 @@ impl EmbeddedStore {
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let intents = Arc::new(IntentFloor::default());
-        let committer =
-            Committer { disk: disk.clone(), commits, intents: intents.clone(), tripwire, hooks, metrics };
+        let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
         let (queue, thread) = committer.start().map_err(io)?;
         Ok(Self {
             store_id,
@@ -126,20 +127,10 @@ impl EmbeddedStore {
             queue: Some(queue),
             committer: Some(thread),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
-            intents,
             intent_scan: Arc::new(Semaphore::new(1)),
             closing: Arc::default(),
             _directory: directory,
         })
-    }
-
-    /// Ends in order: refuses new writes, commits the queued ones, syncs. Reads still work; a backup
-    /// stops.
-    pub async fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        if let Some(queue) = &self.queue {
-            queue.close().await;
-        }
     }
 
     /// Gives the space of removed and replaced rows back to the disk; the bytes used before and after.
@@ -155,7 +146,31 @@ impl EmbeddedStore {
         .await
     }
 
-    async fn submit<T>(&self, bytes: usize, op: impl FnOnce(batch::Reply<T>) -> Op) -> Result<T, StoreError> {
+    /// Queues groups whose conversations are in memory.
+    async fn queue_appends(&self, appends: Appends, answers: &AppendAnswers) {
+        let owed = answers.owe(appends.tickets);
+        if let Some(queue) = self.queue.as_ref().filter(|_| !appends.appends.is_empty()) {
+            let op = Op::Appends { appends: appends.appends, owed };
+            // What cannot be queued any more is answered by being dropped.
+            let _ = queue.send(appends.bytes, op).await;
+        }
+    }
+
+    /// Has conversations read where it may block, so that the committer need not, then queues their groups.
+    fn warm_up(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
+        let Some(queue) = self.queue.as_ref().map(Queue::downgrade) else { return };
+        let owe = |(ticket, group)| (answers.owe(vec![ticket]), group);
+        let (disk, owed): (_, Vec<_>) = (self.disk.clone(), groups.into_iter().map(owe).collect());
+        tokio::task::spawn_blocking(move || {
+            for (owed, group) in owed {
+                // If it fails, the committer meets the same error and answers with it.
+                let _ = disk.conversation(group.conversation);
+                queue.try_send(group.bytes(), Op::Appends { appends: vec![Append::new(group)], owed });
+            }
+        });
+    }
+
+    async fn submit<T>(&self, bytes: usize, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, StoreError> {
         match &self.queue {
             Some(queue) => queue.submit(bytes, op).await,
             None => Err(StoreError::Unavailable("the store is being dropped".into())),
@@ -178,6 +193,25 @@ impl EmbeddedStore {
     }
 }
 
+/// Groups that are queued together.
+#[derive(Default)]
+struct Appends {
+    tickets: Vec<u64>,
+    appends: Vec<Append>,
+    bytes: usize,
+}
+
+impl Appends {
+    /// Adds a group; those before it come back if they fill a commit.
+    fn add(&mut self, ticket: u64, group: Arc<AppendGroup>) -> Option<Self> {
+        let full = (self.bytes + group.bytes() > GROUP_BYTES_MAX).then(|| std::mem::take(self));
+        self.bytes += group.bytes();
+        self.tickets.push(ticket);
+        self.appends.push(Append::new(group));
+        full
+    }
+}
+
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.queue = None;
@@ -187,21 +221,52 @@ impl Drop for EmbeddedStore {
     }
 }
 
+#[async_trait]
 impl Store for EmbeddedStore {
     fn store_id(&self) -> StoreId {
         self.store_id
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        // A write is a commit and proves nothing that the next message would not: a store that cannot commit
+        // ends the process.
+        self.scan(&self.scans, |disk| disk.get(&keys::commit(0)).map(drop)).await
+    }
+
+    /// Commits what is queued, and syncs. Reads still work; a backup stops.
+    async fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(queue) = &self.queue {
+            queue.close().await;
+        }
     }
 }
 
 #[async_trait]
 impl Log for EmbeddedStore {
-    async fn append(&self, group: AppendGroup) -> Result<Appended, StoreError> {
-        let append = Box::new(Append::new(group)?);
-        self.submit(append.bytes, |reply| Op::Append { append, reply }).await
+    async fn append_all(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
+        let (mut warm, mut cold, mut refused) = (Appends::default(), Vec::new(), Vec::new());
+        for (ticket, group) in groups {
+            if let Err(error) = group.check() {
+                refused.push((ticket, Err(error)));
+            } else if self.disk.states.get(group.conversation).is_none() {
+                cold.push((ticket, group));
+            } else if let Some(full) = warm.add(ticket, group) {
+                self.queue_appends(full, answers).await;
+            }
+        }
+        answers.send(refused);
+        self.queue_appends(warm, answers).await;
+        if !cold.is_empty() {
+            self.warm_up(cold, answers);
+        }
     }
 
-    async fn conversation(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
-        Ok(self.disk.conversation(id)?.map(|state| (*state).clone()))
+    async fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
+        match self.disk.states.get(id) {
+            Some(known) => Ok(known.state),
+            None => self.scan(&self.scans, move |disk| disk.conversation(id)).await,
+        }
     }
 
     async fn marker(
@@ -209,10 +274,13 @@ impl Log for EmbeddedStore {
         conversation: ConversationId,
         sender: &UserId,
         temp_id: TempId,
-        _age_ms: u64, // markers are found however old they are
+        age_ms: u64,
     ) -> Result<Option<Marker>, StoreError> {
-        let bytes = self.disk.get(&keys::marker(conversation, sender, temp_id))?;
-        bytes.map(|bytes| values::decode_marker(&bytes)).transpose()
+        let key = keys::marker(conversation, sender, temp_id);
+        if self.disk.recent.surely_absent(&key, age_ms, Instant::now()) {
+            return Ok(None);
+        }
+        self.scan(&self.scans, move |disk| disk.marker(&key, u64::MAX, Instant::now())).await
     }
 
     async fn entries(
@@ -225,25 +293,75 @@ impl Log for EmbeddedStore {
         self.scan(&self.scans, move |disk| disk.entries(conversation, range, order, limit)).await
     }
 
-    async fn redo(&self, _conversation: ConversationId, _seqs: &[u64]) -> Result<(), StoreError> {
+    async fn seq_at(
+        &self,
+        conversation: ConversationId,
+        range: RangeInclusive<u64>,
+        time_ms: u64,
+    ) -> Result<u64, StoreError> {
+        self.scan(&self.scans, move |disk| disk.seq_at(conversation, range, time_ms)).await
+    }
+
+    async fn redo(&self, _: ConversationId, _: &Conversation, _: &[Entry]) -> Result<(), StoreError> {
         Ok(()) // inbox rows and intents are in the commit of their entry
     }
 }
 
 #[async_trait]
+impl Glances for EmbeddedStore {
+    async fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
+        if let Some(warm) = ids.iter().map(|id| self.disk.glance_warm(*id)).collect() {
+            return Ok(warm);
+        }
+        let ids = ids.to_vec();
+        self.scan(&self.scans, move |disk| ids.iter().map(|id| disk.glance(*id)).collect()).await
+    }
+
+    async fn runs(
+        &self,
+        of: &[(ConversationId, RangeInclusive<u64>)],
+        limit: PageLimit,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let of = of.to_vec();
+        self.scan(&self.scans, move |disk| disk.runs(&of, limit)).await
+    }
+
+    async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let at = at.to_vec();
+        let read = move |disk: &Disk| at.iter().map(|(id, seq)| disk.last_entry(*id, *seq)).collect();
+        self.scan(&self.scans, read).await
+    }
+}
+
+#[async_trait]
 impl Inbox for EmbeddedStore {
-    async fn inbox(&self, user: &UserId) -> Result<Vec<InboxRow>, StoreError> {
+    async fn inbox(
+        &self,
+        user: &UserId,
+        after: Option<InboxCursor>,
+        limit: usize,
+    ) -> Result<Vec<InboxRow>, StoreError> {
         let user = user.clone();
-        self.scan(&self.scans, move |disk| disk.inbox(&user)).await
+        self.scan(&self.scans, move |disk| disk.inbox(&user, after, limit)).await
     }
 
-    async fn inbox_row(&self, user: &UserId, id: ConversationId) -> Result<Option<InboxRow>, StoreError> {
-        self.disk.inbox_row(user, id)
+    async fn inbox_rows(
+        &self,
+        user: &UserId,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Option<InboxRow>>, StoreError> {
+        let (user, ids) = (user.clone(), ids.to_vec());
+        self.scan(&self.scans, move |disk| disk.inbox_rows(&user, &ids)).await
     }
 
-    async fn set_read(&self, user: &UserId, id: ConversationId, seq: u64) -> Result<bool, StoreError> {
+    async fn set_read(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+        read: ReadPosition,
+    ) -> Result<bool, StoreError> {
         let key = keys::read(user, id);
-        self.submit(key.len(), |reply| Op::SetRead { key, seq, reply }).await
+        self.submit(key.len(), |reply| Op::SetRead { key, read, reply }).await
     }
 }
 
@@ -256,36 +374,51 @@ impl Users for EmbeddedStore {
                 |key: &bytes::Bytes| disk.get(key)?.map(|bytes| values::decode("a user", &bytes)).transpose();
             keys.iter().map(read).collect()
         };
-        if users.len() <= INLINE_READS_MAX { read(&self.disk) } else { self.scan(&self.scans, read).await }
+        self.scan(&self.scans, read).await
     }
 
-    async fn change_user(&self, user: &UserId, change: UserChange) -> Result<(), StoreError> {
-        let key = keys::user(user);
-        self.submit(key.len() + USER_BYTES, |reply| Op::ChangeUser { key, change, reply }).await
+    async fn change_user(
+        &self,
+        user: &UserId,
+        change: UserChange,
+        issued_ms: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        let user = user.clone();
+        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, issued_ms, reply }).await
     }
 }
 
 #[async_trait]
 impl Intents for EmbeddedStore {
-    async fn intents(&self, until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
-        let floor = self.intents.clone();
+    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+        let (shards, floors) = (shards.to_vec(), self.disk.intents.clone());
         let scan = move |disk: &Disk| {
-            if limit == 0 {
-                return Ok(Vec::new());
+            let mut found = Vec::new();
+            for shard in shards {
+                if limit == 0 {
+                    break;
+                }
+                let Some(from_ms) = floors.begin_scan(shard) else { continue };
+                let here = disk.intents(shard, from_ms..=until_ms, limit)?;
+                let next_ms =
+                    here.first().map_or(until_ms.saturating_add(1).max(from_ms), |first| first.time_ms);
+                floors.end_scan(shard, next_ms);
+                found.extend(here);
             }
-            let from_ms = floor.begin_scan();
-            let found = disk.intents(from_ms..=until_ms, limit)?;
-            let next_ms =
-                found.first().map_or(until_ms.saturating_add(1).max(from_ms), |first| first.time_ms);
-            floor.end_scan(next_ms);
+            found.sort_unstable_by_key(|intent| (intent.time_ms, intent.conversation, intent.from_seq));
+            found.truncate(limit);
             Ok(found)
         };
         self.scan(&self.intent_scan, scan).await
     }
 
     async fn clear_intents(&self, intents: &[Intent]) -> Result<(), StoreError> {
-        let keys: Vec<_> = intents.iter().map(keys::intent).collect();
-        let bytes = keys.iter().map(bytes::Bytes::len).sum();
-        self.submit(bytes, |reply| Op::ClearIntents { keys, reply }).await
+        let intents: Vec<_> = intents.iter().map(|intent| (intent.shard(), keys::intent(intent))).collect();
+        let bytes = intents.iter().map(|(_, key)| key.len()).sum();
+        self.submit(bytes, |reply| Op::ClearIntents { intents, reply }).await
+    }
+
+    async fn intents_waiting(&self, shards: &[u8]) -> Result<Vec<u64>, StoreError> {
+        Ok(self.disk.intents.waiting(shards))
     }
 }

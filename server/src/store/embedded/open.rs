@@ -72,14 +72,14 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
         journals::remove_dir(&db).map_err(io)?;
     }
     let journals = journals::list(&db).map_err(io)?;
-    let verdict = journals::scan(&journals).map_err(io)?;
-    if let Some(cut) = verdict.cut.as_ref().filter(|cut| !cut.is_tail) {
+    let findings = journals::scan(&journals).map_err(io)?;
+    if let Some(cut) = findings.cut.as_ref().filter(|cut| !cut.is_tail) {
         return Err(directory.damaged(&cut.what));
     }
-    if let Some(commits) = verdict.commits.filter(|commits| *commits < expected) {
+    if let Some(commits) = findings.commits.filter(|commits| *commits < expected) {
         return Err(directory.lost(commits, expected));
     }
-    if let Some(torn) = verdict.cut {
+    if let Some(torn) = findings.cut {
         tracing::info!(what = torn.what, "cutting off a commit that was never confirmed");
         journals::keep(&journals, &directory.journal_copy()).map_err(io)?;
         journals::apply(&torn, &journals, &db).map_err(io)?;
@@ -110,16 +110,17 @@ pub fn recover_accept_loss(dir: &Path) -> Result<Recovered, OpenError> {
     };
     let expected = CountFile::open(&directory.count()).ok().and_then(|(_, count)| count);
     let journals = journals::list(&directory.db()).map_err(io)?;
-    let verdict = journals::scan(&journals).map_err(io)?;
-    let is_behind = verdict.commits.is_some_and(|commits| expected.is_none_or(|expected| commits < expected));
+    let findings = journals::scan(&journals).map_err(io)?;
+    let is_behind =
+        findings.commits.is_some_and(|commits| expected.is_none_or(|expected| commits < expected));
     let copy = directory.journal_copy();
-    let damage = verdict.cut.as_ref().filter(|cut| !cut.is_tail || is_behind).map(|cut| cut.what.clone());
+    let damage = findings.cut.as_ref().filter(|cut| !cut.is_tail || is_behind).map(|cut| cut.what.clone());
     let mut store_id = previous;
     // The new id comes before every change: a crash in between must not leave the loss unnoticed.
     if damage.is_some() || directory.store_id().is_err() {
         store_id = renew(&directory)?;
     }
-    if let Some(cut) = &verdict.cut {
+    if let Some(cut) = &findings.cut {
         journals::keep(&journals, &copy).map_err(io)?;
         journals::apply(cut, &journals, &directory.db()).map_err(io)?;
     }
@@ -162,13 +163,14 @@ pub(super) fn open_database(directory: &Directory, cache_bytes: u64) -> Result<(
         let space = db.keyspace("tern", options)?;
         Ok::<_, fjall::Error>(Disk::new(db, space))
     });
-    let disk = match opened {
+    let mut disk = match opened {
         Ok(Ok(disk)) => disk,
         Ok(Err(fjall::Error::Io(source))) if is_outside(&source) => return Err(directory.io(source)),
         Ok(Err(error)) => return Err(directory.damaged(error.to_string())),
         Err(_) => return Err(directory.damaged("the database cannot make sense of its files")),
     };
-    let commits = disk.commits().map_err(|error| directory.damaged(error.to_string()))?;
+    let loaded = disk.load().and_then(|()| disk.commits());
+    let commits = loaded.map_err(|error| directory.damaged(error.to_string()))?;
     Ok((disk, commits))
 }
 

@@ -5,34 +5,15 @@ use bytes::Bytes;
 use fjall::Readable;
 use tern_protocol::{ConversationId, Entry, UserId};
 
-use super::batch::{Batch, Op};
 use super::disk::{Disk, read_failed};
+use super::op::{Age, Op, Rewrite};
 use super::{EmbeddedStore, USER_BYTES, keys, values};
 use crate::store::{
-    Aged, Ages, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Kept, OpenErasure, Order, PageLimit, StoreError,
+    Aged, Ages, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Granularity, Order, PageLimit, StoreError,
     Upkeep,
 };
 
-/// A piece of ageing, found by a reader; the writer drops it if the log has aged since.
-pub(super) struct Age {
-    key: Bytes,
-    before: Kept,
-    after: Kept,
-    removed: Vec<Bytes>,
-}
-
-/// Entries to be put in the place of others.
-pub(super) struct Rewrite {
-    conversation: ConversationId,
-    entries: Vec<(Bytes, Entry)>,
-    erased_seq: u64,
-}
-
 impl Disk {
-    fn kept(&self, conversation: ConversationId) -> Result<Kept, StoreError> {
-        decode_kept(self.get(&keys::kept(conversation))?)
-    }
-
     fn conversations(
         &self,
         after: Option<ConversationId>,
@@ -55,7 +36,7 @@ impl Disk {
         ages: Ages,
         limit: usize,
     ) -> Result<Option<(Age, Aged)>, StoreError> {
-        let before = self.kept(conversation)?;
+        let before = values::decode_kept(self.get(&keys::kept(conversation))?.as_deref())?;
         let (mut after, mut removed, mut aged) = (before, Vec::new(), Aged::default());
         let page = PageLimit { entries: limit, bytes: GROUP_BYTES_MAX };
         let old = |from: u64, until: u64, before_ms: u64| {
@@ -79,105 +60,22 @@ impl Disk {
             aged.entries = gone.len();
             more |= more_gone;
             for entry in &gone {
-                after.first_seq = entry.seq + 1;
+                (after.first_seq, after.messages) = (entry.seq + 1, entry.messages);
                 removed.push(keys::entry(conversation, entry.seq));
             }
         }
         aged.more = more;
         Ok((after != before).then(|| {
-            let age = Age { key: keys::kept(conversation), before, after, removed };
+            let age = Age { conversation, before, after, removed };
             (age, aged)
         }))
     }
 }
 
-impl Batch<'_> {
-    /// True if it was done, false if the log has changed since it was looked at.
-    pub(super) fn age(&mut self, age: Age) -> Result<bool, StoreError> {
-        let mut kept = decode_kept(self.get(&age.key)?)?;
-        if (kept.first_seq, kept.markers_until) != (age.before.first_seq, age.before.markers_until) {
-            return Ok(false);
-        }
-        kept = Kept { erased_seq: kept.erased_seq, ..age.after };
-        self.writes.extend(age.removed.into_iter().map(|key| (key, None)));
-        self.writes.insert(age.key, Some(values::encode(&kept)));
-        Ok(true)
-    }
-
-    pub(super) fn rewrite(&mut self, rewrite: Rewrite) -> Result<(), StoreError> {
-        let Rewrite { conversation, entries, erased_seq } = rewrite;
-        let key_of_kept = keys::kept(conversation);
-        let kept = decode_kept(self.get(&key_of_kept)?)?;
-        for (key, entry) in entries {
-            // One that has aged out meanwhile must not come back.
-            let Some(before) = self.get(&key)? else { continue };
-            let (before, _) = values::decode_entry(&before)?;
-            if before.id != entry.id {
-                return Err(StoreError::Malformed("an entry can only be replaced by itself"));
-            }
-            // The marker of one that has lost it already may be that of a later entry.
-            if let (Some(temp_id), None) = (before.temp_id, entry.temp_id)
-                && before.seq > kept.markers_until
-            {
-                self.writes.insert(keys::marker(conversation, &before.sender, temp_id), None);
-            }
-            self.writes.insert(key, Some(values::encode(&entry)));
-        }
-        if erased_seq > kept.erased_seq {
-            self.writes.insert(key_of_kept, Some(values::encode(&Kept { erased_seq, ..kept })));
-        }
-        Ok(())
-    }
-
-    pub(super) fn begin_erasure(
-        &mut self,
-        user: UserId,
-        became: UserId,
-        at_ms: u64,
-    ) -> Result<Erasure, StoreError> {
-        let key = keys::erasure(&user);
-        let before =
-            self.get(&key)?.map(|bytes| values::decode::<Erasure>("an erasure", &bytes)).transpose()?;
-        if let Some(open) = before.filter(|erasure| erasure.open.is_some()) {
-            return Ok(open);
-        }
-        let erasure = Erasure { at_ms, open: Some(OpenErasure { user, became }) };
-        self.writes.insert(key, Some(values::encode(&erasure)));
-        Ok(erasure)
-    }
-
-    pub(super) fn finish_erasure(
-        &mut self,
-        user: &UserId,
-        conversations: &[ConversationId],
-    ) -> Result<bool, StoreError> {
-        for id in conversations {
-            if self.conversation(*id)?.is_some_and(|state| state.member(user).is_some()) {
-                return Ok(false);
-            }
-        }
-        for id in conversations {
-            self.writes.insert(keys::row(user, *id), None);
-            self.writes.insert(keys::read(user, *id), None);
-        }
-        self.writes.insert(keys::user(user), None);
-        let key = keys::erasure(user);
-        if let Some(bytes) = self.get(&key)? {
-            let erasure: Erasure = values::decode("an erasure", &bytes)?;
-            self.writes.insert(key, Some(values::encode(&Erasure { open: None, ..erasure })));
-        }
-        Ok(true)
-    }
-}
-
-fn decode_kept(bytes: Option<Bytes>) -> Result<Kept, StoreError> {
-    bytes.map_or(Ok(Kept::default()), |bytes| values::decode("the start of a log", &bytes))
-}
-
 #[async_trait]
 impl Upkeep for EmbeddedStore {
-    async fn kept(&self, conversation: ConversationId) -> Result<Kept, StoreError> {
-        self.disk.kept(conversation)
+    fn ages_by(&self) -> Granularity {
+        Granularity::Entry
     }
 
     async fn conversations(
@@ -235,20 +133,10 @@ impl Upkeep for EmbeddedStore {
     }
 
     async fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError> {
-        let bytes = self.disk.get(&keys::erasure(user))?;
-        bytes.map(|bytes| values::decode("an erasure", &bytes)).transpose()
+        Ok(self.disk.erasures.get(user))
     }
 
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {
-        let find = |disk: &Disk| {
-            let mut found = Vec::new();
-            for item in disk.space.prefix(keys::ERASURES) {
-                let value = item.value().map_err(read_failed)?;
-                let erasure: Erasure = values::decode("an erasure", &value)?;
-                found.extend(erasure.open.map(|open| open.user));
-            }
-            Ok(found)
-        };
-        self.scan(&self.scans, find).await
+        Ok(self.disk.erasures.open())
     }
 }

@@ -4,17 +4,19 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tern_protocol::{ConversationKind, Entry};
+use tern_protocol::{ConversationKind, Entry, UserId};
 
-use crate::store::{Conversation, Marker, Member, StoreError};
+use super::keys;
+use crate::store::{Conversation, Intent, Kept, Marker, Member, STORED_VERSION, StoreError};
 
 /// Version of every value written by this program.
-const VERSION: u8 = 1;
+const VERSION: u8 = STORED_VERSION;
 
-/// Head of a log: newest seq and its time in Unix milliseconds.
+/// Head of a log: newest seq, the messages up to it and its time in Unix milliseconds.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) seq: u64,
+    pub(super) messages: u64,
     pub(super) time_ms: u64,
 }
 
@@ -24,6 +26,18 @@ pub(super) struct Shape {
     pub(super) kind: ConversationKind,
     pub(super) name: Option<String>,
     pub(super) members: Vec<Member>,
+}
+
+impl Shape {
+    /// All of a state but its head.
+    pub(super) fn of(state: &Conversation) -> Self {
+        Self { kind: state.kind, name: state.name.clone(), members: state.members.clone() }
+    }
+}
+
+/// The inbox row of a member.
+pub(super) fn member_row(first_seq: u64) -> Bytes {
+    encode(&Row { first_seq, until: None })
 }
 
 /// What a user may see of a conversation. The newest seq of a member's row is the head of the log,
@@ -44,7 +58,8 @@ struct StoredMarker {
 /// The state of a conversation from its two values.
 pub(super) fn conversation(head: Head, shape: Shape) -> Conversation {
     let Shape { kind, name, members } = shape;
-    Conversation { kind, name, head: head.seq, last_time_ms: head.time_ms, members }
+    let Head { seq, messages, time_ms } = head;
+    Conversation { kind, name, head: seq, messages, last_time_ms: time_ms, members }
 }
 
 /// A value in its stored form.
@@ -67,6 +82,11 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T,
     }
 }
 
+/// What is left of a log; without a value all of it is.
+pub(super) fn decode_kept(bytes: Option<&[u8]>) -> Result<Kept, StoreError> {
+    bytes.map_or(Ok(Kept::default()), |bytes| decode("the start of a log", bytes))
+}
+
 /// An entry, and its encoded bytes without the version.
 pub(super) fn decode_entry(bytes: &[u8]) -> Result<(Entry, usize), StoreError> {
     Ok((decode("an entry", bytes)?, bytes.len().saturating_sub(1)))
@@ -81,6 +101,25 @@ pub(super) fn encode_marker(seq: u64, digest: [u8; 16]) -> Bytes {
 pub(super) fn decode_marker(bytes: &[u8]) -> Result<Marker, StoreError> {
     let StoredMarker { seq, digest } = decode("a dedupe marker", bytes)?;
     Ok(Marker { seq, digest })
+}
+
+/// What of an intent is not in its key.
+#[derive(Serialize, Deserialize)]
+struct StoredIntent {
+    to_seq: u64,
+    sender: Option<UserId>,
+}
+
+/// An intent in its stored form, without what its key says.
+pub(super) fn encode_intent(intent: &Intent) -> Bytes {
+    encode(&StoredIntent { to_seq: intent.to_seq, sender: intent.sender.clone() })
+}
+
+/// The intent of a key and its value.
+pub(super) fn decode_intent(key: &[u8], bytes: &[u8]) -> Result<Intent, StoreError> {
+    let (time_ms, conversation, from_seq) = keys::parse_intent(key)?;
+    let StoredIntent { to_seq, sender } = decode("a push intent", bytes)?;
+    Ok(Intent { conversation, from_seq, to_seq, time_ms, sender })
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::{fs, io};
 
-use tern_protocol::{ConversationId, Entry, GROUP_MEMBERS_MAX, UserId};
+use tern_protocol::{ConversationId, Entry, EntryBody, GROUP_MEMBERS_MAX, UserId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::directory::{Directory, OpenError, is_absent};
 use super::disk::{last_commit, read_failed};
 use super::values::{self, Head, Row, Shape};
 use super::{journals, keys, open};
-use crate::store::{Erasure, Kept, Member, StoreError, User};
+use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};
 
 /// Faults that are told in words; more are counted.
 const FAULTS_TOLD: usize = 50;
@@ -157,13 +157,17 @@ impl Checker {
             }
             keys::Kind::Commit => self.commits.push(values::decode("a commit number", value)?),
             keys::Kind::Intent => {
-                let intent = keys::parse_intent(key)?;
+                let intent = values::decode_intent(key, value)?;
                 let head = self.logs.get(&intent.conversation).and_then(|log| log.head);
-                if head.is_none_or(|head| head.seq < intent.seq) {
-                    return wrong(format!("a push intent for entry {}, which is not there", intent.seq));
+                if head.is_none_or(|head| head.seq < intent.to_seq) || intent.from_seq > intent.to_seq {
+                    let (from, to) = (intent.from_seq, intent.to_seq);
+                    return wrong(format!("a push intent for entries {from} to {to}, which are not there"));
+                }
+                if keys::intent_shard(key)? != intent.shard() {
+                    return wrong("a push intent in the wrong shard".into());
                 }
             }
-            keys::Kind::Read => drop(values::decode::<u64>("a read position", value)?),
+            keys::Kind::Read => drop(values::decode::<ReadPosition>("a read position", value)?),
             keys::Kind::User => {
                 values::decode::<User>("a user", value)?;
                 self.findings.users += 1;
@@ -206,6 +210,13 @@ impl Checker {
         let log = self.known(key)?;
         let expected = log.last.as_ref().map_or(log.kept.first_seq, |last| last.seq + 1);
         let last_ms = log.last.as_ref().map_or(0, |last| last.time_ms);
+        let before = log.last.as_ref().map_or(log.kept.messages, |last| last.messages);
+        let counted = match entry.body {
+            EntryBody::Message { .. } | EntryBody::Erased => before + 1..=before + 1,
+            EntryBody::Opaque { .. } => before..=before + 1,
+            _ => before..=before,
+        };
+        let messages = entry.messages;
         if seq > log.kept.markers_until
             && let Some(temp_id) = entry.temp_id
         {
@@ -215,6 +226,9 @@ impl Checker {
         log.last = Some(entry);
         if seq != expected || found != seq {
             return wrong(format!("entry {seq} of {id} stands where {expected} is due (it says {found})"));
+        }
+        if !counted.contains(&messages) {
+            return wrong(format!("entry {seq} of {id} counts {messages} messages, {before} are before it"));
         }
         if time_ms < last_ms {
             return wrong(format!("entry {seq} of {id} is older than the one before it"));
@@ -279,9 +293,10 @@ impl Log {
         let Some(head) = self.head else { return vec!["there is no head".into()] };
         let Some(members) = &self.members else { return vec!["it has no members' list".into()] };
         match &self.last {
-            Some(last) if (last.seq, last.time_ms) == (head.seq, head.time_ms) => {}
+            Some(last)
+                if (last.seq, last.messages, last.time_ms) == (head.seq, head.messages, head.time_ms) => {}
             Some(last) => faults.push(format!("the head is {}, the last entry is {}", head.seq, last.seq)),
-            None if self.kept.first_seq == head.seq + 1 => {}
+            None if (self.kept.first_seq, self.kept.messages) == (head.seq + 1, head.messages) => {}
             None => faults.push(format!("entries {} to {} are missing", self.kept.first_seq, head.seq)),
         }
         if self.markers != self.expected_markers {

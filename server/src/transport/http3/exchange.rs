@@ -13,7 +13,7 @@ use super::halves::var_int;
 use super::shared::{Exchanging, NoPlace, SessionPlace};
 use crate::transport::TransportConfig;
 
-type Answering = h3::server::RequestStream<RequestStream, Bytes>;
+type ResponseStream = h3::server::RequestStream<RequestStream, Bytes>;
 
 /// A request whose header is still to be read.
 pub struct Exchange {
@@ -23,8 +23,8 @@ pub struct Exchange {
     exchanging: Exchanging,
 }
 
-/// What a client wants.
-pub enum Asked {
+/// A request whose header was read: what its client wants.
+pub enum Resolved {
     /// An answer.
     Request(HttpRequest),
     /// A session.
@@ -42,7 +42,7 @@ impl Exchange {
     }
 
     /// Reads the header, within `hello_timeout_ms`; `None` if there is none worth an answer.
-    pub async fn resolve(self, config: &TransportConfig) -> Option<Asked> {
+    pub async fn resolve(self, config: &TransportConfig) -> Option<Resolved> {
         let Self { resolver, lent, connection, exchanging } = self;
         let resolved = timeout(config.hello_timeout(), resolver.resolve_request()).await;
         let (head, stream) = match resolved {
@@ -59,11 +59,11 @@ impl Exchange {
         let body = BodyReader::new(lent.take_recv()?);
         let session = head.method() == Method::CONNECT
             && head.extensions().get::<Protocol>() == Some(&Protocol::WEB_TRANSPORT);
-        let request = HttpRequest { head, body, answer: Answer { stream, exchanging } };
+        let request = HttpRequest { head, body, response: ResponseWriter { stream, exchanging } };
         Some(if session {
-            Asked::Session(ConnectRequest { request, lent, connection })
+            Resolved::Session(ConnectRequest { request, lent, connection })
         } else {
-            Asked::Request(request)
+            Resolved::Request(request)
         })
     }
 }
@@ -75,16 +75,16 @@ pub struct HttpRequest {
     /// Its body.
     pub body: BodyReader,
     /// To answer it.
-    pub answer: Answer,
+    pub response: ResponseWriter,
 }
 
 /// Sends the answer to one request.
-pub struct Answer {
-    stream: Answering,
+pub struct ResponseWriter {
+    stream: ResponseStream,
     exchanging: Exchanging,
 }
 
-impl Answer {
+impl ResponseWriter {
     /// Sends status and headers, once, first.
     pub async fn head(&mut self, response: Response<()>) -> Result<(), StreamError> {
         self.stream.send_response(response).await
@@ -127,8 +127,8 @@ pub(in crate::transport) struct Connected {
 impl ConnectRequest {
     /// Asks for a place on the connection.
     pub(in crate::transport) fn place(&self, config: &TransportConfig) -> Result<SessionPlace, NoPlace> {
-        let id = self.request.answer.stream.send_id().into_inner();
-        self.request.answer.exchanging.open_session(id, config.webtransport_sessions_max)
+        let id = self.request.response.stream.send_id().into_inner();
+        self.request.response.exchanging.open_session(id, config.webtransport_sessions_max)
     }
 
     /// Answers with success. From then on the stream belongs to the session.
@@ -138,9 +138,9 @@ impl ConnectRequest {
         place: SessionPlace,
     ) -> Result<Connected, StreamError> {
         let Self { request, lent, connection } = self;
-        let HttpRequest { body, mut answer, .. } = request;
-        answer.head(response).await?;
-        answer.exchanging.done();
+        let HttpRequest { body, response: mut writer, .. } = request;
+        writer.head(response).await?;
+        writer.exchanging.done();
         let send = lent.take_send().expect("it is taken here only");
         Ok(Connected { connection, send, body, place })
     }

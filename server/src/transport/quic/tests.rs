@@ -3,9 +3,9 @@ use quinn::{ClientConfig, RecvStream, SendStream};
 use tern_protocol::{Decoder, Envelope, Frame, Incoming, Ping, StreamKind, Target, Typing, UserId};
 
 use super::super::LinkError;
-use super::super::loopback::{ANY, Session, Tls, close, conversation, deliver, within};
+use super::super::loopback::{ANY, DrivenLink, Tls, close, conversation, deliver, within};
 use super::*;
-use crate::hub::outbox::{OutboxConfig, Outgoing, Pushed};
+use crate::roster::{OutboxConfig, Outgoing, Pushed};
 
 pub(super) struct Client {
     connection: Connection,
@@ -118,15 +118,15 @@ impl Server {
     }
 
     /// A session over such a link, the ping read.
-    async fn pair(&self, transport: quinn::TransportConfig, outbox: OutboxConfig) -> (Client, Session) {
+    async fn pair(&self, transport: quinn::TransportConfig, outbox: OutboxConfig) -> (Client, DrivenLink) {
         let (client, link) = self.link(transport).await;
-        let mut session = Session::start(link, outbox);
+        let mut session = DrivenLink::start(link, outbox);
         assert_eq!(session.frame().await, Ping { nonce: 0 }.into());
         (client, session)
     }
 }
 
-async fn default_pair() -> (Server, Client, Session) {
+async fn default_pair() -> (Server, Client, DrivenLink) {
     let server = Server::start(&TransportConfig::default());
     let (client, session) = server.pair(quinn::TransportConfig::default(), OutboxConfig::default()).await;
     (server, client, session)
@@ -136,7 +136,7 @@ fn ping(nonce: u64) -> Outgoing {
     Outgoing::new(Ping { nonce })
 }
 
-fn connection_of(session: &Session) -> Connection {
+fn connection_of(session: &DrivenLink) -> Connection {
     match &session.reader {
         LinkReader::Quic(reader) => match reader.carrier() {
             super::super::carrier::Carrier::Whole(connection) => connection.clone(),
@@ -282,7 +282,7 @@ async fn a_client_without_streams_to_spare_gets_everything_anyway() {
 }
 
 #[tokio::test]
-async fn conversations_leave_streams_for_the_shared_lanes_of_a_client_that_allows_few() {
+async fn conversations_leave_streams_for_the_shared_streams_of_a_client_that_allows_few() {
     let server = Server::start(&TransportConfig::default());
     let mut transport = quinn::TransportConfig::default();
     transport.max_concurrent_uni_streams(3u32.into());

@@ -1,4 +1,4 @@
-//! Writing a link over QUIC: which stream each lane of the outbox goes to, and never waiting for one
+//! Writing a link over QUIC: which stream each queue of the outbox goes to, and never waiting for one
 //! of them while another could go on.
 
 use std::future::Future;
@@ -17,7 +17,7 @@ use super::super::carrier::{Carrier, var_int};
 use super::super::error::clean_reason;
 use super::super::webtransport::SessionClose;
 use super::super::{LinkError, TransportConfig};
-use crate::hub::outbox::{Batch, Lane, Outbox, TakeLimit};
+use crate::roster::outbox::{Batch, Outbox, Queue, TakeLimit};
 
 /// How much goes to one stream at a time. Small, because what a blocked stream holds still counts
 /// against the outbox.
@@ -141,8 +141,8 @@ impl QuicWriter {
         let now = Instant::now();
         loop {
             let mut route = None;
-            let batch = outbox.take_lane(TAKE, &mut |lane| {
-                route = self.route(lane, now);
+            let batch = outbox.take_from(TAKE, &mut |queue| {
+                route = self.route(queue, now);
                 route.is_some()
             });
             match (route, batch) {
@@ -153,17 +153,17 @@ impl QuicWriter {
         }
     }
 
-    /// Where frames of a lane can go now, opening a stream if one can be had at once; `None` if
+    /// Where frames of a queue can go now, opening a stream if one can be had at once; `None` if
     /// they have to wait. Stream credit is never waited for.
-    fn route(&mut self, lane: Lane, now: Instant) -> Option<Route> {
-        let slot = match lane {
-            Lane::Control => return self.control.free().then_some(Route::Control),
-            Lane::Datagram if self.carrier.has_datagrams() => return Some(Route::Datagram),
-            Lane::Datagram => return self.control.free().then_some(Route::Control),
-            Lane::Conversation(id) => {
+    fn route(&mut self, queue: Queue, now: Instant) -> Option<Route> {
+        let slot = match queue {
+            Queue::Control => return self.control.free().then_some(Route::Control),
+            Queue::Datagram if self.carrier.has_datagrams() => return Some(Route::Datagram),
+            Queue::Datagram => return self.control.free().then_some(Route::Control),
+            Queue::Conversation(id) => {
                 self.conversation_slot(id, now).map(|slot| (Route::Conversation(id), slot))
             }
-            Lane::Backlog => {
+            Queue::Backlog => {
                 if self.backlog.is_none() {
                     self.backlog = self.open(StreamKind::Backlog, None, PRIORITY_BACKLOG, now);
                 }
@@ -414,13 +414,13 @@ mod tests {
         let server = Server::start(&config);
         let (_client, link) = server.link(quinn::TransportConfig::default()).await;
         let LinkWriter::Quic(mut writer) = link.split().1 else { panic!("not QUIC") };
-        let lane = |number| Lane::Conversation(conversation(number));
+        let queue = |number| Queue::Conversation(conversation(number));
         let own = |number| Some(Route::Conversation(conversation(number)));
         let start = Instant::now();
-        assert_eq!(writer.route(lane(1), start), own(1));
-        assert_eq!(writer.route(lane(2), start + Duration::from_millis(1)), own(2));
-        assert_eq!(writer.route(lane(3), start + SETTLED / 2), Some(Route::Inbox), "both are in use");
-        assert_eq!(writer.route(lane(3), start + SETTLED), own(3));
+        assert_eq!(writer.route(queue(1), start), own(1));
+        assert_eq!(writer.route(queue(2), start + Duration::from_millis(1)), own(2));
+        assert_eq!(writer.route(queue(3), start + SETTLED / 2), Some(Route::Inbox), "both are in use");
+        assert_eq!(writer.route(queue(3), start + SETTLED), own(3));
         let open: Vec<_> = writer.conversations.iter().map(|(id, _)| *id).collect();
         assert_eq!(open, [conversation(2), conversation(3)]);
     }

@@ -6,7 +6,7 @@ use tern_protocol::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::super::{TransportConfig, origin};
-use crate::hub::outbox::Format;
+use crate::roster::Format;
 
 /// Names of query parameters that would carry a token.
 const TOKEN_PARAMETERS: [&str; 3] = ["token", "access_token", "jwt"];

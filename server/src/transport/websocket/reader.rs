@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::super::error::clean_reason;
 use super::super::{Inbound, LinkError, TransportConfig};
-use super::{Shared, socket_error};
-use crate::hub::outbox::Format;
+use super::Shared;
+use crate::roster::Format;
 
 /// Bytes of a control frame around its payload, as clients send it: header and mask.
 const CONTROL_HEADER_BYTES: usize = 6;
@@ -110,7 +110,7 @@ impl WebSocketReader {
             Poll::Ready(Some(Err(_))) if socket.get_ref().flooded => {
                 return Poll::Ready(Err(flood("a message has a reasonable number of fragments")));
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(socket_error(error))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(LinkError::of_websocket(error))),
             Poll::Ready(None) => return Poll::Ready(Err(LinkError::Reset)),
             Poll::Pending => {}
         }

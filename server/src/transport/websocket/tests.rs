@@ -5,27 +5,27 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::super::Inbound;
-use super::super::loopback::{ANY, Session, close, conversation, deliver, within};
+use super::super::loopback::{ANY, DrivenLink, close, conversation, deliver, within};
 use super::*;
-use crate::hub::outbox::{OutboxConfig, Outgoing, Pushed};
+use crate::roster::{OutboxConfig, Outgoing, Pushed};
 
 /// Room for everything a test writes without reading.
 const PIPE_BYTES: usize = 1024 * 1024;
 
 type Client = WebSocketStream<DuplexStream>;
 
-async fn session(format: Format, pipe_bytes: usize, config: &TransportConfig) -> (DuplexStream, Session) {
+async fn session(format: Format, pipe_bytes: usize, config: &TransportConfig) -> (DuplexStream, DrivenLink) {
     let (near, far) = duplex(pipe_bytes);
     let link = from_upgraded(far, format, config, ANY).await;
-    (near, Session::start(link, OutboxConfig::default()))
+    (near, DrivenLink::start(link, OutboxConfig::default()))
 }
 
-async fn pair_with(format: Format, pipe_bytes: usize) -> (Client, Session) {
+async fn pair_with(format: Format, pipe_bytes: usize) -> (Client, DrivenLink) {
     let (io, session) = session(format, pipe_bytes, &TransportConfig::default()).await;
     (WebSocketStream::from_raw_socket(io, Role::Client, None).await, session)
 }
 
-async fn pair(format: Format) -> (Client, Session) {
+async fn pair(format: Format) -> (Client, DrivenLink) {
     pair_with(format, PIPE_BYTES).await
 }
 
@@ -205,7 +205,7 @@ async fn a_slow_reader_is_told_what_it_missed_and_the_queue_never_grows() {
                 }
                 Frame::Lagged(lagged) => told = lagged.head,
                 frame => {
-                    assert_eq!(frame, last.envelope().frame);
+                    assert_eq!(frame, last.envelope().unwrap().frame);
                     assert_eq!(applied.max(told), 100, "the newest entry came or was named");
                     return;
                 }
@@ -483,7 +483,7 @@ async fn a_real_upgrade_over_tls_ends_in_a_link() {
     let (mut client, response) = within(tokio_tungstenite::client_async(request, io)).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "tern.v1");
 
-    let mut session = Session::start(within(linked.recv()).await.unwrap(), OutboxConfig::default());
+    let mut session = DrivenLink::start(within(linked.recv()).await.unwrap(), OutboxConfig::default());
     client.send(Message::binary(binary(&[Ping { nonce: 1 }.into()]))).await.unwrap();
     assert_eq!(session.frame().await, Ping { nonce: 1 }.into());
     let _ = session.outbox.push_control(&ping(2));

@@ -19,8 +19,9 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::super::error::clean_reason;
 use super::super::{LinkError, TransportConfig};
-use super::{Shared, socket_error};
-use crate::hub::outbox::{Batch, Format, Outbox, Outgoing, TakeLimit};
+use super::Shared;
+use crate::roster::outbox::{Batch, TakeLimit};
+use crate::roster::{Format, Outbox};
 
 /// How much goes to the socket at a time. The socket keeps a buffer of that size, so it is small.
 pub(super) const TAKE: TakeLimit = TakeLimit { frames: 16, bytes: 16 * 1024 };
@@ -93,12 +94,12 @@ impl WebSocketWriter {
         let mut socket = self.shared.socket.lock();
         let mut socket = Pin::new(&mut *socket);
         while !self.messages.is_empty() {
-            ready!(socket.as_mut().poll_ready(cx)).map_err(socket_error)?;
+            ready!(socket.as_mut().poll_ready(cx)).map_err(LinkError::of_websocket)?;
             if let Some(message) = self.messages.pop_front() {
-                socket.as_mut().start_send(message).map_err(socket_error)?;
+                socket.as_mut().start_send(message).map_err(LinkError::of_websocket)?;
             }
         }
-        socket.poll_flush(cx).map_err(socket_error)
+        socket.poll_flush(cx).map_err(LinkError::of_websocket)
     }
 
     /// Sends the replies still queued, the Close frame and the WebSocket close frame, then waits
@@ -126,7 +127,7 @@ impl WebSocketWriter {
             violated => violated,
         };
         let frame = CloseFrame { code: code.into(), reason: close.reason.as_str().into() };
-        let last = Outgoing::new(close).bytes(self.format);
+        let last = self.format.encode(&close.into());
         self.messages.push_back(match self.format {
             Format::Binary => Message::Binary(last),
             Format::Json => text(last)?,

@@ -21,12 +21,12 @@ const PRIORITY_CLOSE: i32 = 3;
 
 /// What a session has of its connection. It has its place there until it is dropped.
 #[derive(Debug)]
-pub(in crate::transport) struct Session {
+pub(in crate::transport) struct WebTransportSession {
     connection: Connection,
     place: SessionPlace,
 }
 
-impl Session {
+impl WebTransportSession {
     pub(in crate::transport) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -36,7 +36,7 @@ impl Session {
         self.place.mailbox().next().await
     }
 
-    /// Opens a stream to the client, to begin with [`Session::stream_header`].
+    /// Opens a stream to the client, to begin with [`WebTransportSession::stream_header`].
     pub(in crate::transport) fn open_uni(&self) -> OpenUni<'_> {
         self.connection.open_uni()
     }
@@ -59,11 +59,11 @@ impl Session {
 }
 
 /// Makes a session of a CONNECT request that was accepted.
-pub(super) fn split(connected: Connected) -> (Session, SessionEnd, SessionClose) {
+pub(super) fn split(connected: Connected) -> (WebTransportSession, SessionEnd, SessionClose) {
     let Connected { connection, send, body, place } = connected;
     let _ = send.set_priority(PRIORITY_CLOSE);
     let end = SessionEnd { body, capsules: CapsuleParser::default() };
-    (Session { connection, place }, end, SessionClose(send))
+    (WebTransportSession { connection, place }, end, SessionClose(send))
 }
 
 /// Sees how the client ends the session.
@@ -82,7 +82,7 @@ impl SessionEnd {
                 // A FIN alone says as much as code 0 without a reason.
                 Ok(None) => return closed(Closed { code: 0, reason: String::new() }),
                 Err(FrameError::Read(quinn::ReadError::ConnectionLost(error))) => {
-                    return super::super::carrier::session_error(error);
+                    return LinkError::of_session(error);
                 }
                 Err(FrameError::Read(quinn::ReadError::Reset(_))) => {
                     return LinkError::Closed { code: None, reason: "the session was reset".into() };

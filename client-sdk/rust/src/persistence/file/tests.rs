@@ -1,6 +1,6 @@
 //! What survives a crash, a damaged file and a second client.
 
-use tern_protocol::{ConversationId, DeviceId, StoreId, TempId, UserId};
+use tern_protocol::{ConversationId, Data, DeviceId, StoreId, TempId, UserId};
 
 use super::*;
 use crate::persistence::{SavedSend, SavedTransport, Transport};
@@ -18,6 +18,8 @@ fn send(byte: u8) -> SavedChange {
         temp_id: temp_id(byte),
         to: UserId::new("bob").unwrap().into(),
         text: format!("line\n{byte} ✓"),
+        data: (byte > 1).then(|| Data::new(r#"{"z":1.50,"a":["\n"]}"#).unwrap()),
+        reply_to: Some(u64::from(byte)),
         created_ms: u64::from(byte),
     })
 }

@@ -105,8 +105,8 @@ export class Chat {
     client.on('typing', ({ conversation, user }) => {
       if (user !== this.me) this.conversations.get(conversation)?.startTyping(user, TYPING_MS);
     });
-    client.on('read', ({ conversation, seq }) => {
-      this.conversations.get(conversation)?.read(seq);
+    client.on('read', ({ conversation, seq, messages }) => {
+      this.conversations.get(conversation)?.read(seq, messages);
       this.listed.value++;
     });
     client.on('presence', (users) => {
@@ -170,7 +170,7 @@ export class Chat {
     const { conversation: id, kind, peer, name } = summary;
     const conversation = this.conversations.get(id) ?? this.add(new Conversation(id, kind, peer));
     const news = !conversation.known;
-    conversation.summarised(summary, this.me);
+    conversation.summarised(summary);
     // Whom one could not see before one may see now.
     if (news) this.watched = '';
     // It was opened before it was known what is unread in it.
@@ -207,10 +207,7 @@ export class Chat {
   private paged(conversation: Conversation, page: Page): void {
     batch(() => {
       for (const entry of page.entries) this.learn(entry);
-      conversation.log.first = Math.max(1, page.firstSeq);
-      conversation.log.head = Math.max(conversation.log.head, page.head);
-      conversation.log.add(page.entries);
-      conversation.touch();
+      conversation.paged(page);
       this.listed.value++;
     });
   }
@@ -336,8 +333,9 @@ export class Chat {
 
   /** Everything up to here was on the screen. */
   seen(conversation: Conversation, seq: number): void {
-    if (seq <= conversation.readSeq || !conversation.known) return;
-    conversation.read(seq);
+    const entry = conversation.log.get(seq);
+    if (!entry || seq <= conversation.readSeq || !conversation.known) return;
+    conversation.read(seq, entry.messages);
     this.client.markRead(conversation.id, seq);
     this.listed.value++;
   }

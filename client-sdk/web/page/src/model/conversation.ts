@@ -1,10 +1,16 @@
 // One conversation as the page shows it.
 import { type Signal, signal } from '@preact/signals';
-import type { ConversationId, ConversationSummary, Entry, MemberInfo, Role, TempId, UserId } from '../sdk.js';
+import type {
+  ConversationId,
+  ConversationSummary,
+  Entry,
+  MemberInfo,
+  Page,
+  Role,
+  TempId,
+  UserId,
+} from '../sdk.js';
 import { Log } from './log.js';
-
-/** Unread counts of the server stop here. */
-const UNREAD_MAX = 999;
 
 /** An own message that has no place in the log yet. */
 export interface Pending {
@@ -35,10 +41,9 @@ export class Conversation {
   name: string | null = null;
   role: Role | null = 'member';
   readSeq = 0;
-  /** Messages of others after `readSeq`. */
-  unread = 0;
-  /** Messages up to here are in `unread` already. */
-  private countedTo = 0;
+  /** Messages in the log up to `readSeq`, and up to the newest entry. */
+  private readMessages = 0;
+  private headMessages = 0;
   lastTimeMs = 0;
   /** Own messages on their way, in order. */
   pending: Pending[] = [];
@@ -72,7 +77,12 @@ export class Conversation {
     return this.log.get(this.log.head);
   }
 
-  summarised(summary: ConversationSummary, me: UserId): void {
+  /** Messages that the user has not read. */
+  get unread(): number {
+    return Math.max(0, this.headMessages - this.readMessages);
+  }
+
+  summarised(summary: ConversationSummary): void {
     this.known = true;
     this.kind = summary.kind;
     this.peer = summary.peer;
@@ -80,10 +90,8 @@ export class Conversation {
     this.role = summary.role;
     this.log.first = Math.max(1, summary.firstSeq);
     this.log.head = Math.max(this.log.head, summary.head);
-    this.readSeq = Math.max(this.readSeq, summary.readSeq);
-    this.unread = this.readSeq >= this.log.head ? 0 : summary.unread;
-    this.countedTo = summary.head;
-    for (let seq = summary.head + 1; seq <= this.log.head; seq++) this.count(this.log.get(seq), me);
+    this.headMessages = Math.max(this.headMessages, summary.headMessages);
+    this.read(summary.readSeq, summary.readMessages);
     this.lastTimeMs = Math.max(this.lastTimeMs, summary.lastTimeMs);
     this.touch();
   }
@@ -92,28 +100,31 @@ export class Conversation {
   arrived(entry: Entry, me: UserId): void {
     const { body, sender, seq } = entry;
     if (seq === 1 && body.kind === 'created') this.kind = 'group';
-    this.log.add([entry]);
+    this.add([entry]);
     this.lastTimeMs = Math.max(this.lastTimeMs, entry.timeMs);
     this.settle((pending) => pending.tempId === entry.tempId);
     this.stopTyping(sender);
-    this.count(entry, me);
     this.changeMembers(entry, me);
     this.touch();
   }
 
-  /** A new entry may be one more unread message. */
-  private count(entry: Entry | undefined, me: UserId): void {
-    if (!entry || entry.seq <= this.countedTo) return;
-    this.countedTo = entry.seq;
-    if (entry.body.kind === 'message' && entry.sender !== me && entry.seq > this.readSeq) {
-      this.unread = Math.min(this.unread + 1, UNREAD_MAX);
-    }
+  /** Some entries of the log, as a page of history brings them. */
+  paged({ entries, firstSeq, head }: Page): void {
+    this.log.first = Math.max(1, firstSeq);
+    this.log.head = Math.max(this.log.head, head);
+    this.add(entries);
+    this.touch();
+  }
+
+  private add(entries: readonly Entry[]): void {
+    this.log.add(entries);
+    for (const { messages } of entries) this.headMessages = Math.max(this.headMessages, messages);
   }
 
   /** The log starts anew. */
   forget(): void {
     this.log.reset();
-    this.readSeq = this.unread = this.countedTo = 0;
+    this.readSeq = this.readMessages = this.headMessages = 0;
     this.known = false;
     this.touch();
   }
@@ -152,12 +163,11 @@ export class Conversation {
     this.members = null;
   }
 
-  /** The user has read up to here, on this device or another. */
-  read(seq: number): void {
+  /** The user has read up to here, on this device or another; so many messages are up to there. */
+  read(seq: number, messages: number): void {
     if (seq <= this.readSeq) return;
-    const { head } = this.log;
     this.readSeq = seq;
-    this.unread = seq >= head ? 0 : Math.min(this.unread, head - seq);
+    this.readMessages = messages;
     this.touch();
   }
 

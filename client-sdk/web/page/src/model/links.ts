@@ -1,7 +1,7 @@
 // Addresses in a text. Pure.
 
 /** A part of a text: as it is, or an address that can be followed. */
-export interface Part {
+export interface Piece {
   text: string;
   href: string | null;
 }
@@ -11,9 +11,9 @@ const ADDRESS = /https?:\/\/[^\s<>"'`\u200e\u200f\u202a-\u202e\u2066-\u2069]+/gi
 /** Marks at the end that belong to the sentence. */
 const SENTENCE_END = /[.,:;!?…'"”’»*_~]+$/u;
 
-/** Cuts a text into parts that give the text when put together. */
-export function parts(text: string): Part[] {
-  const out: Part[] = [];
+/** Cuts a text into pieces that give the text when put together. */
+export function pieces(text: string): Piece[] {
+  const out: Piece[] = [];
   let end = 0;
   for (const found of text.matchAll(ADDRESS)) {
     const address = trimmed(found[0]);

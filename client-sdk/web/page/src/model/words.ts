@@ -14,8 +14,9 @@ export const number = (value: number): string => count.format(value);
 export const plural = (value: number, one: string, more = `${one}s`): string =>
   `${number(value)} ${value === 1 ? one : more}`;
 
-/** What a message says that was erased with its sender. */
+/** What stands where no text is: it was erased with its sender, or the message is data for another application. */
 export const ERASED_TEXT = 'This message was erased.';
+export const NO_TEXT = 'This message has no text.';
 
 /** What a user is called. */
 export type NameOf = (user: UserId) => string;
@@ -78,7 +79,11 @@ export function happened({ sender, body }: Entry, me: UserId, nameOf: NameOf): s
   const who = sender === me ? 'You' : nameOf(sender);
   switch (body.kind) {
     case 'message':
-      return body.text;
+      return body.text || NO_TEXT;
+    case 'erased':
+      return ERASED_TEXT;
+    case 'opaque':
+      return 'This app is too old to show this.';
     case 'created': {
       const others = body.members.filter((member) => member !== sender);
       return `${who} made the group “${body.name}”${others.length > 0 ? ` with ${listOf(others, name, 6)}` : ''}`;
@@ -101,8 +106,9 @@ export function happened({ sender, body }: Entry, me: UserId, nameOf: NameOf): s
 /** The one line about an entry in the list of conversations. */
 export function preview(entry: Entry, me: UserId, group: boolean, nameOf: NameOf): string {
   const { body, sender } = entry;
-  if (body.kind !== 'message') return happened(entry, me, nameOf);
-  const text = body.text === '' ? ERASED_TEXT : body.text.slice(0, 200).replace(/\s+/gu, ' ').trim();
+  const said = happened(entry, me, nameOf);
+  if (body.kind !== 'message' && body.kind !== 'erased') return said;
+  const text = said.slice(0, 200).replace(/\s+/gu, ' ').trim();
   if (sender === me) return `You: ${text}`;
   return group ? `${nameOf(sender)}: ${text}` : text;
 }

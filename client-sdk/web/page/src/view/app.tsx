@@ -4,16 +4,14 @@ import type { JSX } from 'preact';
 import { useEffect } from 'preact/hooks';
 import type { Chat } from '../model/chat.js';
 import type { Conversation } from '../model/conversation.js';
+import { number } from '../model/words.js';
 import { Banner } from './banner.js';
 import { Details } from './details.js';
 import { Inspector } from './inspector.js';
 import { NewGroup } from './newgroup.js';
 import { Mark } from './parts.js';
-import { Room } from './room.js';
+import { type Panel, Room } from './room.js';
 import { Sidebar } from './sidebar.js';
-
-/** What is open beside the conversation. */
-export type Panel = 'details' | 'inspector' | null;
 
 const fragment = (conversation: Conversation | null): string =>
   conversation ? `#${encodeURIComponent(conversation.id)}` : '';
@@ -46,7 +44,7 @@ export function App({ chat }: { chat: Chat }): JSX.Element {
     chat.listed.value;
     chat.people.value;
     const { unread } = chat;
-    document.title = `${unread > 0 ? `(${unread}) ` : ''}${chat.nameOf(chat.me)} · Tern`;
+    document.title = `${unread > 0 ? `(${number(unread)}) ` : ''}${chat.nameOf(chat.me)} · Tern`;
   });
   const toggle = (wanted: Panel) => {
     panel.value = panel.value === wanted ? null : wanted;

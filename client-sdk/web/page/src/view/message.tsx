@@ -4,8 +4,8 @@ import { memo } from 'preact/compat';
 import { useState } from 'preact/hooks';
 import type { Chat } from '../model/chat.js';
 import type { Conversation, Pending } from '../model/conversation.js';
-import { parts } from '../model/links.js';
-import { dayOf, ERASED_TEXT, fullTimeOf, happened, sameDay, timeOf } from '../model/words.js';
+import { pieces } from '../model/links.js';
+import { dayOf, ERASED_TEXT, fullTimeOf, happened, NO_TEXT, sameDay, timeOf } from '../model/words.js';
 import type { Entry } from '../sdk.js';
 import { Avatar, Icon, Name } from './parts.js';
 
@@ -22,6 +22,9 @@ interface EntryProps {
   entry: Entry;
   above: Entry | undefined;
 }
+
+/** Somebody wrote it, and it stands in a bubble. */
+const isWritten = ({ body }: Entry): boolean => body.kind === 'message' || body.kind === 'erased';
 
 /** The day and the mark that stand above a row. */
 function Separators(props: { timeMs: number; aboveMs: number | null; fresh: boolean }): JSX.Element {
@@ -51,7 +54,8 @@ export function EntryRow({ row, chat, conversation, entry, above }: EntryProps):
   const aboveMs = first ? null : (above?.timeMs ?? null);
   const together =
     !fresh &&
-    above?.body.kind === 'message' &&
+    above !== undefined &&
+    isWritten(above) &&
     above.sender === sender &&
     timeMs - above.timeMs < TOGETHER_MS &&
     sameDay(above.timeMs, timeMs);
@@ -59,14 +63,14 @@ export function EntryRow({ row, chat, conversation, entry, above }: EntryProps):
     <li class="row" data-row={row} data-seq={seq} aria-setsize={log.head} aria-posinset={seq}>
       {first && <Beginning chat={chat} conversation={conversation} />}
       <Separators timeMs={timeMs} aboveMs={aboveMs} fresh={fresh} />
-      {body.kind === 'message' ? (
+      {isWritten(entry) ? (
         <Bubble
           own={own}
           together={together}
           sender={sender}
           name={kind === 'group' && !own ? chat.nameOf(sender) : null}
           pictured={kind === 'group' && !own}
-          text={body.text}
+          text={body.kind === 'message' ? body.text : null}
           timeMs={timeMs}
           status={own ? 'sent' : null}
         />
@@ -152,7 +156,8 @@ interface BubbleProps {
   sender: string;
   name: string | null;
   pictured: boolean;
-  text: string;
+  /** Null: it was erased. */
+  text: string | null;
   timeMs: number;
   status: keyof typeof STATUS | null;
   children?: ComponentChildren;
@@ -194,8 +199,8 @@ function Bubble(props: BubbleProps): JSX.Element {
 }
 
 /** Exactly the text; nothing in it is more than text, but for addresses that can be followed. */
-const Text = memo(({ text }: { text: string }): JSX.Element => {
-  if (text === '') return <p class="text erased">{ERASED_TEXT}</p>;
+const Text = memo(({ text }: { text: string | null }): JSX.Element => {
+  if (!text) return <p class="text no-text">{text === null ? ERASED_TEXT : NO_TEXT}</p>;
   return <Written text={text} />;
 });
 
@@ -205,7 +210,7 @@ function Written({ text }: { text: string }): JSX.Element {
   return (
     <>
       <p class={`text${long && !open ? ' folded' : ''}`} dir="auto">
-        {parts(text).map((part) =>
+        {pieces(text).map((part) =>
           part.href === null ? (
             part.text
           ) : (

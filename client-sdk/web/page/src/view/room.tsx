@@ -4,10 +4,12 @@ import { useEffect } from 'preact/hooks';
 import type { Chat } from '../model/chat.js';
 import type { Conversation } from '../model/conversation.js';
 import { lastSeen, listOf, plural } from '../model/words.js';
-import type { Panel } from './app.js';
 import { Composer } from './composer.js';
 import { Avatar, IconButton, Name } from './parts.js';
 import { Timeline } from './timeline.js';
+
+/** What is open beside the conversation. */
+export type Panel = 'details' | 'inspector' | null;
 
 interface Props {
   chat: Chat;

@@ -232,7 +232,7 @@ function Row(props: { chat: Chat; conversation: Conversation; onChoose: () => vo
             )}
             {unread > 0 && (
               <span class="badge">
-                {unread >= 999 ? '999+' : unread}
+                {number(unread)}
                 <span class="unseen"> unread</span>
               </span>
             )}

@@ -7,6 +7,7 @@ use tern_protocol::TempId;
 use uuid::Uuid;
 
 use super::*;
+use crate::store::Appended;
 use crate::store::contract::Talk;
 
 fn user(name: &str) -> UserId {
@@ -49,10 +50,12 @@ impl Gated {
     }
 
     /// Starts a write that holds the committer in its commit until the test says a word.
-    fn hold(&self) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+    fn hold(&self) -> tokio::task::JoinHandle<Result<bool, StoreError>> {
         let store = self.store.clone();
         let held =
-            tokio::spawn(async move { store.change_user(&user("first"), UserChange::Name(None)).await });
+            tokio::spawn(
+                async move { store.change_user(&user("first"), UserChange::Name(None), None).await },
+            );
         self.begun.recv().unwrap();
         held
     }
@@ -61,7 +64,7 @@ impl Gated {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_that_share_a_commit_see_each_other() {
     let gated = Gated::new();
-    let alice = user("alice");
+    let (alice, bob) = (user("alice"), user("bob"));
     let talk = Talk::new(&[&alice]);
     let (same, other) = (temp_id(), temp_id());
     let first = talk.group(&alice, &[(same, "a")]);
@@ -69,6 +72,7 @@ async fn groups_that_share_a_commit_see_each_other() {
     let retry = talk.group(&alice, &[(same, "a")]);
     let mut next = Talk { id: talk.id, state: first.state.clone() }.group(&alice, &[(other, "b")]);
     next.entries[0].push = false;
+    let (first, rival, retry, next) = (Arc::new(first), Arc::new(rival), Arc::new(retry), Arc::new(next));
     let id = talk.id;
 
     let held = gated.hold();
@@ -76,12 +80,12 @@ async fn groups_that_share_a_commit_see_each_other() {
     let group = tokio::spawn(async move {
         tokio::join!(
             biased;
-            store.append(first),
-            store.append(rival),
-            store.append(retry),
-            store.append(next),
-            store.set_read(&alice, id, 2),
-            store.set_read(&alice, id, 1),
+            store.append(&first),
+            store.append(&rival),
+            store.append(&retry),
+            store.append(&next),
+            store.set_read(&bob, id, ReadPosition { seq: 2, messages: 2 }),
+            store.set_read(&bob, id, ReadPosition { seq: 1, messages: 1 }),
         )
     });
     // All six wait in the queue before the commit in front of them ends.
@@ -115,13 +119,13 @@ async fn a_failed_commit_acks_nobody_and_ends_the_process() {
     let id = talk.id;
     let group = talk.group(&alice, &[(temp_id(), "lost")]);
     let store = gated.store.clone();
-    let appended = tokio::spawn(async move { store.append(group).await });
+    let appended = tokio::spawn(async move { store.append(&Arc::new(group)).await });
     gated.begun.recv().unwrap();
     gated.go_on.send(false).unwrap();
     let answer = appended.await.unwrap();
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     assert!(gated.fatal.recv().unwrap().contains("a commit failed"));
-    let later = gated.store.change_user(&alice, UserChange::Name(None)).await;
+    let later = gated.store.change_user(&alice, UserChange::Name(None), None).await;
     assert!(matches!(later, Err(StoreError::Unavailable(_))), "{later:?}");
     assert_eq!(gated.store.conversation(id).await.unwrap(), None);
 }
@@ -133,7 +137,7 @@ async fn a_full_queue_makes_writers_wait_and_loses_nothing() {
     let users: Vec<_> = (0..committer::QUEUE_OPS_MAX + 50).map(|n| user(&format!("user-{n}"))).collect();
     let (store, all) = (gated.store.clone(), users.clone());
     let writes = tokio::spawn(async move {
-        join_all(all.iter().map(|user| store.change_user(user, UserChange::Name(None)))).await
+        join_all(all.iter().map(|user| store.change_user(user, UserChange::Name(None), None))).await
     });
     let queue = gated.store.queue.as_ref().unwrap();
     while queue.waiting() < committer::QUEUE_OPS_MAX {
@@ -155,7 +159,7 @@ async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
     let held = gated.hold();
     let (store, closing) = (gated.store.clone(), gated.store.clone());
     let queued =
-        tokio::spawn(async move { store.change_user(&user("queued"), UserChange::Name(None)).await });
+        tokio::spawn(async move { store.change_user(&user("queued"), UserChange::Name(None), None).await });
     let queue = gated.store.queue.as_ref().unwrap();
     while queue.waiting() < 1 {
         tokio::task::yield_now().await;
@@ -168,7 +172,7 @@ async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
     closed.await.unwrap();
     held.await.unwrap().unwrap();
     queued.await.unwrap().unwrap();
-    let late = gated.store.change_user(&user("late"), UserChange::Name(None)).await;
+    let late = gated.store.change_user(&user("late"), UserChange::Name(None), None).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
     gated.store.close().await; // once more is fine
     let users = gated.store.users(&[user("queued"), user("late")]).await.unwrap();

@@ -384,5 +384,5 @@ async fn a_store_killed_while_it_was_made_is_made_again() {
     assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     Directory::claim(&store_dir).unwrap().set_store_id(StoreId::from_bytes([3; 16])).unwrap();
     let store = EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
-    store.change_user(&UserId::new("alice").unwrap(), UserChange::Name(None)).await.unwrap();
+    store.change_user(&UserId::new("alice").unwrap(), UserChange::Name(None), None).await.unwrap();
 }

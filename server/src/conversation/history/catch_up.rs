@@ -1,0 +1,126 @@
+//! What somebody misses who comes back.
+
+use std::collections::HashMap;
+
+use tern_protocol::resume::{CatchUp, catch_up};
+use tern_protocol::{ConversationId, ConversationSummary, Entry, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, UserId};
+
+use super::History;
+use super::access::Access;
+use super::inbox::Known;
+use crate::store::{InboxRow, PageLimit, StoreError};
+
+/// What somebody misses in one conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Which log.
+    pub conversation: ConversationId,
+    /// Entries after the cursor that the user may not see, first and last: they are to be named.
+    pub hidden: Option<(u64, u64)>,
+    /// What is to be named and sent of the others.
+    pub catch_up: CatchUp,
+    /// The newest entry that says that somebody was erased, if it is after the cursor.
+    pub erased_seq: Option<u64>,
+}
+
+/// A conversation that has changed since somebody was here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// As the user sees it in a list.
+    pub summary: ConversationSummary,
+    /// What they miss of it.
+    pub missing: Missing,
+}
+
+/// A cursor above the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Which log.
+    pub conversation: ConversationId,
+    /// What the client has.
+    pub cursor: u64,
+    /// What there is.
+    pub head: u64,
+}
+
+/// Consecutive entries of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Which log.
+    pub conversation: ConversationId,
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+}
+
+impl History {
+    /// The user's conversations with what each lacks after its cursor, most recently changed first;
+    /// only those that changed. A cursor above the head is in the second list. Three round trips.
+    pub async fn changed(
+        &self,
+        user: &UserId,
+        cursors: &HashMap<ConversationId, u64>,
+    ) -> Result<(Vec<Changed>, Vec<Ahead>), StoreError> {
+        let mut rows = self.store.inbox(user, None, usize::MAX).await?;
+        rows.retain(|row| may_differ(row, cursors.get(&row.conversation).copied()));
+        let mut known = self.known(user, rows).await?;
+        let (mut changed, mut ahead) = (Vec::with_capacity(known.len()), Vec::new());
+        for known in &mut known {
+            let conversation = known.row.conversation;
+            let cursor = cursors.get(&conversation).copied();
+            if known.access.role.is_some() && cursor.is_some_and(|cursor| cursor > known.access.last_seq) {
+                // Before anybody is told that their state is of another life: a glance may be behind.
+                self.refresh(user, known).await?;
+            }
+            let head = known.access.last_seq;
+            if let Some(cursor) = cursor.filter(|cursor| *cursor > head) {
+                ahead.push(Ahead { conversation, cursor, head });
+            }
+            changed.push(missing(known, cursor));
+        }
+        let known: Vec<Known> =
+            known.into_iter().zip(&changed).filter_map(|(known, missing)| missing.map(|_| known)).collect();
+        let summaries = self.summaries(user, &known).await?;
+        let changed = summaries.into_iter().zip(changed.into_iter().flatten());
+        Ok((changed.map(|(summary, missing)| Changed { summary, missing }).collect(), ahead))
+    }
+
+    async fn refresh(&self, user: &UserId, known: &mut Known) -> Result<(), StoreError> {
+        let glance = self.fresh(known.row.conversation, Some(known.glance.clone())).await?;
+        let access = glance.as_ref().and_then(|glance| Access::of(user, glance, Some(&known.row)));
+        if let Some((glance, access)) = glance.zip(access) {
+            (known.glance, known.access) = (glance, access);
+        }
+        Ok(())
+    }
+
+    /// The entries of these runs, ascending, together at most one frame of them: answers for the first runs,
+    /// the last of them perhaps cut, at least one entry if there is one. One round trip.
+    pub async fn runs(&self, runs: &[Run]) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let limit = PageLimit { entries: PAGE_ENTRIES_MAX, bytes: PAGE_BYTES_MAX };
+        let ranges: Vec<_> = runs.iter().map(|run| (run.conversation, run.from..=run.to)).collect();
+        self.store.runs(&ranges, limit).await
+    }
+}
+
+/// The row, which is a hint, does not say that nothing has changed.
+fn may_differ(row: &InboxRow, cursor: Option<u64>) -> bool {
+    let last = row.until_seq.unwrap_or(row.last_seq);
+    cursor != Some(last) && (cursor.is_some() || row.until_seq.is_none())
+}
+
+/// What is missing after a cursor, `None` if nothing is.
+fn missing(known: &Known, cursor: Option<u64>) -> Option<Missing> {
+    let Known { row, glance, access } = known;
+    let start = access.first_seq - 1;
+    let from = cursor.filter(|cursor| *cursor <= access.last_seq).unwrap_or(start);
+    let catch_up = catch_up(from, access.first_seq, access.last_seq);
+    let hidden = (from < start).then_some((from + 1, start));
+    // Who has no cursor must learn of the conversation even if nothing of it is left.
+    if catch_up == CatchUp::UpToDate && hidden.is_none() && cursor == Some(from) {
+        return None;
+    }
+    let erased_seq = cursor.and(Some(glance.kept.erased_seq).filter(|seq| *seq > from));
+    Some(Missing { conversation: row.conversation, hidden, catch_up, erased_seq })
+}
