@@ -20,11 +20,11 @@ fn temp_id() -> TempId {
 
 /// A store whose commits wait for a word from the test.
 struct Gated {
+    /// True lets it go on, false makes it fail. First, so that a test that fails lets the store end.
+    go_on: mpsc::Sender<bool>,
     store: Arc<EmbeddedStore>,
     /// A commit has begun.
     begun: mpsc::Receiver<()>,
-    /// True lets it go on, false makes it fail.
-    go_on: mpsc::Sender<bool>,
     /// Why the process would have ended.
     fatal: mpsc::Receiver<String>,
     _dir: TempDir,
