@@ -215,10 +215,11 @@ for_each_wire! {
     async fn conversations_are_listed_page_by_page_most_recent_first(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
-        for name in ["u1", "u2", "u3", "u4", "u5"] {
+        for name in ["u1", "u2", "u3", "u4", "u5", "u2"] {
             alice.say(name, "hi").await;
+            // Within one millisecond the order is that of the conversations.
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
         }
-        alice.say("u2", "again").await;
         let mut seen = Vec::new();
         let mut cursor = None;
         for pages in 1.. {

@@ -178,3 +178,20 @@ async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
     let users = gated.store.users(&[user("queued"), user("late")]).await.unwrap();
     assert_eq!(users, [Some(User::default()), None]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_measured_by_its_entries() {
+    let (dir, exporter) = (tempfile::tempdir().unwrap(), crate::ops::metrics::Exporter::new());
+    let store: Arc<dyn Store> =
+        Arc::new(EmbeddedStore::open(config(dir.path()), exporter.metrics()).unwrap());
+    let alice = user("alice");
+    let mut talk = Talk::new(&[&alice]);
+    let group = talk.group(&alice, &[(temp_id(), "a"), (temp_id(), "b"), (temp_id(), "c")]);
+    talk.apply(&store, group).await;
+    let read = ReadPosition { seq: 1, messages: 1 };
+    store.set_read(&user("bob"), talk.id, read).await.unwrap();
+    let text = exporter.render();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert_eq!(line("tern_store_commit_entries_sum"), "tern_store_commit_entries_sum 3");
+    assert_eq!(line("tern_store_commit_entries_count"), "tern_store_commit_entries_count 1");
+}
