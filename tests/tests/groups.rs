@@ -1,9 +1,11 @@
 //! Groups: their life, who may do what, and that every change is an entry of the log.
 
+use std::cmp::Reverse;
+
 use tern_protocol::{
-    AddMembers, Code, ConversationId, ConversationKind, ConversationPage, CreateGroup, EntryBody, Frame,
-    GROUP_MEMBERS_MAX, LeaveGroup, ListConversations, ListMembers, NAME_BYTES_MAX, RemoveMembers,
-    RenameGroup, Role, SetRole, Target, UserId,
+    AddMembers, Code, ConversationId, ConversationKind, ConversationPage, ConversationSummary, CreateGroup,
+    EntryBody, Frame, GROUP_MEMBERS_MAX, LeaveGroup, ListConversations, ListMembers, NAME_BYTES_MAX,
+    RemoveMembers, RenameGroup, Role, SetRole, Target, UserId,
 };
 use tern_tests::{RawClient, Server, Wire, for_each_wire, fresh, message, newest, pair, text, user};
 
@@ -213,22 +215,31 @@ for_each_wire! {
     async fn conversations_are_listed_page_by_page_most_recent_first(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
-        for name in ["u1", "u2", "u3", "u4", "u5"] {
+        for name in ["u1", "u2", "u3", "u4", "u5", "u2"] {
             alice.say(name, "hi").await;
+            // Within one millisecond the order is that of the conversations.
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
         }
-        alice.say("u2", "again").await;
         let mut seen = Vec::new();
         let mut cursor = None;
         for pages in 1.. {
             let page = conversations(&mut alice, cursor, 2).await;
-            seen.extend(page.conversations.iter().map(|summary| summary.peer.clone().expect("a pair").to_string()));
+            seen.extend(page.conversations);
             cursor = page.next;
             if cursor.is_none() {
                 assert_eq!(pages, 3);
                 break;
             }
         }
-        assert_eq!(seen, ["u2", "u5", "u4", "u3", "u1"]);
+        // Two of one millisecond have an order too: that of their ids.
+        let place = |summary: &ConversationSummary| (Reverse(summary.last_time_ms), summary.conversation);
+        assert!(seen.is_sorted_by_key(place), "{seen:?}");
+        let again = seen.iter().position(|summary| summary.peer == Some(user("u2")));
+        let before = seen.iter().filter(|summary| summary.last_time_ms > seen[again.unwrap()].last_time_ms);
+        assert_eq!(before.count(), 0, "u2 was written to last: {seen:?}");
+        let mut peers: Vec<_> = seen.iter().map(|summary| summary.peer.clone().expect("a pair").to_string()).collect();
+        peers.sort_unstable();
+        assert_eq!(peers, ["u1", "u2", "u3", "u4", "u5"], "each once");
         let nonsense = ListConversations { cursor: Some("nonsense".into()), limit: None };
         assert_eq!(alice.refused(nonsense).await.code, Code::INVALID_ARGUMENT);
         for limit in [0, 201, 1 << 31, u32::MAX] {

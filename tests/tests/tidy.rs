@@ -286,6 +286,7 @@ fn pure_modules_stay_pure() {
         "server/src/conversation/settle.rs",
         "server/src/conversation/recent.rs",
         "server/src/presence/state.rs",
+        "server/src/conversation/history/list_cursor.rs",
         "server/src/push/rule.rs",
         "server/src/drain/leaving.rs",
         "server/src/roster/limit.rs",

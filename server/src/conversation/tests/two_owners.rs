@@ -296,7 +296,32 @@ fn check(world: &World, logs: &HashMap<ConversationId, Vec<Entry>>) -> (usize, u
             check_told(world, *id, entry, state, later);
         }
     }
+    check_untold(world, logs, &states);
     (committed.len(), refused)
+}
+
+/// Who is no longer a member by this entry.
+fn gone(entry: &Entry) -> &[UserId] {
+    match &entry.body {
+        EntryBody::Removed { users } => users,
+        EntryBody::Left { user } => std::slice::from_ref(user),
+        _ => &[],
+    }
+}
+
+/// Nobody has heard of an entry who was no member at it.
+fn check_untold(
+    world: &World,
+    logs: &HashMap<ConversationId, Vec<Entry>>,
+    states: &HashMap<ConversationId, Vec<Option<Conversation>>>,
+) {
+    for ((n, number), heard) in world.heard.lock().iter() {
+        for (id, seq) in &heard.entries {
+            let (entry, state) = (&logs[id][*seq as usize - 1], states[id][*seq as usize].as_ref().unwrap());
+            let may = state.member(&name(*n)).is_some() || gone(entry).contains(&name(*n));
+            assert!(may, "session {number} of {} was told of {entry:?}", name(*n));
+        }
+    }
 }
 
 /// Every session of those who are members at the entry, or go by it, has heard of it. What had to be told again is
@@ -309,11 +334,7 @@ fn check_told(
     state: &Conversation,
     later: &[Option<Conversation>],
 ) {
-    let gone: &[UserId] = match &entry.body {
-        EntryBody::Removed { users } => users,
-        EntryBody::Left { user } => std::slice::from_ref(user),
-        _ => &[],
-    };
+    let gone = gone(entry);
     let later = || later.iter().flatten();
     let stays = |user: &&UserId| later().all(|state| state.member(user).is_some());
     let stays_gone = |user: &&UserId| later().all(|state| state.member(user).is_none());

@@ -20,11 +20,11 @@ fn temp_id() -> TempId {
 
 /// A store whose commits wait for a word from the test.
 struct Gated {
+    /// True lets it go on, false makes it fail. First, so that a test that fails lets the store end.
+    go_on: mpsc::Sender<bool>,
     store: Arc<EmbeddedStore>,
     /// A commit has begun.
     begun: mpsc::Receiver<()>,
-    /// True lets it go on, false makes it fail.
-    go_on: mpsc::Sender<bool>,
     /// Why the process would have ended.
     fatal: mpsc::Receiver<String>,
     _dir: TempDir,
@@ -177,4 +177,21 @@ async fn close_writes_what_is_queued_and_refuses_what_comes_later() {
     gated.store.close().await; // once more is fine
     let users = gated.store.users(&[user("queued"), user("late")]).await.unwrap();
     assert_eq!(users, [Some(User::default()), None]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_measured_by_its_entries() {
+    let (dir, exporter) = (tempfile::tempdir().unwrap(), crate::ops::metrics::Exporter::new());
+    let store: Arc<dyn Store> =
+        Arc::new(EmbeddedStore::open(config(dir.path()), exporter.metrics()).unwrap());
+    let alice = user("alice");
+    let mut talk = Talk::new(&[&alice]);
+    let group = talk.group(&alice, &[(temp_id(), "a"), (temp_id(), "b"), (temp_id(), "c")]);
+    talk.apply(&store, group).await;
+    let read = ReadPosition { seq: 1, messages: 1 };
+    store.set_read(&user("bob"), talk.id, read).await.unwrap();
+    let text = exporter.render();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert_eq!(line("tern_store_commit_entries_sum"), "tern_store_commit_entries_sum 3");
+    assert_eq!(line("tern_store_commit_entries_count"), "tern_store_commit_entries_count 1");
 }
