@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(ring(&mut deadlines, start, None), (1_060 * S, Some(Due::Expiring)), "half a short life");
         // A token that came within its leeway has the rest of it, and is noticed at once.
         let (start, mut deadlines) = session(0);
-        assert_eq!(ring(&mut deadlines, start, None), (0 * S, Some(Due::Expiring)));
+        assert_eq!(ring(&mut deadlines, start, None), (Duration::ZERO, Some(Due::Expiring)));
         assert_eq!(ring(&mut deadlines, start, None), (30 * S, Some(Due::Expired)));
     }
 

@@ -546,7 +546,8 @@ async fn what_was_read_counts_as_seen_and_other_sessions_hear_of_it() {
     let conversation = pair("alice", "bob");
     alice.say(to("bob", "hi"));
     sleep(MS).await;
-    (bob.take(), second.take());
+    bob.take();
+    second.take();
     bob.say(tern_protocol::Read { conversation, seq: 1 });
     assert!(bob.taken().await.is_empty());
     let heard = second.take();

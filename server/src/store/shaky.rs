@@ -65,13 +65,16 @@ pub(crate) enum Call {
     Upkeep,
 }
 
+/// Where faults come from, and how often each of them comes.
+type Dice = (StdRng, Vec<(u32, Fault)>);
+
 /// A store that misbehaves when it is told to. Without a word it does what the one inside does.
 pub(crate) struct Shaky {
     store: Arc<dyn Store>,
     /// For the next appends, the first first.
     script: Mutex<VecDeque<Fault>>,
     /// Faults of appends that have no script, with their odds in a thousand.
-    dice: Mutex<Option<(StdRng, Vec<(u32, Fault)>)>>,
+    dice: Mutex<Option<Dice>>,
     /// So many of the next calls of this kind fail.
     failing: Mutex<HashMap<Call, usize>>,
     calls: Mutex<HashMap<Call, usize>>,
