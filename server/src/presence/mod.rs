@@ -133,13 +133,14 @@ impl Presence {
     /// in this order (those whom its user may not see read as unknown), then changes. The end of the
     /// session is the end of the watch; a watch that comes after it is dropped without a word.
     pub async fn watch(&self, seat: &Seat, users: Vec<UserId>, notify: Notify) -> Result<(), WatchError> {
-        let watched = self.read(&seat.user, users).await?;
+        let mut watched = self.read(&seat.user, users).await?;
         let mut state = self.shared.state.lock();
-        // Under this lock the end of a marked session has not been looked at yet.
+        self.shared.look_who_is_here(&mut state, &mut watched);
+        // Last of all: an end that is told from here on is looked at when the watch is in the state.
         if !self.shared.roster.mark(seat) {
             return Ok(());
         }
-        self.shared.watch(&mut state, seat.id(), watched, notify)
+        self.shared.enter(&mut state, seat.id(), watched, notify)
     }
 
     /// What the store says of them.
@@ -169,8 +170,12 @@ impl Presence {
                 let _ = answer.send(users);
             }
         });
-        let watched = self.read(me, users).await?;
-        self.shared.watch(&mut self.shared.state.lock(), number, watched, notify)?;
+        let mut watched = self.read(me, users).await?;
+        {
+            let mut state = self.shared.state.lock();
+            self.shared.look_who_is_here(&mut state, &mut watched);
+            self.shared.enter(&mut state, number, watched, notify)?;
+        }
         answered.await.map_err(|_| WatchError::Full)
     }
 }
@@ -191,23 +196,27 @@ impl Shared {
         }
     }
 
-    fn watch(
-        &self,
-        state: &mut State<Notify>,
-        number: u64,
-        mut watched: Vec<Watched>,
-        notify: Notify,
-    ) -> Result<(), WatchError> {
+    /// Who of those that can be seen has a session, as the state knows it then or newer.
+    fn look_who_is_here(&self, state: &mut State<Notify>, watched: &mut [Watched]) {
         loop {
             self.catch_up(state);
-            for watched in &mut watched {
+            for watched in &mut *watched {
                 watched.here = watched.visible && self.roster.is_here(&watched.user);
             }
             // Who went in between was not here, and is not known to have gone.
             if !self.edges.concern(watched.iter().map(|watched| &watched.user)) {
-                break;
+                return;
             }
         }
+    }
+
+    fn enter(
+        &self,
+        state: &mut State<Notify>,
+        number: u64,
+        watched: Vec<Watched>,
+        notify: Notify,
+    ) -> Result<(), WatchError> {
         state.watch(number, watched, notify).map_err(|Full| WatchError::Full)?;
         self.wake.notify_one();
         Ok(())

@@ -250,6 +250,12 @@ impl<N: Clone> State<N> {
         left
     }
 
+    /// Somebody watches somebody.
+    #[cfg(test)]
+    pub(super) fn is_watched(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
     /// Nothing is known of anybody.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {

@@ -354,6 +354,41 @@ async fn a_watch_that_comes_after_the_end_of_its_session_is_dropped_without_a_wo
     assert!(bench.presence.shared.state.lock().is_empty());
 }
 
+/// On two threads, so that the end of a session meets every step of its watch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_watch_outlives_its_session_however_the_two_meet() {
+    // She watches herself too: her own coming and going has the state look again.
+    let names: Vec<String> = (0..100).map(|number| format!("user{number}")).collect();
+    let all: Vec<&str> = std::iter::once("alice").chain(names.iter().map(String::as_str)).collect();
+    let mut shelf = Shelf::default();
+    shelf.group(1, &all);
+    let mut bench = Bench::new(Arc::new(shelf));
+    let ends = Arc::new(std::sync::Barrier::new(2));
+    let (send, sessions) = std::sync::mpsc::sync_channel::<SeatGuard>(0);
+    let ender = std::thread::spawn({
+        let ends = ends.clone();
+        move || {
+            for (round, session) in sessions.into_iter().enumerate() {
+                ends.wait();
+                (0..round * 7 % 4096).for_each(|_| std::hint::spin_loop());
+                drop(session);
+            }
+        }
+    });
+    for _ in 0..5_000 {
+        let alice = bench.begin("alice");
+        let seat = Arc::clone(alice.seat());
+        send.send(alice).unwrap();
+        ends.wait();
+        bench.presence.watch(&seat, users(&all), Arc::new(|_| ())).await.unwrap();
+    }
+    drop(send);
+    ender.join().unwrap();
+    let mut state = bench.presence.shared.state.lock();
+    bench.presence.shared.catch_up(&mut state);
+    assert!(!state.is_watched(), "a watch is left");
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_makes_room_for_another_session_watches_no_more() {
     let mut shelf = Shelf::default();
