@@ -202,7 +202,7 @@ const BACKENDS: &[&str] = &["EmbeddedStore", "MemoryStore", "FileEvents", "Memor
 
 /// Where they may be named: in their own modules, and in the one file that opens them.
 const BACKEND_PLACES: &[&str] =
-    &["store/embedded", "store/memory.rs", "events/file.rs", "registry/memory.rs", "node/backends.rs"];
+    &["store/embedded", "store/memory", "events/file.rs", "registry/memory.rs", "node/backends.rs"];
 
 #[test]
 fn one_file_names_concrete_backends() {
