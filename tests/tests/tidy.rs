@@ -201,8 +201,14 @@ fn files_do_not_use_each_other() {
 const BACKENDS: &[&str] = &["EmbeddedStore", "MemoryStore", "FileEvents", "MemoryRegistry"];
 
 /// Where they may be named: in their own modules, and in the one file that opens them.
-const BACKEND_PLACES: &[&str] =
-    &["store/embedded", "store/memory.rs", "events/file.rs", "registry/memory.rs", "node/backends.rs"];
+const BACKEND_PLACES: &[&str] = &[
+    "store/embedded",
+    "store/memory",
+    "store/memory.rs",
+    "events/file.rs",
+    "registry/memory.rs",
+    "node/backends.rs",
+];
 
 #[test]
 fn one_file_names_concrete_backends() {

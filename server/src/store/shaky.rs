@@ -65,13 +65,19 @@ pub(crate) enum Call {
     Upkeep,
 }
 
+/// Faults by their odds in a thousand.
+struct Dice {
+    random: StdRng,
+    odds: Vec<(u32, Fault)>,
+}
+
 /// A store that misbehaves when it is told to. Without a word it does what the one inside does.
 pub(crate) struct Shaky {
     store: Arc<dyn Store>,
     /// For the next appends, the first first.
     script: Mutex<VecDeque<Fault>>,
-    /// Faults of appends that have no script, with their odds in a thousand.
-    dice: Mutex<Option<(StdRng, Vec<(u32, Fault)>)>>,
+    /// For appends that have no script.
+    dice: Mutex<Option<Dice>>,
     /// So many of the next calls of this kind fail.
     failing: Mutex<HashMap<Call, usize>>,
     calls: Mutex<HashMap<Call, usize>>,
@@ -105,7 +111,7 @@ impl Shaky {
     /// Appends without a script go wrong at random, by these odds in a thousand. The same seed and order of
     /// calls give the same faults.
     pub(crate) fn dice(&self, seed: u64, odds: &[(u32, Fault)]) {
-        *self.dice.lock() = Some((StdRng::seed_from_u64(seed), odds.to_vec()));
+        *self.dice.lock() = Some(Dice { random: StdRng::seed_from_u64(seed), odds: odds.to_vec() });
     }
 
     /// No append goes wrong any more.
@@ -167,8 +173,8 @@ impl Shaky {
             return fault;
         }
         let mut dice = self.dice.lock();
-        let Some((dice, odds)) = &mut *dice else { return Fault::Nothing };
-        let mut left = dice.random_range(0..1000);
+        let Some(Dice { random, odds }) = &mut *dice else { return Fault::Nothing };
+        let mut left = random.random_range(0..1000);
         for (odds, fault) in odds {
             if left < *odds {
                 return *fault;
