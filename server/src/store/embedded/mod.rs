@@ -16,6 +16,7 @@ mod keys;
 mod op;
 mod open;
 mod recent;
+mod salvage;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use tokio::sync::Semaphore;
 pub use backup::{Backup, BackupError, Manifest};
 pub use directory::OpenError;
 pub use open::{Recovered, recover_accept_loss};
+pub use salvage::{Damage, Holes, SalvageError, Salvaged, Tally, salvage};
 pub use verify::{Findings, verify_store};
 
 use self::append::Append;
