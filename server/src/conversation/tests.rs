@@ -45,7 +45,7 @@ fn ask(sender: &str, n: u8, change: Change) -> Ask {
         temp_id: temp(n),
         after: None,
         age_ms: 0,
-        issued_ms: None,
+        right: None,
         change,
     }
 }

@@ -46,7 +46,7 @@ use crate::store::Store;
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
 use crate::transport::tls::{Certificate, Identity, TlsError};
-use crate::upkeep::RetentionError;
+use crate::upkeep::{Accounts, RetentionError};
 use backends::Backends;
 use health::Health;
 use life::Life;
@@ -169,7 +169,8 @@ impl Node {
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher =
             start_publisher(&config, store.clone(), events, delivery.confirmed().clone(), metrics.clone());
-        let life = Life::start(&config, data, router, delivery, metrics.clone())?;
+        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
+        let life = Life::start(&config, data, router, (delivery, accounts.clone()), metrics.clone())?;
         let shutdown = Shutdown::new();
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
@@ -179,6 +180,7 @@ impl Node {
         let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
         ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
+        let services = (services, accounts);
         let quic = open(&config, lease, services, listeners, (public, dev_tokens), &ready, &shutdown);
         accepting.ready();
         Ok(Self {
@@ -281,7 +283,7 @@ impl Node {
 fn open(
     config: &Config,
     lease: Lease,
-    services: session::Services,
+    (services, accounts): (session::Services, Accounts),
     listeners: Listeners,
     (public, dev_tokens): (Option<Authority>, Option<DevTokens>),
     ready: &Ready,
@@ -299,6 +301,7 @@ fn open(
         history: history.clone(),
         store: store.clone(),
         presence: presence.clone(),
+        accounts,
         metrics: metrics.clone(),
         transport: config.transport.clone(),
         bootstrap,

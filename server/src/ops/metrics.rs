@@ -38,6 +38,8 @@ pub struct Areas {
     pub sync: SyncMetrics,
     /// The message store.
     pub store: StoreMetrics,
+    /// What operators did about sessions and tokens.
+    pub accounts: AccountMetrics,
     /// What was refused, by code.
     pub refused: RefusedMetrics,
     /// The process.
@@ -149,6 +151,17 @@ pub struct StoreMetrics {
     pub aged_markers: Counter,
 }
 
+/// What operators did.
+#[derive(Debug)]
+pub struct AccountMetrics {
+    /// `tern_revocations_total`: times that a user's tokens were revoked.
+    pub revocations: Counter,
+    /// `tern_sessions_ended_total{by="close"}`: sessions that an operator closed.
+    pub closed: Counter,
+    /// `tern_sessions_ended_total{by="revoke"}`: sessions that ended because their token was revoked.
+    pub revoked: Counter,
+}
+
 /// What was refused.
 #[derive(Debug)]
 pub struct RefusedMetrics {
@@ -204,6 +217,7 @@ impl Metrics {
             owners: make.owners(),
             sync: make.sync(),
             store: make.store(),
+            accounts: make.accounts(),
             refused: make.refused(),
             process: make.process(),
             renewal: make.renewal(),
@@ -278,6 +292,17 @@ impl Maker<'_> {
             aged_markers: aged("markers"),
             commit_seconds: self.seconds("tern_store_commit_seconds", "One durable commit of the store."),
             commit_entries: self.histogram("tern_store_commit_entries", None, "Entries in one commit."),
+        }
+    }
+
+    fn accounts(&self) -> AccountMetrics {
+        let name = "tern_sessions_ended_total";
+        self.0.describe_counter(name.into(), None, "Sessions ended by operators, by what they did.".into());
+        let ended = |by| self.0.register_counter(&key(name, "by", by), &METADATA);
+        AccountMetrics {
+            revocations: self.counter("tern_revocations_total", "Times that a user's tokens were revoked."),
+            closed: ended("close"),
+            revoked: ended("revoke"),
         }
     }
 

@@ -15,14 +15,14 @@ use super::reads::Reads;
 use super::refused::{Refused, whole_ms};
 use super::step::{Handled, Step, close_for};
 use super::strikes::Strikes;
-use crate::auth::{AuthError, Claims};
+use crate::auth::Claims;
 use crate::clock::unix_ms;
 use crate::conversation::{Wanted, change_of};
 use crate::roster::{Outgoing, Seat, SeatGuard};
 use crate::transport::Inbound;
 
-/// A token that waits for the key of its issuer, with the number of its request.
-type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, AuthError>)> + Send>>;
+/// A token that waits for the key of its issuer or for the store, with the number of its request.
+pub(super) type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, Refused>)> + Send>>;
 
 /// An open session. Dropping it ends all it has begun.
 pub(super) struct Active {

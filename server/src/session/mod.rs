@@ -40,7 +40,7 @@ mod strikes;
 #[cfg(test)]
 mod tests;
 
-pub use hello::{ERASED, is_erased, remember};
+pub use hello::{ERASED, lost_words, remember};
 pub use refused::{Refused, whole_ms};
 pub use run::LAST_FRAME;
 pub use step::close_for;

@@ -135,6 +135,7 @@ fn auth(secret: &std::path::Path) -> AuthConfig {
         algorithm: Algorithm::HS256,
         public_key_file: None,
         secret_file: Some(secret.to_owned()),
+        scopes: None,
     };
     // Its keys are never fetched.
     let issuer = JwksConfig {
@@ -143,6 +144,9 @@ fn auth(secret: &std::path::Path) -> AuthConfig {
         audience: None,
         algorithms: vec![Algorithm::ES256],
         refresh_s: 3_600,
+        user_prefix: None,
+        shares_users: false,
+        scopes: Vec::new(),
         ca_file: None,
     };
     AuthConfig { keys: vec![key], jwks: vec![issuer], ..AuthConfig::default() }

@@ -9,7 +9,6 @@ mod batch;
 mod committer;
 mod directory;
 mod disk;
-mod erasures;
 mod intents;
 mod journals;
 mod keys;
@@ -17,6 +16,7 @@ mod op;
 mod open;
 mod recent;
 mod salvage;
+mod standings;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -52,7 +52,8 @@ use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
+    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right, Standing, Store, StoreError, User,
+    UserChange, Users,
 };
 use crate::ops::metrics::Metrics;
 
@@ -383,10 +384,19 @@ impl Users for EmbeddedStore {
         &self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
         let user = user.clone();
-        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, issued_ms, reply }).await
+        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, right, reply }).await
+    }
+
+    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
+        Ok(self.disk.standings.get(user))
+    }
+
+    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
+        let user = user.clone();
+        self.submit(USER_BYTES, |reply| Op::RefuseBefore { user, before_ms, reply }).await
     }
 }
 

@@ -176,6 +176,10 @@ impl Checker {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));
             }
+            keys::Kind::Revocation => {
+                keys::user_hash(key)?;
+                values::decode::<u64>("a revocation", value)?;
+            }
             keys::Kind::Unknown => return wrong("a row of an unknown kind".into()),
         }
         Ok(())
