@@ -8,6 +8,8 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tern_protocol::Code;
 
+use crate::budget::{Memory, MemoryPart};
+
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -44,6 +46,8 @@ pub struct Areas {
     pub refused: RefusedMetrics,
     /// The process.
     pub process: ProcessMetrics,
+    /// What clients make the node keep in memory.
+    pub memory: MemoryMetrics,
     /// What is renewed while the node runs.
     pub renewal: RenewalMetrics,
 }
@@ -121,8 +125,6 @@ pub struct MessageMetrics {
 pub struct OwnerMetrics {
     /// `tern_conversations_ready`: conversations whose state is kept ready for the next change.
     pub conversations: Gauge,
-    /// `tern_conversation_bytes`: memory of these and of what waits in them, about.
-    pub bytes: Gauge,
 }
 
 /// Catching up.
@@ -186,6 +188,26 @@ pub struct ProcessMetrics {
     pub panics: Counter,
 }
 
+/// What clients make the node keep in memory.
+#[derive(Debug)]
+pub struct MemoryMetrics {
+    /// `tern_memory_limit_bytes`: what all parts together may take.
+    limit: Gauge,
+    parts: Vec<(MemoryPart, Gauge, Counter)>,
+}
+
+impl MemoryMetrics {
+    /// Tells the budget as it is now: `tern_memory_bytes{part}` is what is in use, about, and
+    /// `tern_memory_refused_total{part}` how often there was no room for more.
+    pub fn tell(&self, memory: &Memory) {
+        self.limit.set(memory.whole().limit() as f64);
+        for (part, used, refused) in &self.parts {
+            used.set(memory.part(*part).used() as f64);
+            refused.absolute(memory.part(*part).refused());
+        }
+    }
+}
+
 /// What is renewed while the node runs.
 #[derive(Debug)]
 pub struct RenewalMetrics {
@@ -220,6 +242,7 @@ impl Metrics {
             accounts: make.accounts(),
             refused: make.refused(),
             process: make.process(),
+            memory: make.memory(),
             renewal: make.renewal(),
         }))
     }
@@ -264,11 +287,7 @@ impl Maker<'_> {
 
     fn owners(&self) -> OwnerMetrics {
         let what = "Conversations whose state is kept ready for the next change.";
-        let bytes = "Memory of conversations that are kept ready and of what waits in them.";
-        OwnerMetrics {
-            conversations: self.gauge("tern_conversations_ready", what),
-            bytes: self.gauge("tern_conversation_bytes", bytes),
-        }
+        OwnerMetrics { conversations: self.gauge("tern_conversations_ready", what) }
     }
 
     fn sync(&self) -> SyncMetrics {
@@ -319,6 +338,26 @@ impl Maker<'_> {
 
     fn process(&self) -> ProcessMetrics {
         ProcessMetrics { panics: self.counter("tern_panics_total", "Tasks that panicked.") }
+    }
+
+    fn memory(&self) -> MemoryMetrics {
+        let (used, refused) = ("tern_memory_bytes", "tern_memory_refused_total");
+        let what = "Memory of what clients make the node keep, about, by what it is for.";
+        self.0.describe_gauge(used.into(), None, what.into());
+        self.0.describe_counter(
+            refused.into(),
+            None,
+            "Times that there was no memory for more, by part.".into(),
+        );
+        let row = |part: MemoryPart| {
+            let used = self.0.register_gauge(&key(used, "part", part.label()), &METADATA);
+            (part, used, self.0.register_counter(&key(refused, "part", part.label()), &METADATA))
+        };
+        MemoryMetrics {
+            limit: self
+                .gauge("tern_memory_limit_bytes", "What all parts of tern_memory_bytes may take together."),
+            parts: MemoryPart::ALL.map(row).into(),
+        }
     }
 
     fn renewal(&self) -> RenewalMetrics {

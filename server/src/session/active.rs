@@ -16,6 +16,7 @@ use super::refused::{Refused, whole_ms};
 use super::step::{Handled, Step, close_for};
 use super::strikes::Strikes;
 use crate::auth::Claims;
+use crate::budget::Charge;
 use crate::clock::unix_ms;
 use crate::conversation::{Wanted, change_of};
 use crate::roster::{Outgoing, Seat, SeatGuard};
@@ -38,10 +39,17 @@ pub(super) struct Active {
     deadlines: Deadlines,
     strikes: Strikes,
     _guard: SeatGuard,
+    _memory: Charge,
 }
 
 impl Active {
-    pub(super) fn new(gateway: Arc<Inner>, guard: SeatGuard, claims: Claims, now: Instant) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Inner>,
+        guard: SeatGuard,
+        claims: Claims,
+        memory: Charge,
+        now: Instant,
+    ) -> Self {
         let seat = Arc::clone(guard.seat());
         Self {
             quota: ConnectionQuota::new(&gateway.settings.rates, now),
@@ -55,6 +63,7 @@ impl Active {
             renewal: None,
             strikes: Strikes::default(),
             _guard: guard,
+            _memory: memory,
         }
     }
 

@@ -12,6 +12,7 @@ use super::refused::whole_ms;
 use super::step::close_for;
 use super::{Inner, STOPS};
 use crate::auth::Claims;
+use crate::budget::MemoryPart;
 use crate::clock::{now, unix_ms};
 use crate::roster::{Begun, Origin, Outbox, Outgoing, Seat, SeatGuard, Stage};
 use crate::store::{Lost, Store, StoreError, UserChange};
@@ -20,6 +21,12 @@ use crate::upkeep::{REVOKED, revoked};
 
 /// What whoever comes with the token of an erased user is told.
 pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
+
+/// About how much an idle session takes, in bytes, besides its connection: its task, its seat, and what it may
+/// have unsent before that is counted.
+const SESSION_BYTES: usize = 12 * 1024;
+/// What a client waits that comes while memory is short.
+const MEMORY_RETRY: Duration = Duration::from_secs(5);
 
 /// Waits for Hello and opens the session. The error is what to close with, if anybody is there to hear it.
 pub(super) async fn greet(
@@ -68,6 +75,10 @@ pub(super) async fn open(
     request: Option<u64>,
     hello: Hello,
 ) -> Result<Active, Close> {
+    // Before anything is done for it.
+    let memory = gateway.memory.part(MemoryPart::Sessions).try_charge(SESSION_BYTES).ok_or_else(|| {
+        back_off(Code::OVER_CAPACITY, "this node is short of memory; come back later", MEMORY_RETRY)
+    })?;
     let claims = gateway.auth.authenticate(&hello.token.0, SystemTime::now()).await.map_err(|error| {
         match error.retry_after() {
             Some(after) => back_off(error.code(), &error.to_string(), after),
@@ -106,7 +117,7 @@ pub(super) async fn open(
     if let Stage::Leaving(leaving) = stage {
         let _ = outbox.push_control(&Outgoing::new(leaving.go_away(now)));
     }
-    Ok(Active::new(Arc::clone(gateway), guard, claims, now))
+    Ok(Active::new(Arc::clone(gateway), guard, claims, memory, now))
 }
 
 /// A seat for the session; whoever has to make room for it is told why.

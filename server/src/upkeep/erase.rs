@@ -252,6 +252,7 @@ mod tests {
     use tern_protocol::{Data, EntryId, Role};
 
     use super::*;
+    use crate::budget::Memory;
     use crate::conversation::{ConversationConfig, Conversations, Outcome};
     use crate::delivery::Delivery;
     use crate::ops::metrics::Metrics;
@@ -321,8 +322,14 @@ mod tests {
     fn parts(shaky: &Arc<Shaky>) -> Parts {
         let delivery = Delivery::new(Roster::default(), Metrics::none());
         let config = ConversationConfig::default();
-        let owners =
-            Conversations::new(&config, shaky.clone(), shaky.clone(), delivery.clone(), Metrics::none());
+        let owners = Conversations::new(
+            &config,
+            &Memory::unlimited(),
+            shaky.clone(),
+            shaky.clone(),
+            delivery.clone(),
+            Metrics::none(),
+        );
         let accounts = Accounts::new(shaky.clone(), delivery.clone(), Metrics::none());
         Parts { store: shaky.clone(), router: Router::new(owners), delivery, accounts }
     }

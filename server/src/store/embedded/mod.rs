@@ -55,6 +55,7 @@ use super::{
     Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right, Standing, Store, StoreError, User,
     UserChange, Users,
 };
+use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
 
 /// Exit code of a process that can no longer promise durability; a supervisor restarts it.
@@ -102,6 +103,11 @@ impl EmbeddedStore {
     /// Opens the store in `config.dir`, or makes it. Blocks while it checks and reads the journals:
     /// up to some seconds after a crash. Refuses to open if anything acknowledged is missing.
     pub fn open(config: EmbeddedConfig, metrics: Metrics) -> Result<Self, OpenError> {
+        Self::open_within(config, metrics, &Budget::new(usize::MAX))
+    }
+
+    /// The same; writes that wait are charged to `memory`.
+    pub fn open_within(config: EmbeddedConfig, metrics: Metrics, memory: &Budget) -> Result<Self, OpenError> {
         let fatal = |reason: &str| {
             tracing::error!(
                 reason,
@@ -113,17 +119,23 @@ impl EmbeddedStore {
             config,
             Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) },
             metrics,
+            memory,
         )
     }
 
-    fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
+    fn open_with(
+        config: EmbeddedConfig,
+        hooks: Hooks,
+        metrics: Metrics,
+        memory: &Budget,
+    ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
         let open::Opened { directory, store_id, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
         let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
-        let (queue, thread) = committer.start().map_err(io)?;
+        let (queue, thread) = committer.start(memory).map_err(io)?;
         Ok(Self {
             store_id,
             disk,
