@@ -150,8 +150,7 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     }
     let source = Source::open(&from.join("db")).map_err(io_in(from))?;
     let previous_store_id = Directory::store_id_in(from);
-    let mut salvaged =
-        Salvaged { previous_store_id, damage: source.damage.clone(), ..Salvaged::default() };
+    let mut salvaged = Salvaged { previous_store_id, damage: source.damage.clone(), ..Salvaged::default() };
     let logs = survey(&source).map_err(io_in(from))?;
     salvaged.conversations = logs.iter().filter_map(|(id, log)| Holes::of(*id, log)).collect();
     let (store_id, rows) = write::write(to, &logs, &source)?;
@@ -220,7 +219,11 @@ fn note(
             let read: ReadPosition = values::decode("a read position", value)?;
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
-        keys::Kind::Commit | keys::Kind::User | keys::Kind::Erasure | keys::Kind::Unknown => {}
+        keys::Kind::Commit
+        | keys::Kind::User
+        | keys::Kind::Erasure
+        | keys::Kind::Revocation
+        | keys::Kind::Unknown => {}
     }
     Ok(())
 }
@@ -231,7 +234,7 @@ fn readable(source: &Source, key: &[u8], value: &[u8]) -> Option<Entry> {
     let (entry, _) = values::decode_entry(value).ok()?;
     let is_own = keys::entry_seq(key).ok() == Some(entry.seq);
     let was_erased = |user: &UserId| {
-        let erasure = source.erasures.get(&keys::erased(user));
+        let erasure = source.erasures.get(&keys::hashed(user));
         erasure.is_some_and(|erasure: &Erasure| erasure.open.is_none() && entry.time_ms <= erasure.at_ms)
     };
     let names_erased = !source.damage.is_empty()

@@ -155,9 +155,8 @@ impl Table {
                 continue;
             }
             let mut places = chunk[..length].windows(MAGIC.len()).enumerate();
-            let found = places.find(|(place, bytes)| {
-                **bytes == MAGIC && self.head(from + *place as u64).is_some()
-            });
+            let found =
+                places.find(|(place, bytes)| **bytes == MAGIC && self.head(from + *place as u64).is_some());
             if let Some((place, _)) = found {
                 return from + place as u64;
             }

@@ -116,6 +116,7 @@ fn name(kind: keys::Kind) -> &'static str {
         keys::Kind::Read => "read positions",
         keys::Kind::User => "users",
         keys::Kind::Erasure => "erasures",
+        keys::Kind::Revocation => "revocations",
         keys::Kind::Unknown => "rows of an unknown kind",
     }
 }
@@ -171,7 +172,15 @@ fn keep(
             values::decode::<Erasure>("an erasure", value)?;
             as_it_is(true)
         }
-        _ => None,
+        keys::Kind::Revocation => {
+            values::decode::<u64>("a revocation", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Kept
+        | keys::Kind::Shape
+        | keys::Kind::Head
+        | keys::Kind::Commit
+        | keys::Kind::Unknown => None,
     })
 }
 
@@ -187,9 +196,10 @@ fn made(logs: &Logs) -> impl Iterator<Item = (Bytes, Bytes)> {
     let heads = logs.iter().map(|(id, log)| (keys::head(*id), values::encode(&log.head)));
     let mut rows = BTreeMap::new();
     for (id, log) in logs {
-        rows.extend(log.without_row().map(|member| {
-            (keys::row(&member.user, *id), values::member_row(member.first_seq))
-        }));
+        rows.extend(
+            log.without_row()
+                .map(|member| (keys::row(&member.user, *id), values::member_row(member.first_seq))),
+        );
     }
     let commit = std::iter::once((keys::commit(COMMIT), values::encode(&COMMIT)));
     kept.chain(shapes).chain(tombstones).chain(heads).chain(rows).chain(commit)
