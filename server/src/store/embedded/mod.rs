@@ -10,12 +10,15 @@ mod committer;
 mod directory;
 mod disk;
 mod erasures;
+mod identity;
 mod intents;
 mod journals;
 mod keys;
 mod op;
 mod open;
 mod recent;
+mod records;
+mod recover;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -39,7 +42,7 @@ use tokio::sync::Semaphore;
 
 pub use backup::{Backup, BackupError, Manifest};
 pub use directory::OpenError;
-pub use open::{Recovered, recover_accept_loss};
+pub use recover::{Recovered, recover_accept_loss};
 pub use verify::{Findings, verify_store};
 
 use self::append::Append;
@@ -115,14 +118,15 @@ impl EmbeddedStore {
 
     fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, store_id, disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
+        let salt = identity.salt;
+        let committer = Committer { disk: disk.clone(), commits, salt, tripwire, hooks, metrics };
         let (queue, thread) = committer.start().map_err(io)?;
         Ok(Self {
-            store_id,
+            store_id: identity.store_id,
             disk,
             queue: Some(queue),
             committer: Some(thread),
