@@ -148,8 +148,14 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(SalvageError::Occupied(to.into()));
     }
-    let source = Source::open(&from.join("db")).map_err(io_in(from))?;
-    let previous_store_id = Directory::store_id_in(from);
+    let identities = Directory::identities_in(from);
+    // A place that is damaged or of another store is no reason to leave rows behind.
+    let salt = match identities.map(|identity| identity.map(|identity| identity.salt)) {
+        [Some(told), Some(counted)] => (told == counted).then_some(told),
+        [told, counted] => told.or(counted),
+    };
+    let source = Source::open(&from.join("db"), salt).map_err(io_in(from))?;
+    let previous_store_id = identities.iter().flatten().next().map(|identity| identity.store_id);
     let mut salvaged = Salvaged { previous_store_id, damage: source.damage.clone(), ..Salvaged::default() };
     let logs = survey(&source).map_err(io_in(from))?;
     salvaged.conversations = logs.iter().filter_map(|(id, log)| Holes::of(*id, log)).collect();
