@@ -15,7 +15,7 @@ use crate::auth::Claims;
 use crate::clock::{now, unix_ms};
 use crate::roster::{Begun, Outbox, Outgoing, Seat, SeatGuard, Stage};
 use crate::store::{Store, StoreError, UserChange};
-use crate::transport::{Inbound, LinkInfo, LinkReader};
+use crate::transport::{Inbound, LinkError, LinkInfo, LinkReader};
 
 /// What whoever comes with the token of an erased user is told.
 pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
@@ -36,7 +36,7 @@ pub(super) async fn greet(
         )));
     }
     let wait = gateway.settings.transport.hello_timeout();
-    let inbound = timeout_at(info.established + wait, reader.recv())
+    let inbound = timeout_at(info.established + wait, first_frame(reader))
         .await
         .map_err(|_| close_for(Code::HELLO_TIMEOUT, format!("no hello within {} ms", wait.as_millis())))?;
     let (request, hello) = match inbound {
@@ -48,9 +48,20 @@ pub(super) async fn greet(
             }
         },
         Ok(Inbound::Bad(error)) => return Err(Some(close_for(error.code(), error.to_string()))),
+        Ok(Inbound::Alive) => return Err(None),
         Err(error) => return Err(error.reply()),
     };
     open(gateway, number, info, outbox, request, hello).await.map_err(Some)
+}
+
+/// What is no frame does not count.
+async fn first_frame(reader: &mut LinkReader) -> Result<Inbound, LinkError> {
+    loop {
+        match reader.recv().await {
+            Ok(Inbound::Alive) => {}
+            first => return first,
+        }
+    }
 }
 
 fn back_off(code: Code, reason: &str, after: Duration) -> Close {

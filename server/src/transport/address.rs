@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -150,22 +151,36 @@ impl AddressLimits {
 
 /// The limits shared by all listeners of a node. Clones share them.
 #[derive(Clone, Debug)]
-pub struct AddressGate(Arc<Mutex<AddressLimits>>);
+pub struct AddressGate {
+    limits: Arc<Mutex<AddressLimits>>,
+    refused: Counter,
+}
 
 impl AddressGate {
     /// Nobody is connected yet.
     pub fn new(config: &TransportConfig) -> Self {
-        Self(Arc::new(Mutex::new(AddressLimits::new(config))))
+        Self { limits: Arc::new(Mutex::new(AddressLimits::new(config))), refused: Counter::noop() }
+    }
+
+    /// The same, counting here whom it turns away.
+    #[must_use]
+    pub fn counting(self, refused: Counter) -> Self {
+        Self { refused, ..self }
     }
 
     /// Whether [`AddressGate::admit`] would admit; counts nothing.
     pub fn check(&self, address: IpAddr) -> Result<(), AddressRefused> {
-        self.0.lock().check(address, Instant::now())
+        self.limits.lock().check(address, Instant::now())
+    }
+
+    /// Somebody was turned away because of what [`AddressGate::check`] said.
+    pub fn count_refusal(&self) {
+        self.refused.increment(1);
     }
 
     /// Counts a connection until the permit is dropped.
     pub fn admit(&self, address: IpAddr) -> Result<AddressPermit, AddressRefused> {
-        self.0.lock().admit(address, Instant::now())?;
+        self.limits.lock().admit(address, Instant::now()).inspect_err(|_| self.count_refusal())?;
         Ok(AddressPermit { gate: self.clone(), address })
     }
 }
@@ -179,7 +194,7 @@ pub struct AddressPermit {
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        self.gate.0.lock().release(self.address, Instant::now());
+        self.gate.limits.lock().release(self.address, Instant::now());
     }
 }
 
