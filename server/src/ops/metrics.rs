@@ -9,6 +9,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use tern_protocol::Code;
 
 use crate::budget::{Memory, MemoryPart};
+mod sockets;
+
+pub use sockets::SocketMetrics;
 
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
@@ -32,6 +35,8 @@ impl std::ops::Deref for Metrics {
 pub struct Areas {
     /// Connections of clients.
     pub connections: ConnectionMetrics,
+    /// What is below their sessions.
+    pub sockets: SocketMetrics,
     /// Sending and receiving messages.
     pub messages: MessageMetrics,
     /// The owners of conversations.
@@ -235,6 +240,7 @@ impl Metrics {
         let make = Maker(recorder);
         Self(Arc::new(Areas {
             connections: make.connections(),
+            sockets: SocketMetrics::register(&make),
             messages: make.messages(),
             owners: make.owners(),
             sync: make.sync(),
@@ -382,6 +388,17 @@ impl Maker<'_> {
     fn counter(&self, name: &'static str, what: &'static str) -> Counter {
         self.0.describe_counter(name.into(), None, what.into());
         self.0.register_counter(&Key::from_static_name(name), &METADATA)
+    }
+
+    fn counter_of(
+        &self,
+        name: &'static str,
+        label: &'static str,
+        value: &'static str,
+        what: &'static str,
+    ) -> Counter {
+        self.0.describe_counter(name.into(), None, what.into());
+        self.0.register_counter(&key(name, label, value), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, what: &'static str) -> Gauge {
