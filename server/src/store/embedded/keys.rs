@@ -24,6 +24,7 @@ const READ: u8 = b'r';
 const USER: u8 = b'u';
 const INTENT: u8 = b'p';
 const ERASURE: u8 = b'x';
+const FILLING: u8 = b'z';
 
 // The length of a user id is kept in one byte.
 const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
@@ -42,6 +43,7 @@ pub(super) enum Kind {
     Read,
     User,
     Erasure,
+    Filling,
     Unknown,
 }
 
@@ -59,6 +61,7 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         Some(&READ) => Kind::Read,
         Some(&USER) => Kind::User,
         Some(&ERASURE) => Kind::Erasure,
+        Some(&FILLING) => Kind::Filling,
         _ => Kind::Unknown,
     }
 }
@@ -161,6 +164,11 @@ pub(super) fn erasure_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
 
 /// What the keys of all erasures start with.
 pub(super) const ERASURES: &[u8] = &[ERASURE];
+
+/// What fills a journal up, and is gone with the next commit of it.
+pub(super) fn filling() -> Bytes {
+    join(&[&[FILLING]])
+}
 
 /// A user.
 pub(super) fn user(user: &UserId) -> Bytes {

@@ -9,7 +9,7 @@ use tern_protocol::StoreId;
 use uuid::Uuid;
 
 use super::directory::{Directory, OpenError, is_absent, sync_dir};
-use super::disk::Disk;
+use super::disk::{Disk, words};
 use super::journals;
 use super::tripwire::CountFile;
 
@@ -166,7 +166,7 @@ pub(super) fn open_database(directory: &Directory, cache_bytes: u64) -> Result<(
     let mut disk = match opened {
         Ok(Ok(disk)) => disk,
         Ok(Err(fjall::Error::Io(source))) if is_outside(&source) => return Err(directory.io(source)),
-        Ok(Err(error)) => return Err(directory.damaged(error.to_string())),
+        Ok(Err(error)) => return Err(directory.damaged(words(&error))),
         Err(_) => return Err(directory.damaged("the database cannot make sense of its files")),
     };
     let loaded = disk.load().and_then(|()| disk.commits());

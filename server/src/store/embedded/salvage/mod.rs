@@ -220,7 +220,11 @@ fn note(
             let read: ReadPosition = values::decode("a read position", value)?;
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
-        keys::Kind::Commit | keys::Kind::User | keys::Kind::Erasure | keys::Kind::Unknown => {}
+        keys::Kind::Commit
+        | keys::Kind::User
+        | keys::Kind::Erasure
+        | keys::Kind::Filling
+        | keys::Kind::Unknown => {}
     }
     Ok(())
 }
