@@ -29,7 +29,7 @@ pub(super) struct StoreArgs {
 }
 
 #[derive(Debug, Args)]
-struct Data {
+pub(super) struct Data {
     /// Data directory of the node, or of its store
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
@@ -120,7 +120,8 @@ impl StoreArgs {
 }
 
 impl Data {
-    fn ask(
+    /// Has it done by the node that holds the store, or here if none does.
+    pub(super) fn ask(
         &self,
         request: Request,
         take: impl FnMut(Value) -> io::Result<()> + Send,

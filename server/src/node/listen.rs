@@ -12,6 +12,7 @@ use axum::extract::Extension;
 use axum::response::Response;
 use tower::util::MapResponseLayer;
 
+use crate::budget::{Memory, MemoryPart};
 use crate::config::Config;
 use crate::drain::Shutdown;
 use crate::http;
@@ -75,8 +76,12 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Takes all ports, or none.
-    pub(super) fn bind(config: &Config, certificate: &Arc<Certificate>) -> Result<Self, ListenError> {
-        let gate = AddressGate::new(&config.transport);
+    pub(super) fn bind(
+        config: &Config,
+        certificate: &Arc<Certificate>,
+        memory: &Memory,
+    ) -> Result<Self, ListenError> {
+        let gate = AddressGate::new(&config.transport, memory.part(MemoryPart::Connections));
         let (quic, tls, client) = bind_client(config, certificate, &gate)?;
         let plain = match config.listen.http {
             None => None,

@@ -147,7 +147,7 @@ impl PendingQuic {
         let remote = connection.remote_address();
         // Only now the address is proven, so only now it is counted.
         let permit = gate.admit(remote.ip()).inspect_err(|refused| {
-            connection.close(var_int(Code::RATE_LIMITED), refused.to_string().as_bytes());
+            connection.close(var_int(refused.code()), refused.to_string().as_bytes());
         })?;
         match negotiated(&connection).as_deref() {
             Some(tern_protocol::ALPN) => {

@@ -203,11 +203,12 @@ impl AsyncWrite for TcpConnection {
 mod tests {
     use super::super::loopback::{ANY, Tls, within};
     use super::*;
+    use crate::budget::Budget;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn listen(tls: Option<&Tls>, config: &TransportConfig) -> TcpListener {
         let tls = tls.map(|tls| tls.tcp.clone());
-        TcpListener::bind(ANY, tls, AddressGate::new(config), config).unwrap()
+        TcpListener::bind(ANY, tls, AddressGate::new(config, &Budget::new(usize::MAX)), config).unwrap()
     }
 
     #[tokio::test]

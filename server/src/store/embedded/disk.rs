@@ -8,11 +8,11 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use tern_protocol::{ConversationId, Entry, UserId};
 
-use super::erasures::Erasures;
 use super::intents::IntentShards;
 use super::keys;
 use super::recent::RecentMarkers;
 use super::space::Room;
+use super::standings::Standings;
 use super::states::{Known, States};
 use super::values::{self, Head, Row, Shape};
 use crate::store::runs::Runs;
@@ -30,7 +30,7 @@ pub(super) struct Disk {
     pub(super) space: Keyspace,
     pub(super) states: Arc<States>,
     pub(super) recent: Arc<RecentMarkers>,
-    pub(super) erasures: Arc<Erasures>,
+    pub(super) standings: Arc<Standings>,
     pub(super) intents: Arc<IntentShards>,
     pub(super) room: Arc<Room>,
 }
@@ -42,7 +42,7 @@ impl Disk {
             space,
             states: Arc::default(),
             recent: Arc::new(RecentMarkers::new(Some(Instant::now()))),
-            erasures: Arc::default(),
+            standings: Arc::default(),
             intents: Arc::default(),
             room: Arc::default(),
         }
@@ -53,12 +53,16 @@ impl Disk {
         if self.space.is_empty().map_err(read_failed)? {
             self.recent = Arc::new(RecentMarkers::new(None));
         }
-        let mut erasures = Vec::new();
         for item in self.space.prefix(keys::ERASURES) {
             let (key, value) = item.into_inner().map_err(read_failed)?;
-            erasures.push((keys::erasure_hash(&key)?, values::decode("an erasure", &value)?));
+            let erasure = values::decode("an erasure", &value)?;
+            self.standings.load(keys::user_hash(&key)?, |standing| standing.erasure = Some(erasure));
         }
-        self.erasures.load(erasures);
+        for item in self.space.prefix(keys::REVOCATIONS) {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            let before_ms = values::decode("a revocation", &value)?;
+            self.standings.load(keys::user_hash(&key)?, |standing| standing.refused_before_ms = before_ms);
+        }
         self.intents.load(&self.count_intents()?);
         Ok(())
     }

@@ -177,6 +177,10 @@ impl Checker {
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));
             }
             keys::Kind::Filling => {}
+            keys::Kind::Revocation => {
+                keys::user_hash(key)?;
+                values::decode::<u64>("a revocation", value)?;
+            }
             keys::Kind::Unknown => return wrong("a row of an unknown kind".into()),
         }
         Ok(())

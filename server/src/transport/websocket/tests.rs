@@ -442,12 +442,13 @@ async fn a_real_upgrade_over_tls_ends_in_a_link() {
     use super::super::address::AddressGate;
     use super::super::loopback::Tls;
     use super::super::tcp::TcpListener;
+    use crate::budget::Budget;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
     let (tls, config) = (Tls::new(), Arc::new(TransportConfig::default()));
-    let gate = AddressGate::new(&config);
+    let gate = AddressGate::new(&config, &Budget::new(usize::MAX));
     let listener = TcpListener::bind(ANY, Some(tls.tcp.clone()), gate, &config).unwrap();
     let address = listener.local_addr().unwrap();
     let (links, mut linked) = tokio::sync::mpsc::channel(1);

@@ -223,6 +223,7 @@ fn note(
         keys::Kind::Commit
         | keys::Kind::User
         | keys::Kind::Erasure
+        | keys::Kind::Revocation
         | keys::Kind::Filling
         | keys::Kind::Unknown => {}
     }
@@ -235,7 +236,7 @@ fn readable(source: &Source, key: &[u8], value: &[u8]) -> Option<Entry> {
     let (entry, _) = values::decode_entry(value).ok()?;
     let is_own = keys::entry_seq(key).ok() == Some(entry.seq);
     let was_erased = |user: &UserId| {
-        let erasure = source.erasures.get(&keys::erased(user));
+        let erasure = source.erasures.get(&keys::hashed(user));
         erasure.is_some_and(|erasure: &Erasure| erasure.open.is_none() && entry.time_ms <= erasure.at_ms)
     };
     let names_erased = !source.damage.is_empty()

@@ -64,7 +64,7 @@ impl Source {
         }
         let mut known = HashMap::new();
         for (key, (_, value)) in erasures {
-            let (Ok(hash), Some(value)) = (keys::erasure_hash(&key), value) else { continue };
+            let (Ok(hash), Some(value)) = (keys::user_hash(&key), value) else { continue };
             known.extend(values::decode("an erasure", &value).ok().map(|erasure| (hash, erasure)));
         }
         Ok(Self { tables, journals: in_journals, erasures: known, damage })

@@ -116,6 +116,7 @@ fn name(kind: keys::Kind) -> &'static str {
         keys::Kind::Read => "read positions",
         keys::Kind::User => "users",
         keys::Kind::Erasure => "erasures",
+        keys::Kind::Revocation => "revocations",
         keys::Kind::Filling => "filling",
         keys::Kind::Unknown => "rows of an unknown kind",
     }
@@ -170,6 +171,10 @@ fn keep(
         }
         keys::Kind::Erasure => {
             values::decode::<Erasure>("an erasure", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Revocation => {
+            values::decode::<u64>("a revocation", value)?;
             as_it_is(true)
         }
         _ => None,

@@ -11,6 +11,7 @@ use tern_protocol::{EntryBody, TempId};
 use uuid::Uuid;
 
 use super::*;
+use crate::budget::Budget;
 use crate::store::contract::Talk;
 use crate::store::{Appended, Upkeep};
 
@@ -129,7 +130,7 @@ fn watched(dir: &Path) -> (EmbeddedStore, Arc<Mutex<Vec<String>>>, Arc<AtomicU64
         fatal: Arc::new(move |reason: &str| noted.lock().push(reason.to_owned())),
         free: Some(Box::new(move || Some(told.load(SeqCst)))),
     };
-    (EmbeddedStore::open_with(config(dir), hooks, Metrics::none()).unwrap(), ends, free)
+    (EmbeddedStore::open_with(config(dir), hooks, Metrics::none(), &Budget::new(usize::MAX)).unwrap(), ends, free)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
