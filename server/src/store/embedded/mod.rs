@@ -17,6 +17,7 @@ mod op;
 mod open;
 mod recent;
 mod salvage;
+mod seen;
 mod space;
 mod standings;
 mod states;
@@ -144,6 +145,7 @@ impl EmbeddedStore {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
         let open::Opened { directory, store_id, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
+        disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
         let watch = Watch::start(Watched {
             disk: disk.clone(),
             free: hooks.free.take().unwrap_or_else(|| {
@@ -214,7 +216,7 @@ impl EmbeddedStore {
         let disk = self.disk.clone();
         let scan = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            scan(&disk)
+            scan(&disk).inspect_err(|error| disk.seen.note(error))
         });
         scan.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a read failed: {error}"))))
     }
@@ -264,6 +266,10 @@ impl Store for EmbeddedStore {
             disk.get(&keys::commit(0)).map(drop)
         };
         self.scan(&self.scans, look).await
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.disk.seen.words()
     }
 
     /// Commits what is queued, and syncs. Reads still work; a backup stops.
