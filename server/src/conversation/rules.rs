@@ -115,6 +115,9 @@ impl<'a> Work<'a> {
             Change::Leave => self.leave(ask),
             Change::Rename { name } => {
                 self.group_role(ask, Role::Admin, "only admins and owners rename a group")?;
+                if self.state_mut().name.as_deref() == Some(name.as_str()) {
+                    return Err(Refusal::Invalid("the group has this name already".into()));
+                }
                 self.state_mut().name = Some(name.clone());
                 Ok(self.push(ask, Some(EntryBody::Renamed { name: name.clone() })))
             }

@@ -1,6 +1,6 @@
 //! What somebody misses who comes back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tern_protocol::resume::{CatchUp, catch_up};
 use tern_protocol::{ConversationId, ConversationSummary, Entry, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, UserId};
@@ -56,16 +56,18 @@ pub struct Run {
 
 impl History {
     /// The user's conversations with what each lacks after its cursor, most recently changed first;
-    /// only those that changed. A cursor above the head is in the second list. Three round trips.
+    /// only those that changed. A cursor above the head is in the second list, and so is one of a conversation
+    /// that is not theirs: of another life as well. Three round trips.
     pub async fn changed(
         &self,
         user: &UserId,
         cursors: &HashMap<ConversationId, u64>,
     ) -> Result<(Vec<Changed>, Vec<Ahead>), StoreError> {
         let mut rows = self.store.inbox(user, None, usize::MAX).await?;
+        let foreign = foreign(&rows, cursors);
         rows.retain(|row| may_differ(row, cursors.get(&row.conversation).copied()));
         let mut known = self.known(user, rows).await?;
-        let (mut changed, mut ahead) = (Vec::with_capacity(known.len()), Vec::new());
+        let (mut changed, mut ahead) = (Vec::with_capacity(known.len()), foreign);
         for known in &mut known {
             let conversation = known.row.conversation;
             let cursor = cursors.get(&conversation).copied();
@@ -102,6 +104,20 @@ impl History {
         let ranges: Vec<_> = runs.iter().map(|run| (run.conversation, run.from..=run.to)).collect();
         self.store.runs(&ranges, limit).await
     }
+}
+
+/// The cursors of conversations that the user has never been in, by conversation. 0 says that there is nothing.
+fn foreign(rows: &[InboxRow], cursors: &HashMap<ConversationId, u64>) -> Vec<Ahead> {
+    let theirs: HashSet<ConversationId> = rows.iter().map(|row| row.conversation).collect();
+    let of_others = cursors.iter().filter(|(conversation, seq)| **seq > 0 && !theirs.contains(conversation));
+    let ahead = |(conversation, cursor): (&ConversationId, &u64)| Ahead {
+        conversation: *conversation,
+        cursor: *cursor,
+        head: 0,
+    };
+    let mut foreign: Vec<Ahead> = of_others.map(ahead).collect();
+    foreign.sort_by_key(|ahead| ahead.conversation);
+    foreign
 }
 
 /// The row, which is a hint, does not say that nothing has changed.

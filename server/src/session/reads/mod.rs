@@ -114,10 +114,15 @@ impl Reads {
 
     /// Queues a question; its answer goes to the backlog of the outbox.
     pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
-        self.slot.push(job, || {
+        let about = job.conversation();
+        let queued = self.slot.push(job, || {
             let (gateway, seat) = (Arc::clone(&self.gateway), Arc::clone(&self.seat));
             let worker = Worker::new(gateway, seat, Arc::clone(&self.slot));
             tokio::spawn(worker.run()).abort_handle()
+        });
+        queued.map_err(|refused| match about {
+            Some(conversation) => refused.within(conversation),
+            None => refused,
         })
     }
 }
