@@ -17,6 +17,7 @@ pub mod resume;
 mod role;
 #[cfg(feature = "openapi")]
 mod schema;
+mod text;
 
 pub use body::{EntryBody, KIND_NAMED};
 pub use code::{Class, Code};
@@ -29,6 +30,7 @@ pub use id::{ConversationId, DeviceId, EntryId, IdError, StoreId, Target, TempId
 pub use json::{from_json, to_json};
 pub use limits::*;
 pub use role::Role;
+pub use text::{NameError, TextFault, check_name};
 
 /// ALPN of native QUIC; its number is the major version of the protocol.
 pub const ALPN: &[u8] = b"tern/1";
