@@ -107,7 +107,9 @@ async fn the_rules_of_leaving_hold() {
 /// The marks in a text: `#…` between backticks.
 fn marks_of_the_page() -> BTreeSet<&'static str> {
     let marks = PAGE.split("`#").skip(1).filter_map(|rest| rest.split('`').next());
-    marks.filter(|mark| mark.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')).collect()
+    marks
+        .filter(|mark| mark.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
+        .collect()
 }
 
 /// The marks that the checks of the client name.

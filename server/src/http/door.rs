@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts as Head;
 use http::{HeaderMap, header};
-use tern_protocol::{Code, ConversationId, UserId};
+use tern_protocol::{Code, ConversationId, IdError, UserId};
 
 use super::submit::unavailable;
 use super::{Api, Problem};
@@ -41,6 +41,9 @@ pub(super) struct Named(pub(super) ConversationId);
 
 /// The member that the path names, after the conversation.
 pub(super) struct NamedMember(pub(super) ConversationId, pub(super) UserId);
+
+/// The user that the path names.
+pub(super) struct NamedUser(pub(super) UserId);
 
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
@@ -119,6 +122,16 @@ impl FromRequestParts<Api> for NamedMember {
         let conversation = parse(&parameters, 0).ok_or_else(Problem::absent)?;
         let user = parse(&parameters, 1).ok_or_else(Problem::absent)?;
         Ok(Self(conversation, user))
+    }
+}
+
+impl FromRequestParts<Api> for NamedUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let parameters = parameters(head, api).await?;
+        let named = parameters.iter().next().map(|(_, value)| value.parse()).ok_or_else(Problem::absent)?;
+        named.map(Self).map_err(|error: IdError| Problem::of(Code::INVALID_ARGUMENT, error.to_string()))
     }
 }
 

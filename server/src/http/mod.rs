@@ -19,6 +19,7 @@ use tower::util::MapResponseLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+mod blocks;
 mod body;
 mod bootstrap;
 mod cache;
@@ -48,6 +49,7 @@ pub use problem::Problem;
 
 use crate::auth::Authenticator;
 use crate::conversation::history::History;
+use crate::delivery::Delivery;
 use crate::drain::Shutdown;
 use crate::ops::metrics::Metrics;
 use crate::presence::Presence;
@@ -85,6 +87,8 @@ pub struct Services {
     pub quota: Arc<Quota>,
     /// Takes changes.
     pub router: crate::router::Router,
+    /// The way to sessions.
+    pub delivery: Delivery,
     /// Reads logs.
     pub history: History,
     /// Users and their erasures.
@@ -158,11 +162,11 @@ pub fn router(services: Services) -> Router {
 }
 
 fn api(services: Services, document: Document) -> Api {
-    let Services { gateway, shutdown, auth, quota, router, history, store, .. } = services;
+    let Services { gateway, shutdown, auth, quota, router, delivery, history, store, .. } = services;
     let Services { presence, transport, bootstrap, dev_tokens, .. } = services;
     let proxies = Arc::new(transport.proxies());
     let door = Door { auth, quota: quota.clone(), store: store.clone(), proxies: proxies.clone() };
-    let desk = Desk { store, quota, router };
+    let desk = Desk { store, quota, router, delivery };
     let entrance = Entrance { gateway, shutdown, transport: Arc::new(transport), proxies };
     Api(Arc::new(Served { door, desk, history, presence, entrance, bootstrap, dev_tokens, document }))
 }
@@ -186,6 +190,11 @@ fn routes(dev: bool, page: bool) -> Routes {
         .add(members::__path_add, members::add)
         .add(members::__path_remove, members::remove)
         .add(members::__path_set_role, members::set_role)
+        .add(members::__path_leave_many, members::leave_many)
+        .add(members::__path_keep, members::keep)
+        .add(blocks::__path_list, blocks::list)
+        .add(blocks::__path_block, blocks::block)
+        .add(blocks::__path_unblock, blocks::unblock)
         .add(presence::__path_look, presence::look);
     if dev { routes.add(dev_tokens::__path_mint, dev_tokens::mint) } else { routes }
 }
@@ -210,7 +219,7 @@ fn cors(transport: TransportConfig) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,

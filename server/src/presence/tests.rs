@@ -36,9 +36,18 @@ impl Shelf {
     }
 
     fn add(&mut self, id: ConversationId, kind: ConversationKind, names: &[&str]) {
-        let member = |name: &&str| Member { user: user(name), role: Role::Owner, first_seq: 1 };
+        let member =
+            |name: &&str| Member { user: user(name), role: Role::Owner, first_seq: 1, added_by: None };
         let members = names.iter().map(member).collect();
-        let state = Conversation { kind, name: None, head: 1, messages: 1, last_time_ms: 1, members };
+        let state = Conversation {
+            kind,
+            name: None,
+            head: 1,
+            messages: 1,
+            last_time_ms: 1,
+            members,
+            blocked_by: Vec::new(),
+        };
         self.conversations.insert(id, Arc::new(state));
         for name in names {
             self.inboxes.entry(user(name)).or_default().push(InboxRow {

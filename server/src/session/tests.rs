@@ -73,6 +73,7 @@ impl Bench {
             transport: TransportConfig::default(),
             outbox: OutboxConfig::default(),
             rates: QuotaConfig::default(),
+            people: Default::default(),
             node: NodeId::new("here").unwrap(),
             boot: 1,
         };

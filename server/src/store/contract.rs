@@ -133,8 +133,12 @@ pub(crate) struct Talk {
 
 impl Talk {
     pub(crate) fn new(users: &[&UserId]) -> Self {
-        let members =
-            users.iter().map(|user| Member { user: (*user).clone(), role: Role::Owner, first_seq: 1 });
+        let members = users.iter().map(|user| Member {
+            user: (*user).clone(),
+            role: Role::Owner,
+            first_seq: 1,
+            added_by: None,
+        });
         let state = Arc::new(Conversation {
             kind: ConversationKind::Group,
             name: Some("a group".into()),
@@ -142,6 +146,7 @@ impl Talk {
             messages: 0,
             last_time_ms: 0,
             members: members.collect(),
+            blocked_by: Vec::new(),
         });
         Self { id: ConversationId::from_bytes(*Uuid::new_v4().as_bytes()), state }
     }
@@ -443,6 +448,7 @@ pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture:
         user: bob.clone(),
         role: Role::Member,
         first_seq: 5,
+        added_by: None,
     });
     talk.state = group.state.clone();
     assert_eq!(settle(&fixture.store(), group).await.unwrap(), Appended::Applied);
@@ -499,7 +505,7 @@ pub(crate) async fn who_writes_or_joins_has_read_up_to_there(fixture: &mut impl 
     change(&mut group.entries[1], |entry| entry.messages = 3);
     let state = Arc::make_mut(&mut group.state);
     state.messages = 3;
-    state.members.push(Member { user: carol.clone(), role: Role::Member, first_seq: 3 });
+    state.members.push(Member { user: carol.clone(), role: Role::Member, first_seq: 3, added_by: None });
     talk.apply(&fixture.store(), group).await;
     fixture.reopen().await;
     assert_eq!(read_of(fixture, &carol, talk.id).await, at(2, 2), "the message after that is unread");
@@ -825,7 +831,7 @@ pub(crate) async fn who_is_being_erased_joins_nothing(fixture: &mut impl Fixture
     talk.say(&store, &alice, "one").await;
     store.begin_erasure(&bob, UserId::erased([1; 16]), 50).await.unwrap();
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "bob comes")]);
-    let member = Member { user: bob.clone(), role: Role::Member, first_seq: 3 };
+    let member = Member { user: bob.clone(), role: Role::Member, first_seq: 3, added_by: None };
     Arc::make_mut(&mut group.state).members.push(member);
     let barred = Appended::Barred(vec![(1, Barred::Joining)]);
     assert_eq!(settle(&store, group.clone()).await.unwrap(), barred);

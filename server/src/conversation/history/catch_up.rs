@@ -55,9 +55,9 @@ pub struct Run {
 }
 
 impl History {
-    /// The user's conversations with what each lacks after its cursor, most recently changed first;
-    /// only those that changed. A cursor above the head is in the second list, and so is one of a conversation
-    /// that is not theirs: of another life as well. Three round trips.
+    /// The user's conversations, also those they have left, with what each lacks after its cursor, most recently
+    /// changed first; only those that changed. A cursor above the head is in the second list, and so is one of
+    /// a conversation that is not theirs: of another life as well. Three round trips.
     pub async fn changed(
         &self,
         user: &UserId,
@@ -67,6 +67,7 @@ impl History {
         let foreign = foreign(&rows, cursors);
         rows.retain(|row| may_differ(row, cursors.get(&row.conversation).copied()));
         let mut known = self.known(user, rows).await?;
+        known.retain(Known::has_something);
         let (mut changed, mut ahead) = (Vec::with_capacity(known.len()), foreign);
         for known in &mut known {
             let conversation = known.row.conversation;
@@ -122,8 +123,7 @@ fn foreign(rows: &[InboxRow], cursors: &HashMap<ConversationId, u64>) -> Vec<Ahe
 
 /// The row, which is a hint, does not say that nothing has changed.
 fn may_differ(row: &InboxRow, cursor: Option<u64>) -> bool {
-    let last = row.until_seq.unwrap_or(row.last_seq);
-    cursor != Some(last) && (cursor.is_some() || row.until_seq.is_none())
+    cursor != Some(row.until_seq.unwrap_or(row.last_seq))
 }
 
 /// What is missing after a cursor, `None` if nothing is.

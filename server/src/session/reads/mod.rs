@@ -27,6 +27,15 @@ const JOBS_MAX: usize = 32;
 /// What a client waits that has asked too much.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What a user decides about who reaches them.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// To block a user, or not any more.
+    Block { user: UserId, blocked: bool },
+    /// To stay in a group.
+    Keep(ConversationId),
+}
+
 /// Something to ask the store.
 #[derive(Debug)]
 pub(super) enum Job {
@@ -42,6 +51,10 @@ pub(super) enum Job {
     Read { request: Option<u64>, read: Read },
     /// Users to be watched.
     Watch { request: Option<u64>, users: Vec<UserId> },
+    /// Something that the user decides, with when their token was issued, in Unix milliseconds.
+    Decide { request: Option<u64>, decision: Decision, issued_ms: u64 },
+    /// A page of the users whom they block.
+    Blocks { request: Option<u64>, after: Option<UserId> },
     /// How far the client is in conversations of which it is not known what it was told.
     Ack { request: Option<u64>, positions: Vec<Position> },
     /// The user types, at that time.
@@ -57,6 +70,8 @@ impl Job {
             | Self::Members { request, .. }
             | Self::Read { request, .. }
             | Self::Watch { request, .. }
+            | Self::Decide { request, .. }
+            | Self::Blocks { request, .. }
             | Self::Ack { request, .. } => *request,
             Self::Typing { .. } => None,
         }
@@ -69,7 +84,13 @@ impl Job {
             | Self::Members { conversation, .. }
             | Self::Typing { conversation, .. } => Some(*conversation),
             Self::Read { read, .. } => Some(read.conversation),
-            Self::Sync { .. } | Self::List { .. } | Self::Watch { .. } | Self::Ack { .. } => None,
+            Self::Decide { decision: Decision::Keep(conversation), .. } => Some(*conversation),
+            Self::Sync { .. }
+            | Self::List { .. }
+            | Self::Watch { .. }
+            | Self::Decide { .. }
+            | Self::Blocks { .. }
+            | Self::Ack { .. } => None,
         }
     }
 }

@@ -9,12 +9,13 @@ use tern_protocol::{
     Read, UserId, UserTyping,
 };
 
-use super::{Gone, Inner, Job, Part, Slot};
+use super::{Decision, Gone, Inner, Job, Part, Slot};
 use crate::clock::now;
 use crate::conversation::history::Marked;
 use crate::delivery::{Class, Except, Parcel};
 use crate::presence::{Notice, WatchError};
 use crate::roster::{Outgoing, Seat};
+use crate::session::people::Deciding;
 use crate::session::refused::Refused;
 use crate::store::ReadPosition;
 
@@ -102,6 +103,13 @@ impl Worker {
                 self.reading(self.watch(request, users)).await?;
                 Ok(None)
             }
+            Job::Decide { decision, issued_ms, .. } => {
+                self.reading(self.decide(decision, issued_ms)).await.map(Some)
+            }
+            Job::Blocks { after, .. } => {
+                let blocks = self.reading(self.deciding(0).blocks(after.as_ref())).await?;
+                Ok(Some(blocks.into()))
+            }
             Job::Ack { positions, .. } => self.reading(self.ack(positions)).await.map(|()| None),
             Job::Typing { conversation, since } => {
                 self.reading(self.type_in(conversation, since)).await;
@@ -154,6 +162,24 @@ impl Worker {
         Ok(())
     }
 
+    async fn decide(&self, decision: Decision, issued_ms: u64) -> Result<Frame, Refused> {
+        let deciding = self.deciding(issued_ms);
+        Ok(match decision {
+            Decision::Block { user, blocked } => deciding.set_block(user, blocked).await?.into(),
+            Decision::Keep(conversation) => deciding.keep(conversation).await?.into(),
+        })
+    }
+
+    fn deciding(&self, issued_ms: u64) -> Deciding<'_> {
+        Deciding {
+            store: &*self.gateway.store,
+            delivery: &self.gateway.delivery,
+            me: &self.seat.user,
+            issued_ms,
+            asker: Some(&self.seat.at),
+        }
+    }
+
     /// The answer and later changes come through the notice.
     async fn watch(&self, request: Option<u64>, users: Vec<UserId>) -> Result<(), Refused> {
         let seat = Arc::clone(&self.seat);
@@ -178,7 +204,8 @@ impl Worker {
             return;
         }
         let user = &self.seat.user;
-        if let Ok(Some(state)) = self.gateway.history.fellow_members(user, conversation).await {
+        let state = self.gateway.history.fellow_members(user, conversation).await;
+        if let Some(state) = state.ok().flatten().filter(|state| state.blocked_by.is_empty()) {
             let to = state.members.iter().map(|member| member.user.clone()).collect();
             let body = Outgoing::new(UserTyping { conversation, user: user.clone() });
             let (class, except) = (Class::Datagram, Except::User(user.clone()));

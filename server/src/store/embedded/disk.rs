@@ -17,7 +17,7 @@ use super::values::{self, Head, Row, Shape};
 use crate::store::runs::Runs;
 use crate::store::{
     Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
-    ReadPosition, StoreError,
+    PeopleConfig, ReadPosition, StoreError,
 };
 
 /// The database, with one keyspace for everything: its parts then reach tables together, so the
@@ -31,6 +31,8 @@ pub(super) struct Disk {
     pub(super) recent: Arc<RecentMarkers>,
     pub(super) erasures: Arc<Erasures>,
     pub(super) intents: Arc<IntentShards>,
+    /// Limits of what is written of people.
+    pub(super) people: Arc<PeopleConfig>,
 }
 
 impl Disk {
@@ -42,6 +44,7 @@ impl Disk {
             recent: Arc::new(RecentMarkers::new(Some(Instant::now()))),
             erasures: Arc::default(),
             intents: Arc::default(),
+            people: Arc::default(),
         }
     }
 

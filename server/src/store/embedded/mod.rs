@@ -15,6 +15,7 @@ mod journals;
 mod keys;
 mod op;
 mod open;
+mod people;
 mod recent;
 mod states;
 #[cfg(test)]
@@ -50,7 +51,8 @@ use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
+    Intent, Intents, Log, Marker, Order, PageLimit, PeopleConfig, ReadPosition, Store, StoreError, User,
+    UserChange, Users,
 };
 use crate::ops::metrics::Metrics;
 
@@ -70,11 +72,14 @@ pub struct EmbeddedConfig {
     pub dir: PathBuf,
     /// Memory for blocks read from disk, in MiB.
     pub cache_mib: u32,
+    /// The section `people`.
+    #[serde(skip)]
+    pub people: PeopleConfig,
 }
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self { dir: "store".into(), cache_mib: 64 }
+        Self { dir: "store".into(), cache_mib: 64, people: PeopleConfig::default() }
     }
 }
 
@@ -115,7 +120,8 @@ impl EmbeddedStore {
 
     fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, store_id, disk, commits, count_file } = opened;
+        let open::Opened { directory, store_id, mut disk, commits, count_file } = opened;
+        disk.people = Arc::new(config.people);
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;

@@ -12,7 +12,7 @@ use super::directory::{Directory, OpenError, is_absent};
 use super::disk::{last_commit, read_failed};
 use super::values::{self, Head, Row, Shape};
 use super::{journals, keys, open};
-use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};
+use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, Tally, User};
 
 /// Faults that are told in words; more are counted.
 const FAULTS_TOLD: usize = 50;
@@ -172,6 +172,11 @@ impl Checker {
                 values::decode::<User>("a user", value)?;
                 self.findings.users += 1;
             }
+            keys::Kind::Block => {
+                keys::block_users(key)?;
+                values::decode::<u64>("a block", value)?;
+            }
+            keys::Kind::Tally => drop(values::decode::<Tally>("a tally", value)?),
             keys::Kind::Erasure => {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));

@@ -125,6 +125,7 @@ impl Upkeep for MemoryStore {
         state.rows.retain(|(owner, _), _| owner != user);
         state.reads.retain(|(owner, _), _| owner != user);
         state.users.remove(user);
+        state.tallies.remove(user);
         if let Some(erasure) = state.erasures.get_mut(user) {
             erasure.open = None;
         }

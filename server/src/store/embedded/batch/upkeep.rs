@@ -79,6 +79,7 @@ impl Batch<'_> {
             self.writes.insert(keys::read(user, *id), None);
         }
         self.writes.insert(keys::user(user), None);
+        self.writes.insert(keys::tally(user), None);
         if let Some(erasure) = self.disk.erasures.get(user) {
             let erasure = Erasure { open: None, ..erasure };
             self.writes.insert(keys::erasure(user), Some(values::encode(&erasure)));

@@ -116,7 +116,8 @@ fn message(sender: u8, seq: u64, temp_id: Option<u8>, push: bool) -> NewEntry {
 
 fn empty() -> Conversation {
     let (kind, name) = (ConversationKind::Group, None);
-    Conversation { kind, name, head: 0, messages: 0, last_time_ms: 0, members: Vec::new() }
+    let (members, blocked_by) = (Vec::new(), Vec::new());
+    Conversation { kind, name, head: 0, messages: 0, last_time_ms: 0, members, blocked_by }
 }
 
 async fn group(model: &MemoryStore, talk: u8, off: u64, entries: Vec<(u8, Option<u8>, bool)>) -> AppendGroup {
@@ -144,7 +145,12 @@ async fn toggle(model: &MemoryStore, talk: u8, number: u8, is_renamed: bool) -> 
             group.departures.push(Departure { user: user(number), first_seq, until_seq: seq });
         }
         None => {
-            state.members.push(Member { user: user(number), role: Role::Member, first_seq: seq });
+            state.members.push(Member {
+                user: user(number),
+                role: Role::Member,
+                first_seq: seq,
+                added_by: None,
+            });
         }
     }
     if is_renamed {
