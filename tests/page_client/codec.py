@@ -48,10 +48,19 @@ FRAMES = {
     "conversation_page": (39, [("conversations", "[ConversationSummary"), ("next", "?string")]),
     "list_members": (40, [("conversation", "conversation")]),
     "member_list": (41, [("conversation", "conversation"), ("members", "[MemberInfo")]),
+    "leave_groups": (42, [("conversations", "[conversation"), ("temp_id", "uuid")]),
+    "groups_left": (43, [("groups", "[GroupLeft")]),
+    "keep_group": (44, [("conversation", "conversation")]),
+    "group_kept": (45, [("conversation", "conversation")]),
     "watch": (48, [("users", "[string")]),
     "presence": (49, [("users", "[UserPresence")]),
     "typing": (50, [("to", "target")]),
     "user_typing": (51, [("conversation", "conversation"), ("user", "string")]),
+    "block": (56, [("user", "string")]),
+    "unblock": (57, [("user", "string")]),
+    "block_changed": (58, [("user", "string"), ("blocked", "bool")]),
+    "list_blocks": (59, [("after", "?string")]),
+    "block_list": (60, [("users", "[BlockedUser"), ("next", "?string")]),
 }
 NAMES = {number: name for name, (number, _) in FRAMES.items()}
 NOT_CRITICAL = {"typing", "user_typing", "erased"}
@@ -62,13 +71,16 @@ STRUCTURES = {
     "ConversationSummary": [("conversation", "conversation"), ("kind", "ConversationKind"), ("name", "?string"),
                             ("peer", "?string"), ("head", "u64"), ("head_messages", "u64"), ("first_seq", "u64"),
                             ("read_seq", "u64"), ("read_messages", "u64"), ("unread", "u64"),
-                            ("last_time_ms", "u64"), ("role", "?Role")],
+                            ("last_time_ms", "u64"), ("role", "?Role"), ("added_by", "?string")],
+    "GroupLeft": [("conversation", "conversation"), ("code", "?u16")],
+    "BlockedUser": [("user", "string"), ("since_ms", "u64")],
     "MemberInfo": [("user", "string"), ("name", "?string"), ("role", "Role")],
     "UserPresence": [("user", "string"), ("state", "PresenceState"), ("last_seen_ms", "?u64")],
     "Limits": [(name, "u32") for name in (
         "frame_bytes", "text_bytes", "name_bytes", "group_members", "page_entries", "watch_users",
-        "sends_in_flight", "sync_cursors", "ack_positions", "gap_whole", "gap_tail", "dedupe_window_s",
-        "sessions_per_user", "keepalive_s", "dead_after_s", "sends_per_second")],
+        "sends_in_flight", "sync_cursors", "sync_cursors_total", "ack_positions", "gap_whole", "gap_tail", "dedupe_window_s",
+        "sessions_per_user", "keepalive_s", "dead_after_s", "sends_per_second", "blocks", "leave_groups",
+        "added_groups")],
 }
 ENUMERATIONS = {
     "Role": ["member", "admin", "owner"],
