@@ -170,10 +170,11 @@ async def the_list_of_conversations(node, wire):
     listed, cursor = [], None
     while True:
         page = await a.ask({"type": "list_conversations", "cursor": cursor, "limit": 2})
-        listed += [summary["conversation"] for summary in page["conversations"]]
+        listed += [(summary["last_time_ms"], summary["conversation"]) for summary in page["conversations"]]
         cursor = page["next"]
         if cursor is None:
             break
-    assert listed == names[::-1]
+    assert {name for _, name in listed} == set(names)
+    assert [time for time, _ in listed] == sorted((time for time, _ in listed), reverse=True)
     for asked in ({"limit": 0}, {"limit": 201}, {"cursor": "zzz"}):
         refused(await a.ask({"type": "list_conversations", **asked}), 4006)

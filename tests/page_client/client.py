@@ -6,6 +6,7 @@ import hmac
 import itertools
 import json
 import time
+import unicodedata
 import uuid
 from urllib.parse import urlsplit
 
@@ -26,12 +27,17 @@ def conversation_id(*parts):
     return "c:" + base64.b32encode(digest.digest()[:16]).decode().rstrip("=").lower()
 
 
+def user_bytes(user):
+    """A user as ids are derived from it: in its composed form."""
+    return unicodedata.normalize("NFC", user).encode()
+
+
 def pair(one, other):
-    return conversation_id(b"pair", *sorted([one.encode(), other.encode()]))
+    return conversation_id(b"pair", *sorted([user_bytes(one), user_bytes(other)]))
 
 
 def group(creator, temp_id):
-    return conversation_id(b"group", creator.encode(), uuid.UUID(temp_id).bytes)
+    return conversation_id(b"group", user_bytes(creator), uuid.UUID(temp_id).bytes)
 
 
 def fresh():

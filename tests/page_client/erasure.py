@@ -33,4 +33,4 @@ async def an_erased_user(node, wire):
     kinds = [frame["type"] for frame in frames]
     assert kinds == ["sync_page", "erased", "deliver", "sync_end"], kinds
     # Of one who was erased nothing is reached, and a newer token begins anew.
-    assert (await a.say(left["user"], "hi"))["code"] == 4006
+    assert (await a.say(left["user"], "hi"))["code"] == 4017

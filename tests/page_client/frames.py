@@ -199,17 +199,26 @@ async def padded_numbers_and_bytes_left_over(node, wire):
 @rule("id-user", "id-conversation", "id-target")
 async def identifiers(node, wire):
     a = await node.client(wire, node.user("a"))
-    for user in ("", "a\x07b", "x" * 129):
+    for user in ("", "a\x07b", "x" * 129, " bob", "bob\u200b", "\u202ebob"):
         refused(await a.say(user, "hi"), 4000, temporary=False)
     if wire == "json":  # the binary codec writes what begins with c: as a conversation
         for user in ("c:bob", "c:aaaqeayeaudaocajbifqydiobb"):
             refused(await a.say(user, "hi"), 4000)
     refused(await a.say("C:bob", "hi"), 4000)
-    refused(await a.say("erased:bob", "hi"), 4006)
+    refused(await a.say("erased:bob", "hi"), 4017)
     ack = await a.said("x" * 128, "hi")
     assert ack["conversation"] == pair(a.user, "x" * 128)
-    capitals = "c:" + ack["conversation"][2:].upper()
+    capitals = ack["conversation"].upper()
     assert (await a.ask({"type": "list_members", "conversation": capitals}))["conversation"] == ack["conversation"]
+
+
+@rule("id-composed")
+async def letters_that_are_put_together(node, wire):
+    a = await node.client(wire, node.user("a"))
+    ack = await a.said("jose\u0301", "hi")
+    assert ack["conversation"] == pair(a.user, "jos\u00e9")
+    answer = await a.ask({"type": "watch", "users": ["jose\u0301"]})
+    assert answer["users"][0]["user"] == "jos\u00e9"
 
 
 @rule("id-derived", "pair-of-one")

@@ -92,14 +92,61 @@ async def who_leaves_keeps_what_they_had(node, wire):
     retry = await a.said(g, "bye", temp_id=temp_id, age_ms=5)
     assert retry["duplicate"] and retry["seq"] == said["seq"]
     refused(await a.say(g, "more"), 4009, temporary=False, conversation=g)
+    refused(await a.ask({"type": "list_members", "conversation": g}), 4009)
+    # On the lists and in a sync of a new device it is like any other.
     again = await node.client(wire, a.user)
     frames = await again.sync()
-    print("NOTE left in sync:", [frame["type"] for frame in frames],
-          [(s["conversation"] == g, s["role"], s["head"]) for f in frames if f["type"] == "sync_page"
-           for s in f["conversations"]])
-    print("NOTE left in list:", [(s["role"], s["head"]) for s in
-                                 (await a.ask({"type": "list_conversations"}))["conversations"]])
-    print("NOTE left members:", await a.ask({"type": "list_members", "conversation": g}))
+    assert [frame["type"] for frame in frames] == ["sync_page", "deliver", "sync_end"]
+    summary, = frames[0]["conversations"]
+    assert (summary["conversation"], summary["role"], summary["head"]) == (g, None, 3)
+    assert again.log(g).seqs() == [1, 2, 3]
+    listed, = (await a.ask({"type": "list_conversations"}))["conversations"]
+    assert (listed["conversation"], listed["role"], listed["head"]) == (g, None, 3)
+    assert [frame["type"] for frame in await again.sync({g: 3})] == ["sync_end"]
+    # Who is added again sees the log from there on.
+    ack = await change(b, "add_members", conversation=g, users=[a.user])
+    frames = await again.sync({g: 3})
+    gap, = [frame for frame in frames if frame["type"] == "gap"]
+    assert (gap["from"], gap["to"]) == (4, ack["seq"] - 1)
+    assert again.log(g).seqs()[-1] == again.log(g).applied == ack["seq"]
+
+
+@rule("block", "block-two-sided", "block-list")
+async def a_blocked_user(node, wire):
+    a, b = [await node.client(wire, node.user(name)) for name in "ab"]
+    other = await node.client(wire, a.user)
+    ack = await a.said(b.user, "hi")
+    await b.said(a.user, "hi")
+    assert (await a.ask({"type": "block", "user": b.user}))["blocked"]
+    told = await other.take("block_changed")
+    assert told["user"] == b.user and told["blocked"] and "request_id" not in told
+    refused(await a.say(b.user, "no"), 4016, temporary=False)
+    refused(await b.say(a.user, "no"), 4017, temporary=False)
+    refused(await b.say(ack["conversation"], "no"), 4017)
+    refused(await change(b, "create_group", name="g", members=[a.user]), 4017)
+    for one, two in ((a, b), (b, a)):
+        assert (await one.ask({"type": "watch", "users": [two.user]}))["users"][0]["state"] == "unknown"
+    listed = await a.ask({"type": "list_blocks"})
+    assert [user["user"] for user in listed["users"]] == [b.user] and listed["next"] is None
+    assert not [frame for frame in await b.quiet() if frame["type"] == "block_changed"]
+    assert not (await a.ask({"type": "unblock", "user": b.user}))["blocked"]
+    await b.said(a.user, "again")
+
+
+@rule("groups-left", "group-kept")
+async def many_groups_are_left_and_one_is_kept(node, wire):
+    a, b = [await node.client(wire, node.user(name)) for name in "ab"]
+    groups = [await b.make_group(str(at), a.user) for at in range(3)]
+    for summary in (await a.ask({"type": "list_conversations"}))["conversations"]:
+        assert summary["added_by"] == b.user
+    assert (await a.ask({"type": "keep_group", "conversation": groups[0]}))["type"] == "group_kept"
+    await a.said(groups[1], "hi")
+    accepted = {summary["conversation"]: summary["added_by"]
+                for summary in (await a.ask({"type": "list_conversations"}))["conversations"]}
+    assert accepted == {groups[0]: None, groups[1]: None, groups[2]: b.user}
+    foreign = pair("x", "y")
+    answer = await change(a, "leave_groups", conversations=[groups[2], foreign])
+    assert answer["groups"] == [{"conversation": groups[2], "code": None}, {"conversation": foreign, "code": 4009}]
 
 
 @rule("watch", "presence-unknown", "presence-online")
