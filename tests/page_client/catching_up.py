@@ -23,7 +23,7 @@ async def everything_arrives_once_and_in_order(node, wire):
     assert counted == list(range(1, 121))
 
 
-@rule("sync-answer", "sync-order", "sync-end", "sync-request-id")
+@rule("sync-answer", "sync-order", "sync-end")
 async def a_sync_tells_what_is_missing(node, wire):
     a, b = await node.client(wire, node.user("a")), await node.client(wire, node.user("b"))
     where = [(await a.said(peer, "one"))["conversation"] for peer in (b.user, node.user("c"), node.user("d"))]
@@ -97,7 +97,7 @@ async def a_new_sync_takes_the_place_of_the_old(node, wire):
     assert end["changed"] == 40
 
 
-@rule("gap", "gap-limits")
+@rule("gap")
 async def a_large_gap_is_named_and_not_sent(node, wire):
     a = await node.client(wire, node.user("a"))
     where = None
