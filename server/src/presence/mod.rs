@@ -20,6 +20,8 @@ use crate::store::{Store, StoreError};
 
 mod judging;
 mod last_seen;
+#[cfg(test)]
+mod relations_tests;
 mod state;
 #[cfg(test)]
 mod tests;

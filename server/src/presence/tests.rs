@@ -12,9 +12,9 @@ use super::*;
 use crate::roster::SeatGuard;
 use crate::roster::tests::seat;
 use crate::store::{
-    Aged, Ages, AppendAnswers, AppendGroup, Conversation, Erasure, Glance, Glances, Granularity, Inbox,
-    InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker, Member, Order, PageLimit, ReadPosition,
-    Upkeep, User, UserChange, Users,
+    Aged, Ages, AppendAnswers, AppendGroup, BlockChange, BlockOutcome, Blocked, Conversation, Erasure,
+    Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker, Member,
+    Order, PageLimit, People, ReadPosition, Upkeep, User, UserChange, Users,
 };
 
 /// As much of a store as presence asks: conversations, inboxes and users.
@@ -108,6 +108,30 @@ impl Users for Shelf {
         let before = users.entry(user.clone()).or_default();
         *before = change.apply(Some(before)).unwrap_or_else(|| before.clone());
         Ok(true)
+    }
+}
+
+#[async_trait]
+impl People for Shelf {
+    async fn set_block(&self, _: BlockChange) -> Result<BlockOutcome, StoreError> {
+        unreachable!("presence blocks nobody")
+    }
+
+    async fn blocks(&self, _: &UserId, _: Option<&UserId>, _: usize) -> Result<Vec<Blocked>, StoreError> {
+        unreachable!("presence lists no blocks")
+    }
+
+    async fn blocked_between(&self, _: &UserId, others: &[UserId]) -> Result<Vec<bool>, StoreError> {
+        self.check()?;
+        Ok(vec![false; others.len()])
+    }
+
+    async fn accept(&self, _: &UserId, _: ConversationId) -> Result<bool, StoreError> {
+        unreachable!("presence accepts nothing")
+    }
+
+    async fn forget_blocks(&self, _: &UserId, _: usize) -> Result<bool, StoreError> {
+        unreachable!("presence erases nobody")
     }
 }
 

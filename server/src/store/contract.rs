@@ -15,6 +15,10 @@ use super::{
     OpenErasure, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, intent_shard,
 };
 
+mod people;
+
+pub(crate) use people::*;
+
 /// A store under test.
 #[async_trait]
 pub(crate) trait Fixture: Send {
@@ -60,6 +64,12 @@ macro_rules! suite {
             a_user_is_forgotten_once_they_are_a_member_nowhere
             many_writers_of_one_conversation_leave_a_dense_log
             two_markers_of_one_change_never_both_commit
+            no_message_passes_where_one_of_two_blocks_the_other
+            nobody_puts_in_a_group_whom_they_block_or_who_blocks_them
+            others_put_a_user_in_so_many_groups_and_no_more
+            an_older_owner_takes_back_neither_a_block_nor_what_was_accepted
+            blocks_are_listed_page_by_page_up_to_their_limit
+            blocks_go_with_who_is_erased
         }
     };
     ($fixture:expr; $($promise:ident)*) => {
