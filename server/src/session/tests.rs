@@ -77,6 +77,7 @@ impl Bench {
             transport: TransportConfig::default(),
             outbox: OutboxConfig::default(),
             rates: QuotaConfig::default(),
+            people: Default::default(),
             node: NodeId::new("here").unwrap(),
             boot: 1,
         };

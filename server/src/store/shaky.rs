@@ -14,9 +14,9 @@ use rand::{RngExt, SeedableRng};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 
 use super::{
-    Aged, Ages, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Glance, Glances, Granularity,
-    Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right,
-    Standing, Store, StoreError, Upkeep, User, UserChange, Users,
+    Aged, Ages, AppendAnswers, AppendGroup, Appended, BlockChange, BlockOutcome, Blocked, Conversation,
+    Erasure, Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order,
+    PageLimit, People, ReadPosition, Right, Standing, Store, StoreError, Upkeep, User, UserChange, Users,
 };
 
 /// What goes wrong with one append.
@@ -58,6 +58,7 @@ pub(crate) enum Call {
     SetRead,
     Users,
     ChangeUser,
+    People,
     Intents,
     ClearIntents,
     IntentsWaiting,
@@ -389,6 +390,39 @@ impl Users for Shaky {
     async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
         self.count(Call::ChangeUser)?;
         self.store.refuse_before(user, before_ms).await
+    }
+}
+
+#[async_trait]
+impl People for Shaky {
+    async fn set_block(&self, change: BlockChange) -> Result<BlockOutcome, StoreError> {
+        self.count(Call::People)?;
+        self.store.set_block(change).await
+    }
+
+    async fn blocks(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<Blocked>, StoreError> {
+        self.read(Call::People).await?;
+        self.store.blocks(user, after, limit).await
+    }
+
+    async fn blocked_between(&self, user: &UserId, others: &[UserId]) -> Result<Vec<bool>, StoreError> {
+        self.read(Call::People).await?;
+        self.store.blocked_between(user, others).await
+    }
+
+    async fn accept(&self, user: &UserId, conversation: ConversationId) -> Result<bool, StoreError> {
+        self.count(Call::People)?;
+        self.store.accept(user, conversation).await
+    }
+
+    async fn forget_blocks(&self, user: &UserId, limit: usize) -> Result<bool, StoreError> {
+        self.count(Call::People)?;
+        self.store.forget_blocks(user, limit).await
     }
 }
 

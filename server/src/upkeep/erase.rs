@@ -17,6 +17,8 @@ use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError, users_apart}
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
+/// Blocks forgotten in one step.
+const BLOCKS_PAGE: usize = 256;
 /// Longest wait for the user's sessions to end.
 const SESSIONS_WAIT: Duration = Duration::from_secs(10);
 /// Pause before something temporary is tried again.
@@ -82,6 +84,7 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     let became = erasure.open.map_or(fresh, |open| open.became);
     close_sessions(parts, user).await?;
     let erasing = Erasing { parts, user, became: &became, began_ms: erasure.at_ms };
+    while parts.store.forget_blocks(user, BLOCKS_PAGE).await? {}
     let mut erased = Erased { became: became.clone(), conversations: 0, entries: 0 };
     for _ in 0..ROUNDS_MAX {
         let mut ends = Vec::new();

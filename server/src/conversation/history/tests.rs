@@ -63,7 +63,12 @@ impl Room {
         });
         let state = Arc::make_mut(&mut group.state);
         state.messages = messages;
-        state.members.push(Member { user: who.clone(), role: Role::Member, first_seq: state.head });
+        state.members.push(Member {
+            user: who.clone(),
+            role: Role::Member,
+            first_seq: state.head,
+            added_by: None,
+        });
         talk.apply(&self.store, group).await;
     }
 

@@ -13,7 +13,7 @@ use super::disk::{last_commit, read_failed};
 use super::identity::Salt;
 use super::values::{self, Commit, Head, Row, Shape};
 use super::{journals, keys, open};
-use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};
+use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, Tally, User};
 
 /// Faults that are told in words; more are counted.
 const FAULTS_TOLD: usize = 50;
@@ -181,6 +181,11 @@ impl Checker {
                 values::decode::<User>("a user", value)?;
                 self.findings.users += 1;
             }
+            keys::Kind::Block => {
+                keys::block_users(key)?;
+                values::decode::<u64>("a block", value)?;
+            }
+            keys::Kind::Tally => drop(values::decode::<Tally>("a tally", value)?),
             keys::Kind::Erasure => {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));

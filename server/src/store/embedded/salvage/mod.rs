@@ -38,7 +38,7 @@ pub struct Salvaged {
     /// Files or parts of files that could not be read.
     pub damage: Vec<Damage>,
     /// Rows by what they are.
-    pub rows: BTreeMap<&'static str, Tally>,
+    pub rows: BTreeMap<&'static str, RowCount>,
     /// Conversations of which something is lost.
     pub conversations: Vec<Holes>,
     /// What the check of the new store says.
@@ -56,7 +56,7 @@ pub struct Damage {
 
 /// How many rows of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RowCount {
     /// Were taken as they are.
     pub copied: u64,
     /// Were made from others, since they are missing or did not fit.
@@ -225,7 +225,12 @@ fn note(
             let read: ReadPosition = values::decode("a read position", value)?;
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
+        keys::Kind::Block => {
+            let (by, user) = keys::block_sides(key)?;
+            of(logs, ConversationId::pair(&by, &user)).blocked(by);
+        }
         keys::Kind::Commit
+        | keys::Kind::Tally
         | keys::Kind::User
         | keys::Kind::Erasure
         | keys::Kind::Revocation
