@@ -433,7 +433,7 @@ mod tests {
             assert!(tries < 20, "{error}");
         }
         shaky.calm();
-        tokio::time::sleep(late * 2).await;
+        shaky.landed().await;
         for number in 1..=10 {
             let log = log(&parts, group(number)).await;
             assert!(!log.contains("bob") && !log.contains("secret"), "{log}");
