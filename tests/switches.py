@@ -190,7 +190,7 @@ def write(tree, clean, changes):
     merged = {file: merge(clean[file], changed) for file, changed in by_file.items()}
     for root in roots:
         if root not in merged:
-            merged[root] = Merged(clean.get(root) or (Path(tree) / root).read_text())
+            merged[root] = Merged((Path(tree) / root).read_text().removesuffix(SWITCH))
         merged[root].text += SWITCH
     for file, made in merged.items():
         (Path(tree) / file).write_text(made.text)

@@ -258,7 +258,7 @@ mod tests {
     use crate::roster::Roster;
     use crate::router::Router;
     use crate::store::memory::MemoryStore;
-    use crate::store::shaky::{Fault, Shaky};
+    use crate::store::shaky::{Call, Fault, Shaky};
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
@@ -380,6 +380,30 @@ mod tests {
         ask(&parts, "bob", later, say("hello, I am new"), group(1)).await.unwrap();
         let log = log(&parts, group(1)).await;
         assert!(!log.contains("secret") && !log.contains("and again") && log.contains("I am new"), "{log}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_write_about_the_user_meanwhile_is_rewritten_too() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob", "carol"]).await;
+        let step = Duration::from_secs(1);
+        shaky.slow_reads(step);
+        let erasing = tokio::spawn({
+            let parts = parts.clone();
+            async move { erase(&parts, &user("bob")).await }
+        });
+        // The log is read, and looks like its end; an admin's removal of him is under way and takes its time.
+        let reads = shaky.calls(Call::Entries);
+        while shaky.calls(Call::Entries) == reads {
+            tokio::time::sleep(step / 10).await;
+        }
+        shaky.script([Fault::Conflict, Fault::Conflict]);
+        ask(&parts, "alice", 1, Change::Remove { users: vec![user("bob")] }, group(1)).await.unwrap();
+        erasing.await.unwrap().unwrap();
+        shaky.slow_reads(Duration::ZERO);
+        let log = log(&parts, group(1)).await;
+        assert!(log.contains("Removed") && !log.contains("bob"), "{log}");
     }
 
     #[tokio::test]
