@@ -157,14 +157,13 @@ class Room:
             ["cargo", *words], BUILD_LIMIT, cwd=self.tree, env=environment, stderr=subprocess.DEVNULL
         )
 
-    def build(self, ways, server, check=False):
+    def build(self, ways, server):
         """Builds what tests of these ways need, the server too if it is wanted. Gives the test programs by way,
         and the errors of the compiler. The whole workspace is named so that dependencies keep their features."""
         suites = sorted(way.split()[1] for way in ways if way.startswith("suite "))
         kinds = (["--lib"] if "lib" in ways else []) + [word for suite in suites for word in ("--test", suite)]
         base = ["--offline", "--workspace", "--message-format=json"]
-        test = ["check", "--profile", "test"] if check else ["test", "--no-run"]
-        outputs = [self.cargo(*test, *base, *kinds)]
+        outputs = [self.cargo("test", "--no-run", *base, *kinds)]
         if server:
             outputs.append(self.cargo("build", *base, "--bin", "tern"))
         programs, errors, ended = {}, [], True
@@ -183,13 +182,13 @@ class Room:
             errors.append({"rendered": outputs[0][0][-2000:] or "cargo failed", "spans": []})
         return programs, errors
 
-    def merged(self, changes, ways, server, check=False):
+    def merged(self, changes, ways, server):
         """Builds all changes together; `changes` has, by number, the new bodies by file. Takes out of it those that
         do not compile. Gives the test programs."""
         clean = texts(HOME, {file for files in changes.values() for file in files})
         while True:
             merged = switches.write(self.tree, clean, changes)
-            programs, errors = self.build(ways, server, check)
+            programs, errors = self.build(ways, server)
             if not errors:
                 return programs
             guilty = {key for error in errors for key in to_blame(error, merged)} & set(changes)
