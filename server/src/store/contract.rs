@@ -27,6 +27,8 @@ pub(crate) trait Fixture: Send {
     fn store(&self) -> Arc<dyn Store>;
     /// Ends the store and opens it again on the same data. No test holds a store across this.
     async fn reopen(&mut self);
+    /// Waits until no append that was answered without an outcome is still on its way.
+    async fn landed(&mut self) {}
 }
 
 macro_rules! suite {
@@ -829,6 +831,7 @@ pub(crate) async fn what_an_erased_user_asked_for_earlier_is_not_written(fixture
     let barred = Appended::Barred(vec![(1, Barred::Sender(Lost::Erased))]);
     assert_eq!(settle(&store, later.clone()).await.unwrap(), barred, "while it is open none counts");
     assert!(!store.change_user(&bob, name("Bob"), Some(Right::own(51))).await.unwrap());
+    fixture.landed().await;
     assert!(store.finish_erasure(&bob).await.unwrap());
     drop(store);
     fixture.reopen().await;

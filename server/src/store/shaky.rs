@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
+use tokio_util::task::TaskTracker;
 
 use super::{
     Aged, Ages, AppendAnswers, AppendGroup, Appended, BlockChange, BlockOutcome, Blocked, Conversation,
@@ -81,6 +82,8 @@ pub(crate) struct Shaky {
     dice: Mutex<Option<Dice>>,
     /// So many of the next calls of this kind fail.
     failing: Mutex<HashMap<Call, usize>>,
+    /// Appends that come late.
+    late: TaskTracker,
     calls: Mutex<HashMap<Call, usize>>,
     /// Every read waits so long, in milliseconds.
     read_ms: AtomicU64,
@@ -97,6 +100,7 @@ impl Shaky {
             script: Mutex::default(),
             dice: Mutex::default(),
             failing: Mutex::default(),
+            late: TaskTracker::new(),
             calls: Mutex::default(),
             read_ms: AtomicU64::new(0),
             stale_by: AtomicUsize::new(0),
@@ -135,6 +139,12 @@ impl Shaky {
     pub(crate) fn stale_glances(&self, by: usize) {
         self.stale_by.store(by, Ordering::Relaxed);
         self.seen.lock().clear();
+    }
+
+    /// Waits until no append of before is still on its way.
+    pub(crate) async fn landed(&self) {
+        self.late.close();
+        self.late.wait().await;
     }
 
     /// Calls of a kind so far. An append counts once for each group.
@@ -195,13 +205,14 @@ async fn append(
     store: Arc<dyn Store>,
     group: Arc<AppendGroup>,
     fault: Fault,
+    late: &TaskTracker,
 ) -> Result<Appended, StoreError> {
     match fault {
         Fault::Nothing => store.append(&group).await,
         Fault::UnknownApplied => store.append(&group).await.map(|_| Appended::Unknown),
         Fault::UnknownLost => Ok(Appended::Unknown),
         Fault::UnknownLate(after) => {
-            tokio::spawn(async move {
+            late.spawn(async move {
                 tokio::time::sleep(after).await;
                 let _ = store.append(&group).await;
             });
@@ -247,8 +258,8 @@ impl Log for Shaky {
     async fn append_all(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
         for (ticket, group) in groups {
             let (store, owed) = (self.store.clone(), answers.owe(vec![ticket]));
-            let fault = self.fault();
-            tokio::spawn(async move { owed.settle([append(store, group, fault).await]) });
+            let (fault, late) = (self.fault(), self.late.clone());
+            tokio::spawn(async move { owed.settle([append(store, group, fault, &late).await]) });
         }
     }
 
@@ -524,6 +535,10 @@ mod tests {
         }
 
         async fn reopen(&mut self) {}
+
+        async fn landed(&mut self) {
+            self.0.landed().await;
+        }
     }
 
     contract::suite!(Rolled::new());
