@@ -8,15 +8,20 @@ mod backup;
 mod batch;
 mod committer;
 mod compact;
+mod constants;
 mod directory;
 mod disk;
+mod identity;
 mod intents;
 mod journals;
 mod keys;
 mod op;
 mod open;
 mod recent;
+mod records;
+mod recover;
 mod salvage;
+mod scratch;
 mod seen;
 mod space;
 mod standings;
@@ -45,9 +50,10 @@ use tokio::sync::Semaphore;
 pub use backup::{Backup, BackupError, Manifest};
 pub use compact::Compacted;
 pub use directory::OpenError;
-pub use open::{Recovered, recover_accept_loss};
-pub use salvage::{Damage, Holes, SalvageError, Salvaged, Tally, salvage};
-pub use verify::{Findings, verify_store};
+pub use recover::{Recovered, recover_accept_loss};
+pub use salvage::{Damage, Holes, SalvageError, Salvaged, Tally, salvage, verify_store};
+pub use scratch::Scratch;
+pub use verify::Findings;
 
 use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
@@ -143,7 +149,7 @@ impl EmbeddedStore {
         memory: &Budget,
     ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, store_id, disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
         disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
         let watch = Watch::start(Watched {
@@ -158,10 +164,11 @@ impl EmbeddedStore {
         let watch = watch.map_err(io)?;
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
+        let salt = identity.salt;
+        let committer = Committer { disk: disk.clone(), commits, salt, tripwire, hooks, metrics };
         let (queue, thread) = committer.start(memory).map_err(io)?;
         Ok(Self {
-            store_id,
+            store_id: identity.store_id,
             disk,
             queue: Some(queue),
             committer: Some(thread),

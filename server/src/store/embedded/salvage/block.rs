@@ -96,8 +96,7 @@ mod tests {
 
     #[test]
     fn rows_with_whole_and_shortened_keys_are_read() {
-        let rows =
-            b"\x00\x07\x02ab\x03one\x01\x81\x01\x01\x01c\x00\x05\x02ba\x00\xff\x00\x00".as_slice();
+        let rows = b"\x00\x07\x02ab\x03one\x01\x81\x01\x01\x01c\x00\x05\x02ba\x00\xff\x00\x00".as_slice();
         let found = read(&block(rows)).unwrap();
         let row = |key: &'static str, seqno, value: Option<&'static str>| Version {
             key: key.into(),

@@ -159,7 +159,11 @@ impl Facts {
         let last = self.runs.last().copied();
         let head = self.head.filter(|head| last.is_none_or(|last| head.seq >= last.to));
         let known = [last.map_or(0, |last| last.to), head.map_or(0, |head| head.seq)];
-        let seq = known.into_iter().chain([self.seq_max, joined, kept.first_seq.saturating_sub(1)]).max().unwrap_or(0);
+        let seq = known
+            .into_iter()
+            .chain([self.seq_max, joined, kept.first_seq.saturating_sub(1)])
+            .max()
+            .unwrap_or(0);
         let head = head.filter(|head| head.seq == seq);
         let is_head_new = self.head.is_none_or(|before| before.seq != seq);
         let (start, holes, head) = self.fill(kept, seq, head);
@@ -169,7 +173,18 @@ impl Facts {
         let erased_seq = kept.erased_seq.min(seq);
         let kept = Kept { first_seq: start.0, messages: start.1, markers_until, erased_seq };
         let runs = self.runs.iter().map(|run| (run.from, run.to)).collect();
-        Some(Mended { kept, shape, head, holes, has_markers, lost_before, is_shape_new, is_head_new, runs, rows })
+        Some(Mended {
+            kept,
+            shape,
+            head,
+            holes,
+            has_markers,
+            lost_before,
+            is_shape_new,
+            is_head_new,
+            runs,
+            rows,
+        })
     }
 
     /// Where the log starts (seq, and the messages before it), what is to be filled in, and its head.

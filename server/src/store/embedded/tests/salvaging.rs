@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::damage::{copy_dir, files};
 use super::*;
 use crate::store::contract::Talk;
-use crate::store::{ReadPosition, Upkeep};
+use crate::store::{ReadPosition, Upkeep, glance_apart};
 
 const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
 
@@ -256,7 +256,7 @@ async fn what_cannot_be_salvaged_is_refused_with_the_reason() {
     assert!(matches!(missing, SalvageError::Missing(_)), "{missing}");
     let node = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).unwrap();
     let held = salvage(&from, &new).unwrap_err();
-    assert!(matches!(held, SalvageError::Held(_)), "{held}");
+    assert!(matches!(held, SalvageError::Open(OpenError::Locked { .. })), "{held}");
     drop(node);
     fs::create_dir(&new).unwrap();
     fs::write(new.join("something"), "").unwrap();
@@ -275,5 +275,144 @@ async fn what_a_table_lost_is_taken_from_the_journal() {
         let (salvaged, same) = image.salvage(dir.path(), "a block whose rows are in the journal too").await;
         assert_eq!(same, image.entries());
         assert!(!salvaged.damage.is_empty() && salvaged.conversations.is_empty(), "{salvaged:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_tells_all_damage_by_file_and_what_it_costs_and_writes_nothing() {
+    let image = image_of(40, false).await;
+    let store = image.dir.path().join("store");
+    assert_eq!(verify_store(&store).unwrap().faults, Vec::<String>::new());
+    // Two blocks of one table, one of another.
+    let dir = image.copy();
+    let mut damaged = Vec::new();
+    for table in tables(image.dir.path()).iter().take(2) {
+        let table = dir.path().join(table.strip_prefix(image.dir.path()).unwrap());
+        let length = fs::metadata(&table).unwrap().len() as usize;
+        flip(&table, length / 5);
+        flip(&table, length / 2);
+        damaged.push(table);
+    }
+    let before = contents(dir.path());
+    let findings = verify_store(&dir.path().join("store")).unwrap();
+    assert_eq!(contents(dir.path()), before);
+    for table in damaged {
+        let told = findings.faults.iter().filter(|fault| fault.contains(&table.display().to_string()));
+        assert!(told.count() >= 2, "{}: {:#?}", table.display(), findings.faults);
+    }
+    let lost = findings.faults.iter().any(|fault| fault.contains(" lost ") && fault.contains("entries"));
+    assert!(lost, "{:#?}", findings.faults);
+    let invented = findings.faults.iter().find(|fault| fault.contains("is due") || fault.contains("stands where"));
+    assert_eq!(invented, None, "what follows from the damage is no fault of its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_check_finds_in_order_opens_and_is_read_whole() {
+    let image = image(20).await;
+    let (mut good, mut bad) = (0, 0);
+    for file in files(&image.dir.path().join("store")) {
+        let relative = file.strip_prefix(image.dir.path()).unwrap();
+        let length = fs::metadata(&file).unwrap().len() as usize;
+        for place in 0..if length == 0 { 0 } else { 6 } {
+            let dir = image.copy();
+            flip(&dir.path().join(relative), length * place / 6);
+            let what = format!("{} at {place}/6", relative.display());
+            let findings = verify_store(&dir.path().join("store")).unwrap_or_else(|error| panic!("{what}: {error}"));
+            if findings.fault_count > 0 {
+                bad += 1;
+                continue;
+            }
+            good += 1;
+            let store = EmbeddedStore::open(config(dir.path()), Metrics::none());
+            let store = store.unwrap_or_else(|error| panic!("{what}: in order, and: {error}"));
+            for (id, log) in &image.logs {
+                let now = store.entries(*id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+                assert_eq!(now, *log, "{what}");
+            }
+        }
+    }
+    assert!(bad > 20, "{good} in order, {bad} not");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_store_with_a_damaged_block_serves_the_rest() {
+    let image = image_of(60, false).await;
+    let (alice, mut noticed) = (user("alice"), 0);
+    let table = tables(image.dir.path()).into_iter().max_by_key(|table| fs::metadata(table).unwrap().len());
+    let table = table.unwrap();
+    let relative = table.strip_prefix(image.dir.path()).unwrap();
+    let length = fs::metadata(&table).unwrap().len() as usize;
+    for place in 0..16 {
+        let dir = image.copy();
+        flip(&dir.path().join(relative), length * place / 16);
+        // Some damage is found at once: salvage is the way out of that.
+        let Ok(store) = EmbeddedStore::open(config(dir.path()), Metrics::none()) else { continue };
+        let rows = store.inbox(&alice, None, usize::MAX).await.unwrap();
+        let shards: Vec<u8> = (0..=255).collect();
+        let intents = store.intents(&shards, u64::MAX, usize::MAX).await.unwrap();
+        store.clear_intents(&intents).await.unwrap();
+        store.change_user(&alice, UserChange::Name(Some("Another".into())), None).await.unwrap();
+        let ids: Vec<ConversationId> = rows.iter().map(|row| row.conversation).collect();
+        let glances = glance_apart(&store, &ids).await.unwrap();
+        let listed = store.conversations(None, usize::MAX).await.unwrap();
+        let mut read = 0;
+        for (id, log) in &image.logs {
+            let page = store.entries(*id, 1..=u64::MAX, Order::Ascending, ALL).await;
+            read += usize::from(page.is_ok_and(|page| page == *log));
+        }
+        let lost = (4 - rows.len()) + glances.damaged.len() + (4 - listed.len()) + (4 - read);
+        let left = image.entries() as usize - intents.len();
+        assert!(lost <= 8 && left <= image.entries() as usize / 2, "place {place}: {lost}, {left}");
+        noticed += u32::from(lost > 0 || left > 0);
+        assert_eq!(store.damage().is_some(), lost > 0 || left > 0, "place {place}");
+        store.health().await.expect("it goes on");
+        if let Some(words) = store.damage() {
+            assert!(words.contains("tern store salvage"), "{words}");
+            let refused = store.backup(&dir.path().join("backup")).await.map(drop);
+            let refused = refused.map_or_else(|error| error.to_string(), |()| "tern store salvage".into());
+            assert!(refused.contains("tern store salvage"), "{refused}");
+        }
+    }
+    assert!(noticed > 3, "{noticed} of 16");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_must_not_be_written_is_read_through_a_scratch_directory() {
+    let image = image(20).await;
+    let (scratch, store) = (tempfile::tempdir().unwrap(), image.dir.path().join("store"));
+    let before = contents(image.dir.path());
+    let copy = Scratch::of(&store, scratch.path()).unwrap();
+    let held = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).err().unwrap();
+    assert!(matches!(held, OpenError::Locked { .. }), "{held}");
+    let opened = EmbeddedConfig { dir: copy.path().into(), ..config(scratch.path()) };
+    let opened = EmbeddedStore::open(opened, Metrics::none()).unwrap();
+    for (id, log) in &image.logs {
+        assert_eq!(opened.entries(*id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap(), *log);
+    }
+    opened.backup(&scratch.path().join("backup")).await.unwrap();
+    opened.compact().await.unwrap();
+    opened.close().await;
+    drop(opened);
+    assert_eq!(contents(image.dir.path()), before, "not even tables that were merged are gone");
+    drop(copy);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "only the backup is left");
+    assert_eq!(Backup::open(&scratch.path().join("backup")).unwrap().verify().unwrap().fault_count, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_the_same_in_each_store_are_written_anew() {
+    let image = image(5).await;
+    for (name, bytes) in [("version", None), ("version", Some("FJ")), ("version", Some("xxxx")), ("lock", None)] {
+        let dir = image.copy();
+        let path = dir.path().join("store/db").join(name);
+        match bytes {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let store = EmbeddedStore::open(config(dir.path()), Metrics::none());
+        let store = store.unwrap_or_else(|error| panic!("{name} {bytes:?}: {error}"));
+        for (id, log) in &image.logs {
+            assert_eq!(store.entries(*id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap(), *log);
+        }
     }
 }
