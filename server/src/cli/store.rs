@@ -314,7 +314,7 @@ fn salvaged(dir: &Path, to: &Path) -> anyhow::Result<ExitCode> {
 fn report(salvaged: &Salvaged) -> String {
     let mut text = String::new();
     for damage in &salvaged.damage {
-        text.push_str(&format!("damaged: {}: {}\n", damage.file.display(), damage.what));
+        text.push_str(&format!("damaged: {damage}\n"));
     }
     for holes in salvaged.conversations.iter().take(CONVERSATIONS_TOLD) {
         text.push_str(&format!("{holes}\n"));

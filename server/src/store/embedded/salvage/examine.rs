@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::source::Source;
 use super::survey::survey;
-use super::{Holes, archive, table};
+use super::table::Table;
+use super::{Damage, Holes, archive, table};
 use crate::store::embedded::directory::{Directory, OpenError};
 use crate::store::embedded::identity::Identity;
 use crate::store::embedded::{constants, journals};
@@ -30,8 +31,7 @@ pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
     let mut source = Source::open(&db, identity.map(|identity| identity.salt)).map_err(io)?;
     check_journals(&db, identity, &mut source, &mut wrong).map_err(io)?;
     check_tables(&db, &source, &mut wrong).map_err(io)?;
-    let damage = source.damage.iter().map(|damage| format!("{}: {}", damage.file.display(), damage.what));
-    wrong.extend(damage);
+    wrong.extend(source.damage.iter().map(ToString::to_string));
 
     let mut checker = Checker::default();
     for (key, value) in source.rows().map_err(io)? {
@@ -102,7 +102,13 @@ fn check_tables(db: &Path, source: &Source, wrong: &mut Vec<String>) -> std::io:
     let mut files: Vec<PathBuf> = source.files().map(Path::to_owned).collect();
     let own = db.join("keyspaces/0");
     match archive::tables(&own) {
-        Ok(Some(named)) => files.extend(named.iter().map(|table| own.join("tables").join(table.id.to_string()))),
+        Ok(Some(named)) => {
+            for path in named.iter().map(|table| own.join("tables").join(table.id.to_string())) {
+                let gaps = Table::open(&path, 0).map(Table::gaps).unwrap_or_default();
+                wrong.extend(gaps.iter().map(Damage::of).map(|damage| damage.to_string()));
+                files.push(path);
+            }
+        }
         _ => wrong.push(format!("{}: the list of its tables cannot be read", own.display())),
     }
     for path in files {

@@ -89,6 +89,12 @@ pub struct Holes {
     pub state: bool,
 }
 
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.what)
+    }
+}
+
 impl Damage {
     fn of(gap: &Gap) -> Self {
         let what = format!("{} bytes from byte {} on cannot be read", gap.bytes, gap.at);

@@ -93,6 +93,12 @@ impl Table {
         Some(version)
     }
 
+    /// Reads all of it; what cannot be read.
+    pub(super) fn gaps(mut self) -> Vec<Gap> {
+        while self.next().is_some() {}
+        self.gaps
+    }
+
     /// Reads one block, or passes over what is none.
     fn step(&mut self) {
         let start = self.at;

@@ -127,7 +127,7 @@ async fn of_a_whole_store_everything_is_salvaged() {
     assert_eq!(same, image.entries());
     let rows = |kind| salvaged.rows[kind].copied;
     assert_eq!((rows("dedupe markers"), rows("users"), rows("inbox rows")), (same, 2, 8));
-    let source = Directory::claim(&image.dir.path().join("store")).unwrap().store_id().unwrap();
+    let source = Directory::identities_in(&image.dir.path().join("store"))[0].map(|identity| identity.store_id);
     assert_eq!(salvaged.previous_store_id, source);
     assert_ne!(salvaged.store_id, source, "clients must notice");
 }
@@ -212,15 +212,17 @@ async fn who_was_erased_does_not_come_back_with_an_old_version_of_an_entry() {
     let (source, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = Arc::new(EmbeddedStore::open(config(source.path()), Metrics::none()).unwrap());
     let shared: Arc<dyn Store> = store.clone();
-    let (alice, bob) = (user("alice"), user("bob"));
-    let mut talk = Talk::new(&[&alice, &bob]);
+    let (alice, carol) = (user("alice"), user("carol"));
+    let mut talk = Talk::new(&[&alice]);
     for _ in 0..40 {
-        let group = talk.group(&bob, &[(TempId::from_uuid(Uuid::new_v4()), "a secret")]);
+        let group = talk.group(&carol, &[(TempId::from_uuid(Uuid::new_v4()), "a secret")]);
         talk.apply(&shared, group).await;
     }
     store.disk.space.rotate_memtable_and_wait().unwrap();
+    store.begin_erasure(&carol, UserId::erased([7; 16]), 50_000).await.unwrap();
+    assert!(store.finish_erasure(&carol).await.unwrap());
+    store.disk.space.rotate_memtable_and_wait().unwrap();
     let old = tables(source.path());
-    store.begin_erasure(&bob, UserId::erased([7; 16]), 50_000).await.unwrap();
     let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
     let erased = log.iter().map(|entry| Entry {
         sender: UserId::erased([7; 16]),
@@ -230,21 +232,21 @@ async fn who_was_erased_does_not_come_back_with_an_old_version_of_an_entry() {
         ..entry.clone()
     });
     store.rewrite(talk.id, erased.collect(), 40).await.unwrap();
-    store.finish_erasure(&user("nobody")).await.unwrap();
     store.disk.space.rotate_memtable_and_wait().unwrap();
     drop((store, shared));
-    // The newer table is gone, and so is its journal; the erasure itself is in the older one's journal copy.
+    // A block of the newest table is damaged, and the journal is gone: the older table has the texts.
     let new: Vec<_> = tables(source.path()).into_iter().filter(|table| !old.contains(table)).collect();
-    assert!(!new.is_empty());
+    assert_eq!((old.len(), new.len()), (2, 1));
     let length = fs::metadata(&new[0]).unwrap().len() as usize;
     fs::write(source.path().join("store/db/0.jnl"), "").unwrap();
     flip(&new[0], length / 8);
     let salvaged = salvage(&source.path().join("store"), &to.path().join("store")).unwrap();
     assert_eq!(salvaged.findings.faults, Vec::<String>::new());
+    let lost: u64 = salvaged.conversations.iter().map(|holes| holes.lost).sum();
+    assert!(lost > 0, "the damage must have hit entries: {salvaged:?}");
     let store = EmbeddedStore::open(config(to.path()), Metrics::none()).unwrap();
     let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
-    let open = store.open_erasures().await.unwrap();
-    assert!(!open.is_empty() || !format!("{log:?}").contains("a secret"), "{log:?}");
+    assert!(!format!("{log:?}").contains("secret"), "{log:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -362,7 +364,7 @@ async fn a_running_store_with_a_damaged_block_serves_the_rest() {
         }
         let lost = (4 - rows.len()) + glances.damaged.len() + (4 - listed.len()) + (4 - read);
         let left = image.entries() as usize - intents.len();
-        assert!(lost <= 8 && left <= image.entries() as usize / 2, "place {place}: {lost}, {left}");
+        assert!(left <= image.entries() as usize / 2, "place {place}: {left} intents");
         noticed += u32::from(lost > 0 || left > 0);
         assert_eq!(store.damage().is_some(), lost > 0 || left > 0, "place {place}");
         store.health().await.expect("it goes on");
