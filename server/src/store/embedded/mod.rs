@@ -270,7 +270,8 @@ impl Store for EmbeddedStore {
         let look = |disk: &Disk| {
             disk.alive()?;
             disk.room.check()?;
-            disk.get(&keys::commit(0)).map(drop)
+            // A damaged block is told by itself: the rest goes on.
+            disk.unless_damaged(disk.get(&keys::commit(0))).map(drop)
         };
         self.scan(&self.scans, look).await
     }

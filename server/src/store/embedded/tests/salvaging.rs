@@ -49,10 +49,10 @@ async fn image_of(messages: usize, has_journal: bool) -> Image {
             store.disk.space.rotate_memtable_and_wait().unwrap();
         }
     }
+    store.set_read(&bob, talks[0].id, ReadPosition { seq: 2, messages: 2 }).await.unwrap();
     if !has_journal {
         store.disk.space.rotate_memtable_and_wait().unwrap();
     }
-    store.set_read(&bob, talks[0].id, ReadPosition { seq: 2, messages: 2 }).await.unwrap();
     let mut logs = HashMap::new();
     for talk in &talks {
         let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
