@@ -10,6 +10,10 @@ use tern_protocol::Code;
 
 use crate::budget::{Memory, MemoryPart};
 
+mod sockets;
+
+pub use sockets::SocketMetrics;
+
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -32,6 +36,8 @@ impl std::ops::Deref for Metrics {
 pub struct Areas {
     /// Connections of clients.
     pub connections: ConnectionMetrics,
+    /// What is below their sessions.
+    pub sockets: SocketMetrics,
     /// Sending and receiving messages.
     pub messages: MessageMetrics,
     /// The owners of conversations.
@@ -239,6 +245,7 @@ impl Metrics {
         let make = Maker(recorder);
         Self(Arc::new(Areas {
             connections: make.connections(),
+            sockets: SocketMetrics::register(&make),
             messages: make.messages(),
             owners: make.owners(),
             sync: make.sync(),
@@ -391,6 +398,17 @@ impl Maker<'_> {
     fn counter(&self, name: &'static str, what: &'static str) -> Counter {
         self.0.describe_counter(name.into(), None, what.into());
         self.0.register_counter(&Key::from_static_name(name), &METADATA)
+    }
+
+    fn counter_of(
+        &self,
+        name: &'static str,
+        label: &'static str,
+        value: &'static str,
+        what: &'static str,
+    ) -> Counter {
+        self.0.describe_counter(name.into(), None, what.into());
+        self.0.register_counter(&key(name, label, value), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, what: &'static str) -> Gauge {

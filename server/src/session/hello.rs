@@ -16,7 +16,7 @@ use crate::budget::MemoryPart;
 use crate::clock::{now, unix_ms};
 use crate::roster::{Begun, Origin, Outbox, Outgoing, Seat, SeatGuard, Stage};
 use crate::store::{Lost, Store, StoreError, UserChange, users_apart};
-use crate::transport::{Inbound, LinkInfo, LinkReader};
+use crate::transport::{Inbound, LinkError, LinkInfo, LinkReader};
 use crate::upkeep::{REVOKED, revoked};
 
 /// What whoever comes with the token of an erased user is told.
@@ -44,7 +44,7 @@ pub(super) async fn greet(
         )));
     }
     let wait = gateway.settings.transport.hello_timeout();
-    let inbound = timeout_at(info.established + wait, reader.recv())
+    let inbound = timeout_at(info.established + wait, first_frame(reader))
         .await
         .map_err(|_| close_for(Code::HELLO_TIMEOUT, format!("no hello within {} ms", wait.as_millis())))?;
     let (request, hello) = match inbound {
@@ -56,9 +56,20 @@ pub(super) async fn greet(
             }
         },
         Ok(Inbound::Bad(error)) => return Err(Some(close_for(error.code(), error.to_string()))),
+        Ok(Inbound::Alive) => return Err(None),
         Err(error) => return Err(error.reply()),
     };
     open(gateway, number, info, outbox, request, hello).await.map_err(Some)
+}
+
+/// What is no frame does not count.
+async fn first_frame(reader: &mut LinkReader) -> Result<Inbound, LinkError> {
+    loop {
+        match reader.recv().await {
+            Ok(Inbound::Alive) => {}
+            first => return first,
+        }
+    }
 }
 
 fn back_off(code: Code, reason: &str, after: Duration) -> Close {

@@ -43,10 +43,7 @@ pub async fn last_entries_apart(
 }
 
 /// [`Users::users`]; `None` stands for who cannot be read.
-pub async fn users_apart(
-    store: &dyn Users,
-    users: &[UserId],
-) -> Result<Apart<Option<User>>, StoreError> {
+pub async fn users_apart(store: &dyn Users, users: &[UserId]) -> Result<Apart<Option<User>>, StoreError> {
     let mut halves = Halves::of(users, None);
     while let Some(part) = halves.next() {
         let answer = store.users(part).await;

@@ -93,7 +93,10 @@ pub(super) async fn sweep_for_ever(
         let Look { now_ms, ahead_ms } = pace.look(now(), wall_ms());
         if let Some(ahead_ms) = ahead_ms {
             let by_s = ahead_ms / 1000;
-            tracing::warn!(by_s, "the clock has jumped ahead: until it stays there for a day nothing is removed by it");
+            tracing::warn!(
+                by_s,
+                "the clock has jumped ahead: until it stays there for a day nothing is removed by it"
+            );
         }
         let pause = tokio::select! {
             () = stop.cancelled() => return,

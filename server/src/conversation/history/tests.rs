@@ -112,7 +112,11 @@ async fn every_question_costs_a_constant_number_of_round_trips() {
 
     let (trips, changed) = room.trips(history.changed(&me, &HashMap::new())).await;
     let Changes { changed, ahead, unreadable } = changed.unwrap();
-    assert_eq!((trips, changed.len(), ahead.len(), unreadable.len()), (3, 200, 0, 0), "a sync: rows, glances, names");
+    assert_eq!(
+        (trips, changed.len(), ahead.len(), unreadable.len()),
+        (3, 200, 0, 0),
+        "a sync: rows, glances, names"
+    );
     let runs: Vec<Run> = changed.iter().map(|changed| run(&changed.missing)).collect();
     let (trips, entries) = room.trips(history.runs(&runs)).await;
     assert_eq!(trips, 1, "and one for each frame of entries");

@@ -242,9 +242,9 @@ impl<'a> Batch<'a> {
             return Ok(false);
         }
         let key = keys::user(user);
-        let before = self.get(&key).and_then(|bytes| {
-            bytes.map(|bytes| values::decode::<User>("a user", &bytes)).transpose()
-        });
+        let before = self
+            .get(&key)
+            .and_then(|bytes| bytes.map(|bytes| values::decode::<User>("a user", &bytes)).transpose());
         // What cannot be read is written anew: it is a name and a time.
         let before = match before {
             Err(error @ StoreError::Corrupt(_)) => {

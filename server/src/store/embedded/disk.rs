@@ -263,7 +263,9 @@ impl Disk {
                 Some(row) => before.push(row),
                 None => {
                     while let Some(item) = rows.next_back() {
-                        let Some(row) = self.unless_damaged(item.into_inner().map_err(read_failed))? else { break };
+                        let Some(row) = self.unless_damaged(item.into_inner().map_err(read_failed))? else {
+                            break;
+                        };
                         behind.push(row);
                     }
                     break;
@@ -272,7 +274,8 @@ impl Disk {
         }
         // A block may have been met from both sides.
         let last = before.last().map(|(key, _)| key.clone());
-        before.extend(behind.into_iter().rev().filter(|(key, _)| last.as_ref().is_none_or(|last| key > last)));
+        before
+            .extend(behind.into_iter().rev().filter(|(key, _)| last.as_ref().is_none_or(|last| key > last)));
         Ok(before)
     }
 
@@ -309,7 +312,9 @@ impl Disk {
             }
             match self.unless_damaged(item.into_inner().map_err(read_failed))? {
                 // One that says nothing keeps no other from being told.
-                Some((key, value)) => intents.extend(self.unless_damaged(values::decode_intent(&key, &value))?),
+                Some((key, value)) => {
+                    intents.extend(self.unless_damaged(values::decode_intent(&key, &value))?)
+                }
                 None => return self.intents_behind_damage(shard, times, limit),
             }
         }

@@ -13,6 +13,7 @@ use super::identity::{Identity, Salt};
 use super::journals;
 use super::tripwire::CountFile;
 use crate::clock::unix_ms;
+use crate::descriptors::Descriptors;
 
 /// Unsorted data is written to a table at this size. It bounds memory and what a restart reads.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
@@ -151,7 +152,9 @@ pub(super) fn open_any_database(
 ) -> Result<(Disk, u64, Option<Salt>), OpenError> {
     // The journals have been checked, the tables have not: a panic over damaged bytes is a refusal.
     let opened = catch_unwind(|| {
-        let builder = Database::builder(directory.db()).max_journaling_size(JOURNALS_BYTES_MAX);
+        let builder = Database::builder(directory.db())
+            .max_cached_files(Some(Descriptors::now().store_files()))
+            .max_journaling_size(JOURNALS_BYTES_MAX);
         let db = builder.cache_size(cache_bytes).open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let space = db.keyspace("tern", options)?;
