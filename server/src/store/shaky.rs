@@ -1,7 +1,7 @@
 //! A store that misbehaves by script or by dice, around one that does not, for tests. It also counts the
 //! round trips that are asked of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -90,6 +90,9 @@ pub(crate) struct Shaky {
     /// A glance shows what the one so many before it did.
     stale_by: AtomicUsize,
     seen: Mutex<HashMap<ConversationId, VecDeque<Option<Glance>>>>,
+    /// Conversations that cannot be read: all of them, or only their entries.
+    damaged: Mutex<HashSet<ConversationId>>,
+    damaged_entries: Mutex<HashSet<ConversationId>>,
 }
 
 impl Shaky {
@@ -105,6 +108,8 @@ impl Shaky {
             read_ms: AtomicU64::new(0),
             stale_by: AtomicUsize::new(0),
             seen: Mutex::default(),
+            damaged: Mutex::default(),
+            damaged_entries: Mutex::default(),
         })
     }
 
@@ -135,6 +140,17 @@ impl Shaky {
         self.read_ms.store(by.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// From now on nothing of a conversation can be read.
+    pub(crate) fn damage(&self, id: ConversationId) {
+        self.damaged.lock().insert(id);
+        self.damage_entries(id);
+    }
+
+    /// From now on no entry of a conversation can be read.
+    pub(crate) fn damage_entries(&self, id: ConversationId) {
+        self.damaged_entries.lock().insert(id);
+    }
+
     /// From now on a glance shows what was there so many glances before.
     pub(crate) fn stale_glances(&self, by: usize) {
         self.stale_by.store(by, Ordering::Relaxed);
@@ -155,6 +171,13 @@ impl Shaky {
     /// Round trips of all kinds so far.
     pub(crate) fn round_trips(&self) -> usize {
         self.calls.lock().values().sum()
+    }
+
+    fn whole(set: &Mutex<HashSet<ConversationId>>, id: ConversationId) -> Result<(), StoreError> {
+        match set.lock().contains(&id) {
+            true => Err(StoreError::Corrupt(format!("{id} is damaged for the test"))),
+            false => Ok(()),
+        }
     }
 
     async fn read(&self, call: Call) -> Result<(), StoreError> {
@@ -265,6 +288,7 @@ impl Log for Shaky {
 
     async fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
         self.read(Call::Conversation).await?;
+        Self::whole(&self.damaged, id)?;
         self.store.conversation(id).await
     }
 
@@ -287,6 +311,7 @@ impl Log for Shaky {
         limit: PageLimit,
     ) -> Result<Vec<Entry>, StoreError> {
         self.read(Call::Entries).await?;
+        Self::whole(&self.damaged_entries, conversation)?;
         self.store.entries(conversation, range, order, limit).await
     }
 
@@ -315,6 +340,7 @@ impl Log for Shaky {
 impl Glances for Shaky {
     async fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
         self.read(Call::Glance).await?;
+        ids.iter().try_for_each(|id| Self::whole(&self.damaged, *id))?;
         let fresh = self.store.glance(ids).await?;
         let stale_by = self.stale_by.load(Ordering::Relaxed);
         let mut seen = self.seen.lock();
@@ -335,11 +361,13 @@ impl Glances for Shaky {
         limit: PageLimit,
     ) -> Result<Vec<Vec<Entry>>, StoreError> {
         self.read(Call::Runs).await?;
+        of.iter().try_for_each(|(id, _)| Self::whole(&self.damaged_entries, *id))?;
         self.store.runs(of, limit).await
     }
 
     async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
         self.read(Call::LastEntries).await?;
+        at.iter().try_for_each(|(id, _)| Self::whole(&self.damaged_entries, *id))?;
         self.store.last_entries(at).await
     }
 }

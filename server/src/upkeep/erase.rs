@@ -492,4 +492,16 @@ mod tests {
             assert_eq!(log.matches("Left").count(), 1, "said once: {log}");
         }
     }
+
+    #[tokio::test]
+    async fn erasing_an_id_of_which_nothing_is_kept_says_so() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob"]).await;
+        let nobody = erase(&parts, &user("bop")).await.unwrap_err();
+        assert!(matches!(nobody, EraseError::Unknown(_)), "{nobody}");
+        assert_eq!(parts.store.standing(&user("bop")).await.unwrap().erasure, None);
+        erase(&parts, &user("bob")).await.expect("others have made bob a member");
+        erase(&parts, &user("bob")).await.expect("again is fine");
+    }
 }

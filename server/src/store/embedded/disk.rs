@@ -283,7 +283,7 @@ impl Disk {
     }
 
     /// `None` for what is damaged, which is noted.
-    fn unless_damaged<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    pub(super) fn unless_damaged<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         match read {
             Ok(read) => Ok(Some(read)),
             Err(error @ StoreError::Corrupt(_)) => {

@@ -8,6 +8,7 @@ mod backup;
 mod batch;
 mod committer;
 mod compact;
+mod constants;
 mod directory;
 mod disk;
 mod identity;
@@ -21,6 +22,7 @@ mod recent;
 mod records;
 mod recover;
 mod salvage;
+mod scratch;
 mod seen;
 mod space;
 mod standings;
@@ -50,8 +52,9 @@ pub use backup::{Backup, BackupError, Manifest};
 pub use compact::Compacted;
 pub use directory::OpenError;
 pub use recover::{Recovered, recover_accept_loss};
-pub use salvage::{Damage, Holes, RowCount, SalvageError, Salvaged, salvage};
-pub use verify::{Findings, verify_store};
+pub use salvage::{Damage, Holes, RowCount, SalvageError, Salvaged, salvage, verify_store};
+pub use scratch::Scratch;
+pub use verify::Findings;
 
 use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
@@ -272,7 +275,8 @@ impl Store for EmbeddedStore {
         let look = |disk: &Disk| {
             disk.alive()?;
             disk.room.check()?;
-            disk.get(&keys::commit(0)).map(drop)
+            // A damaged block is told by itself: the rest goes on.
+            disk.unless_damaged(disk.get(&keys::commit(0))).map(drop)
         };
         self.scan(&self.scans, look).await
     }

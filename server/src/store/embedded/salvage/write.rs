@@ -8,6 +8,7 @@ use tern_protocol::{ConversationId, StoreId};
 
 use super::log::Mended;
 use super::source::{Rows, Source};
+use super::survey::readable;
 use super::{RowCount, SalvageError};
 use crate::store::embedded::directory::Directory;
 use crate::store::embedded::disk::read_failed;
@@ -138,7 +139,7 @@ fn keep(
         kind if is_made(kind) => None,
         keys::Kind::Entry => {
             let (log, seq) = (logs.get(&keys::conversation(key)?), keys::entry_seq(key)?);
-            let stays = log.is_some_and(|log| log.has(seq)) && super::readable(source, key, value).is_some();
+            let stays = log.is_some_and(|log| log.has(seq)) && readable(source, key, value).is_some();
             as_it_is(stays)
         }
         keys::Kind::Row => {
