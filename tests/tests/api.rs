@@ -447,7 +447,7 @@ async fn bad_bodies_are_refused_with_the_reason() {
             server.ask(Http::One, ask.bytes(body.as_bytes())).await
         }
     };
-    let table: [(&str, u16, &str, &str); 21] = [
+    let table: [(&str, u16, &str, &str); 20] = [
         ("", 400, "malformed", "not JSON"),
         ("{", 400, "malformed", "not JSON"),
         ("{}{}", 422, "invalid_argument", "missing field `to`"),
@@ -465,10 +465,9 @@ async fn bad_bodies_are_refused_with_the_reason() {
         (r#"{"to":"a\u0000","text":"x"}"#, 422, "invalid_argument", "control characters"),
         (r#"{"to":"c:nonsense","text":"x"}"#, 422, "invalid_argument", "conversation id must be"),
         (r#"{"to":"bob","text":"x","temp_id":"1"}"#, 422, "invalid_argument", "temp_id must be a UUID"),
-        (r#"{"to":"bob","text":"x","age_ms":-1}"#, 422, "invalid_argument", "integer `-1`"),
+        (r#"{"to":"bob","text":"x","age_ms":"1"}"#, 422, "invalid_argument", "a number of milliseconds"),
         (r#"{"to":"bob","text":"x","age_ms":604800001}"#, 422, "too_old", "7 days"),
         (r#"{"to":"bob","text":""}"#, 422, "text_empty", "empty"),
-        (r#"{"to":"bob","text":"\ud800"}"#, 400, "malformed", "not JSON"),
     ];
     for (body, status, code, words) in table {
         let answer = send(body.into()).await;
