@@ -24,7 +24,7 @@ mod text;
 mod varint;
 
 pub use about::About;
-pub use body::{EntryBody, KIND_NAMED};
+pub use body::{EntryBody, KIND_LOST, KIND_NAMED};
 pub use code::{Class, Code};
 pub use codec::{Decoder, Incoming, encode, encode_deliver, encode_into};
 pub use data::{Data, DataError};

@@ -248,8 +248,8 @@ pub(super) async fn leave_many(
 ) -> Result<Json<GroupsLeft>, Problem> {
     let groups = checked(LeaveGroups { conversations, temp_id: key.or(temp_id)? })?;
     may_change(&desk, &claims.user)?;
-    let Sender { user: sender, name: sender_name, issued_ms } = oneself(&desk, claims).await?;
-    let leaving = Leaving { sender, sender_name, asker: None, issued_ms };
+    let Sender { user: sender, name: sender_name, right } = oneself(&desk, claims).await?;
+    let leaving = Leaving { sender, sender_name, asker: None, right };
     let (answer, answered) = oneshot::channel();
     people::leave(&desk.router, leaving, groups, move |groups| drop(answer.send(groups)));
     let groups = answered.await.map_err(|_| Problem::of(Code::UNAVAILABLE, "the outcome is not known"))?;

@@ -61,7 +61,7 @@ impl Bench {
     async fn block(&self, by: &str, of: &str, blocked: bool) {
         let (by, of) = (user(by), user(of));
         let relations = Relations::between(&by, &of);
-        let change = BlockChange { by, user: of, blocked, at_ms: 1, issued_ms: None };
+        let change = BlockChange { by, user: of, blocked, at_ms: 1, right: None };
         self.store.set_block(change).await.unwrap();
         self.delivery.judge_again(&relations);
     }

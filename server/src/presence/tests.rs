@@ -14,7 +14,7 @@ use crate::roster::tests::seat;
 use crate::store::{
     Aged, Ages, AppendAnswers, AppendGroup, BlockChange, BlockOutcome, Blocked, Conversation, Erasure,
     Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker, Member,
-    Order, PageLimit, People, ReadPosition, Upkeep, User, UserChange, Users,
+    Order, PageLimit, People, ReadPosition, Right, Standing, Upkeep, User, UserChange, Users,
 };
 
 /// As much of a store as presence asks: conversations, inboxes and users.
@@ -101,13 +101,21 @@ impl Users for Shelf {
         &self,
         user: &UserId,
         change: UserChange,
-        _: Option<u64>,
+        _: Option<Right>,
     ) -> Result<bool, StoreError> {
         self.check()?;
         let mut users = self.users.lock();
         let before = users.entry(user.clone()).or_default();
         *before = change.apply(Some(before)).unwrap_or_else(|| before.clone());
         Ok(true)
+    }
+
+    async fn standing(&self, _: &UserId) -> Result<Standing, StoreError> {
+        unreachable!("presence judges no tokens")
+    }
+
+    async fn refuse_before(&self, _: &UserId, _: u64) -> Result<(), StoreError> {
+        unreachable!("presence revokes nothing")
     }
 }
 
@@ -157,9 +165,6 @@ impl Upkeep for Shelf {
         unreachable!("presence erases nobody")
     }
     async fn finish_erasure(&self, _: &UserId) -> Result<bool, StoreError> {
-        unreachable!("presence erases nobody")
-    }
-    async fn erasure(&self, _: &UserId) -> Result<Option<Erasure>, StoreError> {
         unreachable!("presence erases nobody")
     }
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use tern_protocol::UserId;
 
 use super::*;
+use crate::budget::Budget;
 use crate::ops::metrics::Exporter;
 use crate::store::contract::{Talk, fresh_temp_id};
 use crate::store::intent_shard;
@@ -66,6 +67,7 @@ impl Bench {
             door.clone(),
             confirmed.clone(),
             exporter.metrics(),
+            &Budget::new(usize::MAX),
         );
         Self { store: shaky.clone(), shaky, door, confirmed, exporter, publisher }
     }
@@ -241,4 +243,26 @@ async fn the_gauge_tells_how_many_intents_wait_due_or_not() {
     talk.apply(&bench.store, group).await;
     bench.publisher.publish_due().await.unwrap();
     assert_eq!(bench.pending(), "1", "not due yet, and waiting all the same");
+}
+
+#[tokio::test]
+async fn what_is_damaged_keeps_nobody_else_from_being_told() {
+    let bench = Bench::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let mut talks: Vec<Talk> = (0..9).map(|_| Talk::new(&[&alice, &bob])).collect();
+    for talk in &mut talks {
+        bench.say(talk, &alice).await;
+    }
+    bench.shaky.damage(talks[2].id);
+    bench.shaky.damage_entries(talks[6].id);
+    while bench.publisher.publish_due().await.unwrap() {}
+    assert_eq!(bench.door.told().len(), 7);
+    for talk in &talks {
+        assert_eq!(bench.waiting(talk).await, 0, "and none of it is tried for ever");
+    }
+    let lost = bench.exporter.render();
+    assert!(lost.contains("tern_push_lost_total 2"), "{lost}");
+    bench.say(&mut talks[0], &alice).await;
+    bench.publisher.publish_due().await.unwrap();
+    assert_eq!(bench.door.told().len(), 8);
 }

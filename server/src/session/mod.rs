@@ -12,6 +12,7 @@ use tern_protocol::{
 use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
+use crate::budget::Memory;
 use crate::cluster::{NodeId, SessionRef};
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
@@ -42,7 +43,7 @@ mod strikes;
 #[cfg(test)]
 mod tests;
 
-pub use hello::{ERASED, is_erased, remember};
+pub use hello::{ERASED, lost_words, remember};
 pub use refused::{Refused, whole_ms};
 pub use run::LAST_FRAME;
 pub use step::close_for;
@@ -114,6 +115,8 @@ pub struct Services {
     pub presence: Presence,
     /// Counts.
     pub metrics: Metrics,
+    /// What all of them may take.
+    pub memory: Memory,
 }
 
 /// Serves links. Cheap to clone.
@@ -133,6 +136,7 @@ struct Inner {
     store: Arc<dyn Store>,
     presence: Presence,
     metrics: Metrics,
+    memory: Memory,
     /// A permit for each read that the store works on.
     reads: Semaphore,
     sessions: AtomicU64,
@@ -141,7 +145,8 @@ struct Inner {
 impl Gateway {
     /// A gateway without sessions.
     pub fn new(settings: Settings, services: Services) -> Self {
-        let Services { auth, quota, roster, router, delivery, history, store, presence, metrics } = services;
+        let Services { auth, quota, roster, router, delivery, history, store, presence, metrics, memory } =
+            services;
         let reads = Semaphore::new(settings.session.reads_max.clamp(1, Semaphore::MAX_PERMITS));
         let sessions = AtomicU64::new(1);
         Self {
@@ -156,6 +161,7 @@ impl Gateway {
                 store,
                 presence,
                 metrics,
+                memory,
                 reads,
                 sessions,
             }),

@@ -64,7 +64,7 @@ impl Active {
             sender: self.seat.user.clone(),
             sender_name: self.claims.name.clone(),
             asker: Some(self.seat.at.clone()),
-            issued_ms: self.claims.issued_ms.unwrap_or(0),
+            right: self.claims.right(),
         };
         let seat = Arc::clone(&self.seat);
         leave(&self.gateway.router, leaving, groups, move |groups| {
@@ -76,8 +76,8 @@ impl Active {
 
     fn decide(&mut self, request: Option<u64>, decision: Decision, now: Instant) -> Result<Handled, Refused> {
         self.allow_send(&self.seat.user, now)?;
-        let issued_ms = self.claims.issued_ms.unwrap_or(0);
-        self.ask_store(Job::Decide { request, decision, issued_ms })
+        let right = self.claims.right();
+        self.ask_store(Job::Decide { request, decision, right })
     }
 
     /// Decisions count as sends do.

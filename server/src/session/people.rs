@@ -17,7 +17,7 @@ use crate::conversation::{Ask, Change, Reply, Submission, Wanted};
 use crate::delivery::{Delivery, Except, Parcel, Relations};
 use crate::roster::Outgoing;
 use crate::router::Router;
-use crate::store::{Barred, BlockChange, BlockOutcome, Store};
+use crate::store::{Barred, BlockChange, BlockOutcome, Right, Store};
 
 /// Somebody who decides, and whom their other sessions are told by.
 pub struct Deciding<'a> {
@@ -27,8 +27,8 @@ pub struct Deciding<'a> {
     pub delivery: &'a Delivery,
     /// Who.
     pub me: &'a UserId,
-    /// When the token was issued that gives the right to it, in Unix milliseconds; 0 if it does not say.
-    pub issued_ms: u64,
+    /// By which token it is asked for.
+    pub right: Right,
     /// The session that asks: it gets the answer instead.
     pub asker: Option<&'a SessionRef>,
 }
@@ -42,8 +42,8 @@ impl Deciding<'_> {
         if blocked && user.is_erased() {
             return Err(Refused::new(Code::UNREACHABLE, "this user was erased: there is nobody to block"));
         }
-        let (by, at_ms, issued_ms) = (self.me.clone(), unix_ms(), Some(self.issued_ms));
-        let change = BlockChange { by, user: user.clone(), blocked, at_ms, issued_ms };
+        let (by, at_ms, right) = (self.me.clone(), unix_ms(), Some(self.right.clone()));
+        let change = BlockChange { by, user: user.clone(), blocked, at_ms, right };
         let outcome = self.store.set_block(change).await?;
         let changed = BlockChanged { user: user.clone(), blocked };
         match outcome {
@@ -53,8 +53,9 @@ impl Deciding<'_> {
                 let detail = format!("you block {most} users, and more are not allowed: unblock somebody");
                 return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
             }
-            BlockOutcome::Barred(Barred::Sender) => {
-                return Err(Refused::new(Code::TOKEN_INVALID, super::ERASED));
+            BlockOutcome::Barred(Barred::Sender(lost)) => {
+                let (code, detail) = super::lost_words(lost);
+                return Err(Refused::new(code, detail));
             }
             BlockOutcome::Barred(_) => {
                 return Err(Refused::new(Code::UNAVAILABLE, "this user is being erased: try again later"));
@@ -104,8 +105,8 @@ pub struct Leaving {
     pub sender_name: Option<String>,
     /// The session that asks.
     pub asker: Option<SessionRef>,
-    /// When the token was issued that gives the right to it, in Unix milliseconds; 0 if it does not say.
-    pub issued_ms: u64,
+    /// By which token it is asked for.
+    pub right: Right,
 }
 
 /// Which groups are to be left, each once.
@@ -150,7 +151,7 @@ pub fn leave(
             temp_id,
             after: None,
             age_ms: crate::conversation::AGE_UNSAID_MS,
-            issued_ms: Some(leaving.issued_ms),
+            right: Some(leaving.right.clone()),
             change,
         };
         let answers = Arc::clone(&all);

@@ -3,13 +3,13 @@
 
 use tern_protocol::{ConversationKind, UserId};
 
-use super::{AppendGroup, Erasure, Member, PeopleConfig, StoreError, Tally};
+use super::{AppendGroup, Lost, Member, PeopleConfig, Standing, StoreError, Tally};
 
 /// Why an entry is not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Barred {
-    /// Its sender was erased after the token was issued by which it was asked for. This is final.
-    Sender,
+    /// The token by which it was asked for gives no right to it any more. This is final.
+    Sender(Lost),
     /// It makes somebody a member who is being erased. Once they are, it may be asked for again.
     Joining,
     /// Its sender blocks this user, to whom it is or whom it puts in a group.
@@ -30,9 +30,9 @@ pub enum Barred {
 }
 
 /// What the writer knows of users, as of everything it has written.
-pub trait Standing {
-    /// The last erasure of a user.
-    fn erasure(&self, user: &UserId) -> Option<Erasure>;
+pub trait Grounds {
+    /// What was taken from a user's tokens.
+    fn standing(&self, user: &UserId) -> Standing;
     /// One user blocks another.
     fn blocks(&self, by: &UserId, user: &UserId) -> Result<bool, StoreError>;
     /// What is counted of a user.
@@ -43,15 +43,15 @@ impl AppendGroup {
     /// Entries by index that must not be written, and why; ascending, each once.
     pub fn barred(
         &self,
-        standing: &dyn Standing,
+        grounds: &dyn Grounds,
         config: &PeopleConfig,
     ) -> Result<Vec<(usize, Barred)>, StoreError> {
         let mut barred = Vec::new();
         for (index, new) in self.entries.iter().enumerate() {
-            let Some(issued_ms) = new.issued_ms else { continue };
-            if standing.erasure(&new.entry.sender).is_some_and(|erasure| erasure.bars(issued_ms)) {
-                barred.push((index, Barred::Sender));
-            } else if let Some(why) = self.bars_message(index, standing)? {
+            let Some(right) = &new.right else { continue };
+            if let Some(lost) = right.lost(&new.entry.sender, |user| grounds.standing(user)) {
+                barred.push((index, Barred::Sender(lost)));
+            } else if let Some(why) = self.bars_message(index, grounds)? {
                 barred.push((index, why));
             }
         }
@@ -60,7 +60,7 @@ impl AppendGroup {
             if barred.iter().any(|(other, _)| *other == index) {
                 continue;
             }
-            if let Some(why) = self.bars_joining(index, member, standing, config)? {
+            if let Some(why) = self.bars_joining(index, member, grounds, config)? {
                 barred.push((index, why));
             }
         }
@@ -69,15 +69,15 @@ impl AppendGroup {
     }
 
     /// Why the message at this place must not be written to the other user of the pair.
-    fn bars_message(&self, index: usize, standing: &dyn Standing) -> Result<Option<Barred>, StoreError> {
+    fn bars_message(&self, index: usize, grounds: &dyn Grounds) -> Result<Option<Barred>, StoreError> {
         let entry = &self.entries[index].entry;
         if self.state.kind != ConversationKind::Pair || !entry.body.is_message() {
             return Ok(None);
         }
         let other = self.state.members.iter().map(|member| &member.user).find(|user| **user != entry.sender);
         Ok(match other {
-            Some(other) if standing.blocks(&entry.sender, other)? => Some(Barred::Blocking(other.clone())),
-            Some(other) if standing.blocks(other, &entry.sender)? => Some(Barred::Blocked),
+            Some(other) if grounds.blocks(&entry.sender, other)? => Some(Barred::Blocking(other.clone())),
+            Some(other) if grounds.blocks(other, &entry.sender)? => Some(Barred::Blocked),
             _ => None,
         })
     }
@@ -87,11 +87,11 @@ impl AppendGroup {
         &self,
         index: usize,
         member: &Member,
-        standing: &dyn Standing,
+        grounds: &dyn Grounds,
         config: &PeopleConfig,
     ) -> Result<Option<Barred>, StoreError> {
         let user = &member.user;
-        if standing.erasure(user).is_some_and(|erasure| erasure.open.is_some()) {
+        if grounds.standing(user).erasure.is_some_and(|erasure| erasure.open.is_some()) {
             return Ok(Some(Barred::Joining));
         }
         let Some(new) = self.entries.get(index) else { return Ok(None) };
@@ -99,12 +99,12 @@ impl AppendGroup {
         if self.state.kind != ConversationKind::Group || by == user {
             return Ok(None);
         }
-        if standing.blocks(by, user)? {
+        if grounds.blocks(by, user)? {
             return Ok(Some(Barred::Blocking(user.clone())));
         }
-        if standing.blocks(user, by)? {
+        if grounds.blocks(user, by)? {
             return Ok(Some(Barred::BlockedJoin(user.clone())));
         }
-        Ok(standing.tally(user)?.bars(user, now_ms, config))
+        Ok(grounds.tally(user)?.bars(user, now_ms, config))
     }
 }

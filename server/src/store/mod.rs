@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, TempId, UserId};
 
 mod answers;
+mod apart;
 mod barred;
 #[cfg(test)]
 pub(crate) mod contract;
@@ -20,6 +21,7 @@ mod inbox;
 mod intents;
 pub mod memory;
 mod people;
+mod rights;
 mod runs;
 #[cfg(test)]
 pub(crate) mod shaky;
@@ -27,10 +29,12 @@ mod upkeep;
 mod users;
 
 pub use answers::{Answers, AppendAnswers, Owed};
-pub use barred::{Barred, Standing};
+pub use apart::{Apart, glance_apart, last_entries_apart, runs_apart, users_apart};
+pub use barred::{Barred, Grounds};
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};
 pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
 pub use people::{BlockChange, BlockOutcome, Blocked, People, PeopleConfig, Tally};
+pub use rights::{Lost, Right, Standing};
 pub use upkeep::{Aged, Ages, Erasure, Granularity, Kept, MARKERS_KEPT_MS, OpenErasure, Upkeep};
 pub use users::{User, UserChange, Users};
 
@@ -50,16 +54,25 @@ pub trait Store: Log + Glances + Inbox + Users + People + Intents + Upkeep {
     /// Whether it can take a write and answer a read now.
     async fn health(&self) -> Result<(), StoreError>;
 
+    /// What stored data was found damaged since it was opened, and what to do about it. It goes on: what is
+    /// damaged is left out.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Ends in order: refuses new writes, finishes those it has taken. Reads may still work. Once more is fine.
     async fn close(&self);
 }
 
-/// Why a store call failed. Neither case says that nothing was written.
+/// Why a store call failed. Only [`Full`](Self::Full) says that nothing was written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached or does not answer in time; try again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// There is no room for it. Nothing was written; try again later.
+    #[error("{0}")]
+    Full(String),
     /// Something stored cannot be read back; somebody must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
@@ -120,9 +133,8 @@ pub struct NewEntry {
     pub digest: [u8; 16],
     /// Its push events are due: the intent of the group covers it.
     pub push: bool,
-    /// When the token was issued by which it was asked for, in Unix milliseconds: 0 if the token does not
-    /// say. `None`: the server itself asks.
-    pub issued_ms: Option<u64>,
+    /// By which token it was asked for. `None`: the server itself asks.
+    pub right: Option<Right>,
     /// Time since the sender's first attempt in milliseconds: a marker that is older, with a margin of 15
     /// minutes, may go unseen. `u64::MAX`, as it is made: nobody knows.
     pub age_ms: u64,
@@ -130,10 +142,10 @@ pub struct NewEntry {
 
 impl NewEntry {
     /// An entry to append, with what the fields say. It is encoded here, once for the store and for delivery.
-    pub fn new(entry: Entry, digest: [u8; 16], push: bool, issued_ms: Option<u64>) -> Self {
+    pub fn new(entry: Entry, digest: [u8; 16], push: bool, right: Option<Right>) -> Self {
         let stored = postcard::to_extend(&entry, vec![STORED_VERSION]);
         let stored = stored.expect("entries have no unsized sequences").into();
-        Self { entry: Arc::new(entry), stored, digest, push, issued_ms, age_ms: u64::MAX }
+        Self { entry: Arc::new(entry), stored, digest, push, right, age_ms: u64::MAX }
     }
 
     /// The same, first tried so many milliseconds ago.
@@ -263,7 +275,7 @@ pub enum Appended {
     /// Nothing was written: these entries of the group (by index) have a marker already.
     Duplicates(Vec<(usize, Marker)>),
     /// Nothing was written: these entries of the group (by index, ascending) must not be, since a user was
-    /// erased. Markers win over it, it wins over the head.
+    /// erased or a token revoked. Markers win over it, it wins over the head.
     Barred(Vec<(usize, Barred)>),
     /// Nothing was written: the head is not the expected one.
     Conflict {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tern_protocol::{BLOCKS_MAX, ConversationId, ConversationKind, UserId};
 
-use super::{Barred, Conversation, Member, StoreError};
+use super::{Barred, Conversation, Member, Right, StoreError};
 
 /// Milliseconds in an hour.
 const HOUR_MS: u64 = 3600 * 1000;
@@ -150,8 +150,8 @@ pub struct BlockChange {
     pub blocked: bool,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
-    /// When the token was issued by which it is asked for, as in [`NewEntry`](super::NewEntry).
-    pub issued_ms: Option<u64>,
+    /// By which token it is asked for, as in [`NewEntry`](super::NewEntry).
+    pub right: Option<Right>,
 }
 
 /// What became of a change of a block.

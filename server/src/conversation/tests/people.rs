@@ -8,7 +8,7 @@ use super::super::{Ask, Change, Refusal};
 use super::{GROUP, Node, ask, say_to, user, users};
 use crate::roster::Roster;
 use crate::store::memory::MemoryStore;
-use crate::store::{BlockChange, Log, People, PeopleConfig};
+use crate::store::{BlockChange, Log, People, PeopleConfig, Right};
 
 fn node(people: PeopleConfig) -> (Node, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::new().with_people(people));
@@ -16,13 +16,13 @@ fn node(people: PeopleConfig) -> (Node, Arc<MemoryStore>) {
 }
 
 async fn block(store: &MemoryStore, by: &str, of: &str, blocked: bool) {
-    let change = BlockChange { by: user(by), user: user(of), blocked, at_ms: 1, issued_ms: None };
+    let change = BlockChange { by: user(by), user: user(of), blocked, at_ms: 1, right: None };
     store.set_block(change).await.unwrap();
 }
 
 /// By a client, and so that the store looks at who asks.
 fn asked(ask: Ask) -> Ask {
-    Ask { issued_ms: Some(5), ..ask }
+    Ask { right: Some(Right::own(5)), ..ask }
 }
 
 fn create(sender: &str, n: u8, members: &[&str]) -> Ask {

@@ -18,6 +18,7 @@ use crate::roster::{Outgoing, Seat};
 use crate::session::people::Deciding;
 use crate::session::refused::Refused;
 use crate::store::ReadPosition;
+use crate::store::Right;
 
 /// A notice of typing that waited longer is not true any more.
 const TYPING_KEPT: Duration = Duration::from_secs(3);
@@ -103,11 +104,9 @@ impl Worker {
                 self.reading(self.watch(request, users)).await?;
                 Ok(None)
             }
-            Job::Decide { decision, issued_ms, .. } => {
-                self.reading(self.decide(decision, issued_ms)).await.map(Some)
-            }
+            Job::Decide { decision, right, .. } => self.reading(self.decide(decision, right)).await.map(Some),
             Job::Blocks { after, .. } => {
-                let blocks = self.reading(self.deciding(0).blocks(after.as_ref())).await?;
+                let blocks = self.reading(self.deciding(Right::own(0)).blocks(after.as_ref())).await?;
                 Ok(Some(blocks.into()))
             }
             Job::Ack { positions, .. } => self.reading(self.ack(positions)).await.map(|()| None),
@@ -146,7 +145,16 @@ impl Worker {
         let (history, user) = (&self.gateway.history, &self.seat.user);
         let ids: Vec<ConversationId> = positions.iter().map(|position| position.conversation).collect();
         let accesses = history.accesses(user, &ids).await?;
-        for (Position { conversation, seq }, mut access) in positions.into_iter().zip(accesses) {
+        let mut failed = Ok(());
+        for (Position { conversation, seq }, access) in positions.into_iter().zip(accesses) {
+            let mut access = match access {
+                Ok(access) => access,
+                // One that cannot be read keeps no other from being confirmed.
+                Err(error) => {
+                    failed = Err(Refused::from(error).within(conversation));
+                    continue;
+                }
+            };
             if access.is_some_and(|access| seq > access.last_seq) {
                 access = history.access_up_to(user, conversation, seq).await?;
             }
@@ -159,23 +167,23 @@ impl Worker {
                 Some(_) => self.gateway.confirm(&self.seat, conversation, seq),
             }
         }
-        Ok(())
+        failed
     }
 
-    async fn decide(&self, decision: Decision, issued_ms: u64) -> Result<Frame, Refused> {
-        let deciding = self.deciding(issued_ms);
+    async fn decide(&self, decision: Decision, right: Right) -> Result<Frame, Refused> {
+        let deciding = self.deciding(right);
         Ok(match decision {
             Decision::Block { user, blocked } => deciding.set_block(user, blocked).await?.into(),
             Decision::Keep(conversation) => deciding.keep(conversation).await?.into(),
         })
     }
 
-    fn deciding(&self, issued_ms: u64) -> Deciding<'_> {
+    fn deciding(&self, right: Right) -> Deciding<'_> {
         Deciding {
             store: &*self.gateway.store,
             delivery: &self.gateway.delivery,
             me: &self.seat.user,
-            issued_ms,
+            right,
             asker: Some(&self.seat.at),
         }
     }

@@ -8,7 +8,7 @@ const HOUR_MS: u64 = 3600 * 1000;
 
 async fn block(store: &Arc<dyn Store>, by: &UserId, user: &UserId, blocked: bool) -> BlockOutcome {
     let (by, user) = (by.clone(), user.clone());
-    let change = BlockChange { by, user, blocked, at_ms: 7, issued_ms: Some(90) };
+    let change = BlockChange { by, user, blocked, at_ms: 7, right: Some(Right::own(90)) };
     // A store that does not know is asked again.
     loop {
         match store.set_block(change.clone()).await {
@@ -29,7 +29,7 @@ fn pair(a: &UserId, b: &UserId) -> Talk {
 
 fn message(talk: &Talk, from: &UserId) -> AppendGroup {
     let mut group = talk.group(from, &[(fresh_temp_id(), "hi")]);
-    group.entries[0].issued_ms = Some(95);
+    group.entries[0].right = Some(Right::own(95));
     group
 }
 
@@ -43,7 +43,7 @@ fn made(by: &UserId, others: &[&UserId], time_ms: u64) -> AppendGroup {
         (entry.time_ms, entry.messages) = (time_ms, 0);
         entry.body = EntryBody::Created { name: "a group".into(), members };
     });
-    group.entries[0].issued_ms = Some(95);
+    group.entries[0].right = Some(Right::own(95));
     let state = Arc::make_mut(&mut group.state);
     (state.messages, state.last_time_ms) = (0, time_ms);
     for member in state.members.iter_mut().filter(|member| member.user != *by) {
@@ -242,7 +242,7 @@ pub(crate) async fn blocks_go_with_who_is_erased(fixture: &mut impl Fixture) {
     block(&store, &bob, &carol, true).await;
     block(&store, &alice, &carol, true).await;
     store.begin_erasure(&bob, UserId::erased([1; 16]), 93).await.unwrap();
-    assert_eq!(block(&store, &bob, &alice, true).await, BlockOutcome::Barred(Barred::Sender));
+    assert_eq!(block(&store, &bob, &alice, true).await, BlockOutcome::Barred(Barred::Sender(Lost::Erased)));
     assert_eq!(block(&store, &carol, &bob, true).await, BlockOutcome::Barred(Barred::Joining));
     while store.forget_blocks(&bob, 1).await.unwrap() {}
     assert_eq!(store.blocks(&bob, None, 9).await.unwrap(), []);

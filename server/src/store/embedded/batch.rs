@@ -18,7 +18,7 @@ use super::values::{self, Head, Shape};
 use crate::store::people::carried;
 use crate::store::{
     Answers, AppendAnswers, AppendGroup, Appended, BlockOutcome, Conversation, Erasure, Kept, Marker, Member,
-    Owed, ReadPosition, StoreError, User, UserChange,
+    Owed, ReadPosition, Right, Standing, StoreError, User, UserChange,
 };
 
 mod people;
@@ -37,7 +37,7 @@ pub(super) struct Batch<'a> {
     answers: Vec<Answer>,
     intents: Vec<IntentChange>,
     pub(super) kept: Option<(ConversationId, Kept)>,
-    pub(super) erasure: Option<(UserId, Erasure)>,
+    pub(super) standing: Option<(UserId, Standing)>,
     entries: usize,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Rows {
 pub(super) struct Decided {
     states: Vec<(ConversationId, Arc<Conversation>, bool)>,
     kept: Option<(ConversationId, Kept)>,
-    erasure: Option<(UserId, Erasure)>,
+    standing: Option<(UserId, Standing)>,
     intents: Vec<IntentChange>,
     answers: Vec<Answer>,
 }
@@ -76,7 +76,7 @@ impl<'a> Batch<'a> {
             answers: Vec::new(),
             intents: Vec::new(),
             kept: None,
-            erasure: None,
+            standing: None,
             entries: 0,
         }
     }
@@ -100,8 +100,12 @@ impl<'a> Batch<'a> {
                 Answer::Appends(owed, results)
             }
             Op::SetRead { key, read, reply } => Answer::Flag(reply, self.set_read(key, read)),
-            Op::ChangeUser { user, change, issued_ms, reply } => {
-                Answer::Flag(reply, self.change_user(&user, change, issued_ms))
+            Op::ChangeUser { user, change, right, reply } => {
+                Answer::Flag(reply, self.change_user(&user, change, right))
+            }
+            Op::RefuseBefore { user, before_ms, reply } => {
+                self.refuse_before(user, before_ms);
+                Answer::Done(reply, Ok(()))
             }
             Op::SetBlock { change, reply } => Answer::Block(reply, self.set_block(change)),
             Op::Accept { user, conversation, reply } => Answer::Flag(reply, self.accept(&user, conversation)),
@@ -116,12 +120,16 @@ impl<'a> Batch<'a> {
                 Answer::Flag(reply, self.finish_erasure(&user, &conversations))
             }
             Op::Snapshot { reply } => Answer::Snapshot(reply),
+            Op::Fill { filling, reply } => {
+                self.writes.insert(keys::filling(), filling);
+                Answer::Done(reply, Ok(()))
+            }
         };
         self.answers.push(answer);
     }
 
     pub(super) fn decide(self) -> (Rows, Decided) {
-        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, erasure, .. } = self;
+        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, standing, .. } = self;
         // Before they can be seen: who finds none of them looks on disk.
         disk.recent.written(markers.keys().map(|key| &key[..]), Instant::now());
         let mut decided = Vec::with_capacity(states.len());
@@ -133,7 +141,7 @@ impl<'a> Batch<'a> {
             }
             decided.push((id, state, is_new));
         }
-        (Rows { fresh, writes }, Decided { states: decided, kept, erasure, intents, answers })
+        (Rows { fresh, writes }, Decided { states: decided, kept, standing, intents, answers })
     }
 
     fn append(&mut self, append: Append) -> Result<Appended, StoreError> {
@@ -150,6 +158,7 @@ impl<'a> Batch<'a> {
         if head != append.group.expected_head {
             return Ok(Appended::Conflict { head });
         }
+        self.disk.room.check()?;
         self.write(append, current.as_deref())?;
         Ok(Appended::Applied)
     }
@@ -225,8 +234,8 @@ impl<'a> Batch<'a> {
 
     fn clear_intents(&mut self, intents: Vec<(u8, Bytes)>) -> Result<(), StoreError> {
         for (shard, key) in intents {
-            // Only what is there counts as cleared.
-            if self.get(&key)?.is_some() {
+            // Only what is there counts as cleared. What cannot be read is there, and can be removed.
+            if !matches!(self.get(&key), Ok(None)) {
                 self.writes.insert(key, None);
                 self.intents.push(IntentChange::Cleared { shard });
             }
@@ -238,15 +247,23 @@ impl<'a> Batch<'a> {
         &mut self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
-        let erasure = self.disk.erasures.get(user);
-        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
+        if right.is_some_and(|right| right.lost(user, |user| self.disk.standings.get(user)).is_some()) {
             return Ok(false);
         }
         let key = keys::user(user);
-        let before: Option<User> =
-            self.get(&key)?.map(|bytes| values::decode("a user", &bytes)).transpose()?;
+        let before = self
+            .get(&key)
+            .and_then(|bytes| bytes.map(|bytes| values::decode::<User>("a user", &bytes)).transpose());
+        // What cannot be read is written anew: it is a name and a time.
+        let before = match before {
+            Err(error @ StoreError::Corrupt(_)) => {
+                self.disk.seen.note(&error);
+                None
+            }
+            before => before?,
+        };
         if let Some(after) = change.apply(before.as_ref()) {
             self.writes.insert(key, Some(values::encode(&after)));
         }
@@ -282,8 +299,8 @@ impl Decided {
         if let Some((id, kept)) = self.kept {
             disk.states.aged(id, kept);
         }
-        if let Some((user, erasure)) = self.erasure {
-            disk.erasures.put(&user, erasure);
+        if let Some((user, standing)) = self.standing {
+            disk.standings.put(&user, standing);
         }
         disk.intents.note(&self.intents);
         let mut appended: Vec<(AppendAnswers, Answers)> = Vec::new();

@@ -24,6 +24,8 @@ const READ: u8 = b'r';
 const USER: u8 = b'u';
 const INTENT: u8 = b'p';
 const ERASURE: u8 = b'x';
+const FILLING: u8 = b'z';
+const REVOCATION: u8 = b'v';
 const BLOCK: u8 = b'k';
 const TALLY: u8 = b'a';
 
@@ -48,6 +50,8 @@ pub(super) enum Kind {
     Read,
     User,
     Erasure,
+    Filling,
+    Revocation,
     Block,
     Tally,
     Unknown,
@@ -67,6 +71,8 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         Some(&READ) => Kind::Read,
         Some(&USER) => Kind::User,
         Some(&ERASURE) => Kind::Erasure,
+        Some(&FILLING) => Kind::Filling,
+        Some(&REVOCATION) => Kind::Revocation,
         Some(&BLOCK) => Kind::Block,
         Some(&TALLY) => Kind::Tally,
         _ => Kind::Unknown,
@@ -154,23 +160,36 @@ pub(super) fn conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
 
 /// The erasure of a user: found by who knows the id, and telling nobody else.
 pub(super) fn erasure(user: &UserId) -> Bytes {
-    join(&[&[ERASURE], &erased(user)])
+    join(&[&[ERASURE], &hashed(user)])
 }
 
-/// What an erased user is known by.
-pub(super) fn erased(user: &UserId) -> [u8; 16] {
+/// Before when the tokens of a user are refused: found as an erasure is, and staying after one.
+pub(super) fn revocation(user: &UserId) -> Bytes {
+    join(&[&[REVOCATION], &hashed(user)])
+}
+
+/// What a user is known by who may have been erased.
+pub(super) fn hashed(user: &UserId) -> [u8; 16] {
     let mut hash = [0; 16];
     hash.copy_from_slice(&Sha256::digest(user.as_str())[..16]);
     hash
 }
 
-/// The user's hash in the key of an erasure.
-pub(super) fn erasure_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
-    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure"))
+/// The user's hash in the key of an erasure or a revocation.
+pub(super) fn user_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
+    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure or revocation"))
 }
 
 /// What the keys of all erasures start with.
 pub(super) const ERASURES: &[u8] = &[ERASURE];
+
+/// What fills a journal up, and is gone with the next commit of it.
+pub(super) fn filling() -> Bytes {
+    join(&[&[FILLING]])
+}
+
+/// What the keys of all revocations start with.
+pub(super) const REVOCATIONS: &[u8] = &[REVOCATION];
 
 /// A user.
 pub(super) fn user(user: &UserId) -> Bytes {
@@ -200,6 +219,12 @@ pub(super) fn blocks_by(by: &UserId) -> Bytes {
 /// What the keys of all blocks of a user start with.
 pub(super) fn blocks_of(user: &UserId) -> Bytes {
     join(&[&[BLOCK, OF, length(user)], text(user)])
+}
+
+/// Who blocks and who is blocked, in either of the two keys of a block.
+pub(super) fn block_sides(key: &[u8]) -> Result<(UserId, UserId), StoreError> {
+    let (first, second) = block_users(key)?;
+    Ok(if key[1] == BY { (first, second) } else { (second, first) })
 }
 
 /// The first and the second user in the key of a block.
@@ -300,6 +325,9 @@ mod tests {
         );
         assert_eq!(block_users(&block(&ab, &a)).unwrap(), (ab.clone(), a.clone()));
         assert_eq!(block_users(&block_of(&a, &ab)).unwrap(), (a.clone(), ab.clone()));
+        for key in [block(&ab, &a), block_of(&a, &ab)] {
+            assert_eq!(block_sides(&key).unwrap(), (ab.clone(), a.clone()));
+        }
         assert_eq!(row_conversation(&row(&a, id)).unwrap(), id);
     }
 }

@@ -6,7 +6,9 @@ use tern_protocol::{ConversationId, Entry, UserId};
 use tokio::sync::oneshot;
 
 use super::append::Append;
-use crate::store::{BlockChange, BlockOutcome, Erasure, Kept, Owed, ReadPosition, StoreError, UserChange};
+use crate::store::{
+    BlockChange, BlockOutcome, Erasure, Kept, Owed, ReadPosition, Right, StoreError, UserChange,
+};
 
 /// Where the answer to an operation goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -26,8 +28,13 @@ pub(super) enum Op {
     ChangeUser {
         user: UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
         reply: Reply<bool>,
+    },
+    RefuseBefore {
+        user: UserId,
+        before_ms: u64,
+        reply: Reply<()>,
     },
     SetBlock {
         change: BlockChange,
@@ -69,6 +76,11 @@ pub(super) enum Op {
     Snapshot {
         reply: Reply<Frozen>,
     },
+    /// Bytes that mean nothing; `None` takes them out again. Always a commit.
+    Fill {
+        filling: Option<Bytes>,
+        reply: Reply<()>,
+    },
 }
 
 impl Op {
@@ -76,7 +88,11 @@ impl Op {
     pub(super) fn is_alone(&self) -> bool {
         matches!(
             self,
-            Self::Age { .. } | Self::Rewrite { .. } | Self::BeginErasure { .. } | Self::FinishErasure { .. }
+            Self::RefuseBefore { .. }
+                | Self::Age { .. }
+                | Self::Rewrite { .. }
+                | Self::BeginErasure { .. }
+                | Self::FinishErasure { .. }
         )
     }
 }

@@ -9,12 +9,12 @@ use super::MemoryStore;
 use super::state::State;
 use crate::store::people::Accepting;
 use crate::store::{
-    Barred, BlockChange, BlockOutcome, Blocked, Conversation, Erasure, People, Standing, StoreError, Tally,
+    Barred, BlockChange, BlockOutcome, Blocked, Conversation, Grounds, People, Standing, StoreError, Tally,
 };
 
-impl Standing for State {
-    fn erasure(&self, user: &UserId) -> Option<Erasure> {
-        self.erasures.get(user).cloned()
+impl Grounds for State {
+    fn standing(&self, user: &UserId) -> Standing {
+        self.standings.get(user).cloned().unwrap_or_default()
     }
 
     fn blocks(&self, by: &UserId, user: &UserId) -> Result<bool, StoreError> {
@@ -63,13 +63,12 @@ impl State {
 #[async_trait]
 impl People for MemoryStore {
     async fn set_block(&self, change: BlockChange) -> Result<BlockOutcome, StoreError> {
-        let BlockChange { by, user, blocked, at_ms, issued_ms } = change;
+        let BlockChange { by, user, blocked, at_ms, right } = change;
         let mut state = self.state.lock();
-        let erasure = state.erasures.get(&by);
-        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
-            return Ok(BlockOutcome::Barred(Barred::Sender));
+        if let Some(lost) = right.and_then(|right| right.lost(&by, |user| state.standing(user))) {
+            return Ok(BlockOutcome::Barred(Barred::Sender(lost)));
         }
-        if blocked && state.erasures.get(&user).is_some_and(|erasure| erasure.open.is_some()) {
+        if blocked && state.standing(&user).erasure.is_some_and(|erasure| erasure.open.is_some()) {
             return Ok(BlockOutcome::Barred(Barred::Joining));
         }
         if state.blocks.contains_key(&(by.clone(), user.clone())) == blocked {

@@ -9,7 +9,7 @@ use tern_protocol::{ConversationId, Entry, EntryBody, TempId, UserId};
 use crate::store::people::carried;
 use crate::store::{
     AppendGroup, Appended, Conversation, Erasure, InboxRow, Intent, Kept, Marker, NewEntry, PeopleConfig,
-    ReadPosition, StoreError, Tally, User,
+    ReadPosition, Standing, StoreError, Tally, User,
 };
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct State {
     /// By time, conversation and first seq.
     pub(super) intents: BTreeMap<(u64, ConversationId, u64), Intent>,
     pub(super) kept: HashMap<ConversationId, Kept>,
-    pub(super) erasures: HashMap<UserId, Erasure>,
+    pub(super) standings: HashMap<UserId, Standing>,
     /// Who blocks whom, and since when in Unix milliseconds.
     pub(super) blocks: BTreeMap<(UserId, UserId), u64>,
     pub(super) tallies: HashMap<UserId, Tally>,
@@ -50,6 +50,10 @@ impl State {
         }
         self.write(group);
         Ok(Appended::Applied)
+    }
+
+    pub(super) fn standing(&self, user: &UserId) -> Standing {
+        self.standings.get(user).cloned().unwrap_or_default()
     }
 
     fn duplicates(&self, group: &AppendGroup) -> Vec<(usize, Marker)> {

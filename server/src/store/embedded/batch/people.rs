@@ -8,7 +8,7 @@ use super::super::{keys, values};
 use super::{Batch, NewState};
 use crate::store::people::Accepting;
 use crate::store::{
-    AppendGroup, Barred, BlockChange, BlockOutcome, Conversation, Erasure, Standing, StoreError, Tally,
+    AppendGroup, Barred, BlockChange, BlockOutcome, Conversation, Grounds, Standing, StoreError, Tally,
 };
 
 /// Whom a batch knows while it looks at one append.
@@ -18,9 +18,9 @@ struct Known<'a> {
     pair: Option<&'a Conversation>,
 }
 
-impl Standing for Known<'_> {
-    fn erasure(&self, user: &UserId) -> Option<Erasure> {
-        self.batch.disk.erasures.get(user)
+impl Grounds for Known<'_> {
+    fn standing(&self, user: &UserId) -> Standing {
+        self.batch.disk.standings.get(user)
     }
 
     fn blocks(&self, by: &UserId, user: &UserId) -> Result<bool, StoreError> {
@@ -67,12 +67,12 @@ impl Batch<'_> {
     }
 
     pub(super) fn set_block(&mut self, change: BlockChange) -> Result<BlockOutcome, StoreError> {
-        let BlockChange { by, user, blocked, at_ms, issued_ms } = change;
-        let bars = |issued_ms| self.disk.erasures.get(&by).is_some_and(|erasure| erasure.bars(issued_ms));
-        if issued_ms.is_some_and(bars) {
-            return Ok(BlockOutcome::Barred(Barred::Sender));
+        let BlockChange { by, user, blocked, at_ms, right } = change;
+        let standing = |user: &UserId| self.disk.standings.get(user);
+        if let Some(lost) = right.and_then(|right| right.lost(&by, standing)) {
+            return Ok(BlockOutcome::Barred(Barred::Sender(lost)));
         }
-        if blocked && self.disk.erasures.get(&user).is_some_and(|erasure| erasure.open.is_some()) {
+        if blocked && standing(&user).erasure.is_some_and(|erasure| erasure.open.is_some()) {
             return Ok(BlockOutcome::Barred(Barred::Joining));
         }
         if self.get(&keys::block(&by, &user))?.is_some() == blocked {

@@ -58,7 +58,7 @@ async fn a_backup_under_load_holds_all_that_was_acked_before_and_nothing_torn() 
         let (_, findings) = Backup::open(&backup).unwrap().restore(&to).unwrap();
         assert_eq!(findings.fault_count, 0);
         let store = EmbeddedStore::open(
-            EmbeddedConfig { dir: to, cache_mib: 8, ..EmbeddedConfig::default() },
+            EmbeddedConfig { dir: to, cache_mib: 8, free_mib_min: 1, ..EmbeddedConfig::default() },
             Metrics::none(),
         )
         .unwrap();
