@@ -84,6 +84,10 @@ codes! {
     4102 TOKEN_SUBJECT "the new token is for another user";
     /// The user has more than `sessions_per_user` sessions and this was the oldest.
     4103 SESSION_REPLACED "a newer session of this user took this one's place";
+    /// The token was issued before a moment up to which those of its user are revoked.
+    4104 TOKEN_REVOKED "the token was revoked: a newer one is needed";
+    /// An operator closed this session; with a new token another may be opened.
+    4105 SESSION_CLOSED "an operator closed this session";
     /// The node is going away; `target` may name another.
     4200 DRAINING "this node is draining";
     /// The node has stopped.

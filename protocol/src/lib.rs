@@ -18,7 +18,7 @@ mod role;
 #[cfg(feature = "openapi")]
 mod schema;
 
-pub use body::{EntryBody, KIND_NAMED};
+pub use body::{EntryBody, KIND_LOST, KIND_NAMED};
 pub use code::{Class, Code};
 pub use codec::{Decoder, Incoming, encode, encode_deliver, encode_into};
 pub use data::{Data, DataError};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::auth::AuthConfig;
+use crate::budget::MemoryConfig;
 use crate::conversation::ConversationConfig;
 use crate::drain::DrainConfig;
 use crate::events::file::FileEventsConfig;
@@ -52,6 +53,8 @@ enabled = true
 pub struct Config {
     /// Which node this is.
     pub node: NodeConfig,
+    /// How much memory it may take.
+    pub memory: MemoryConfig,
     /// Where it listens.
     pub listen: ListenConfig,
     /// Its certificate.

@@ -21,6 +21,7 @@ mod operator;
 pub mod preflight;
 mod ready;
 mod serve;
+mod sessions;
 mod store;
 pub mod token;
 mod version;
@@ -42,8 +43,10 @@ enum Command {
     Serve(serve::Serve),
     /// Chat from the terminal
     Chat(chat::Chat),
-    /// Mint, inspect and verify tokens
+    /// Mint, inspect, verify and revoke tokens
     Token(token::TokenArgs),
+    /// See and close sessions of a user
+    Sessions(sessions::SessionsArgs),
     /// Check a configuration, or explain every key
     Config(config::ConfigArgs),
     /// Check everything around a node, and say what to do
@@ -67,6 +70,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Token(token) => {
             on_streams(|io| token.run(io, environment::variables(), std::time::SystemTime::now()))
         }
+        Command::Sessions(sessions) => on_streams(|io| sessions.run(io)),
         Command::Config(config) => on_streams(|io| config.run(io, environment::variables())),
         Command::Doctor(doctor) => on_streams(|io| doctor.run(io, environment::variables())),
         Command::Store(store) => report(store.run()),

@@ -60,6 +60,9 @@ pub enum Refusal {
     /// The sender was erased after the token was issued by which it was asked for.
     #[error("the user was erased after this token was issued")]
     Erased,
+    /// The token by which it was asked for was revoked.
+    #[error("this token was revoked: get a new one")]
+    Revoked,
     /// The send before it is unresolved.
     #[error("an earlier send of this session in this conversation is unresolved: retry or abandon it first")]
     OutOfOrder,
@@ -84,6 +87,7 @@ impl Refusal {
             Self::Conflict { .. } => Code::CONFLICT,
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
             Self::Erased => Code::TOKEN_INVALID,
+            Self::Revoked => Code::TOKEN_REVOKED,
             Self::OutOfOrder => Code::OUT_OF_ORDER,
             Self::Busy(_) => Code::OVER_CAPACITY,
             Self::Unavailable(_) => Code::UNAVAILABLE,
@@ -102,7 +106,11 @@ impl Refusal {
             | Self::GroupFull(_)
             | Self::Invalid(_)
             | Self::Erased => true,
-            Self::Conflict { .. } | Self::OutOfOrder | Self::Busy(_) | Self::Unavailable(_) => false,
+            Self::Conflict { .. }
+            | Self::Revoked
+            | Self::OutOfOrder
+            | Self::Busy(_)
+            | Self::Unavailable(_) => false,
         }
     }
 }

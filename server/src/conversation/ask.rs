@@ -11,6 +11,7 @@ use tern_protocol::{
 
 use super::answer::{Refusal, Reply};
 use crate::cluster::SessionRef;
+use crate::store::Right;
 
 /// Age of a change whose client does not say: markers are looked for a day back.
 const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
@@ -238,9 +239,8 @@ pub struct Ask {
     pub after: Option<TempId>,
     /// Milliseconds since the first attempt.
     pub age_ms: u64,
-    /// When the token was issued by which it is asked for, in Unix milliseconds; 0 if the token does not
-    /// say. `None`: the server itself asks.
-    pub issued_ms: Option<u64>,
+    /// By which token it is asked for. `None`: the server itself asks.
+    pub right: Option<Right>,
     /// What is asked.
     pub change: Change,
 }

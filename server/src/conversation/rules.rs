@@ -406,7 +406,7 @@ impl Draft {
             messages: self.messages,
             body,
         };
-        NewEntry::new(entry, digest, self.push, ask.issued_ms).aged(ask.age_ms)
+        NewEntry::new(entry, digest, self.push, ask.right.clone()).aged(ask.age_ms)
     }
 }
 

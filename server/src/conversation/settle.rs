@@ -14,7 +14,7 @@ use super::answer::Refusal;
 use super::ask::Ask;
 use super::plan::{Plan, Snapshot};
 use super::state::{ChangeKey, Decision, Facts, decide};
-use crate::store::{AppendGroup, Appended, Barred, Conversation, Marker, StoreError};
+use crate::store::{AppendGroup, Appended, Barred, Conversation, Lost, Marker, StoreError};
 
 /// Pause before an append without an answer is submitted again.
 const UNANSWERED_PAUSE: Duration = Duration::from_millis(100);
@@ -282,7 +282,8 @@ impl Settling {
         for (index, why) in barred {
             let ask = &self.asks[plan.made_by[index]];
             let refusal = match why {
-                Barred::Sender => Refusal::Erased,
+                Barred::Sender(Lost::Erased) => Refusal::Erased,
+                Barred::Sender(Lost::Revoked) => Refusal::Revoked,
                 Barred::Joining => Refusal::Unavailable("a user in it is being erased"),
             };
             self.facts.bar((ask.sender.clone(), ask.temp_id), refusal);

@@ -356,7 +356,8 @@ impl Shard {
     fn let_go(&mut self, now: Instant) {
         let metrics = &self.context.metrics.owners;
         while let Some(&(since, place, id)) = self.idle.front() {
-            if now < since + self.context.idle && self.context.budget.used() <= self.context.keep {
+            let Context { idle, budget, keep, memory, .. } = &self.context;
+            if now < since + *idle && budget.used() <= *keep && !memory.is_short() {
                 break;
             }
             self.idle.pop_front();
@@ -369,7 +370,6 @@ impl Shard {
             let owned = &self.owned;
             self.idle.retain(|(_, place, id)| owned.get(id).is_some_and(|owned| owned.idle == Some(*place)));
         }
-        metrics.bytes.set(self.context.budget.used() as f64);
     }
 
     /// When the next pause is over or the next idle conversation is let go.

@@ -7,6 +7,7 @@ use tern_protocol::{ConversationId, Decoder, DeviceId, Entry, Frame, Incoming, T
 use tokio::sync::oneshot;
 
 use super::{Ask, Change, ConversationConfig, Conversations, Outcome, Reply, Submission};
+use crate::budget::{Budget, Memory};
 use crate::cluster::{NodeId, SessionRef};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
@@ -45,7 +46,7 @@ fn ask(sender: &str, n: u8, change: Change) -> Ask {
         temp_id: temp(n),
         after: None,
         age_ms: 0,
-        issued_ms: None,
+        right: None,
         change,
     }
 }
@@ -80,7 +81,16 @@ impl Node {
 
     fn with(config: &ConversationConfig, log: Arc<dyn Log>, users: Arc<dyn Users>, roster: &Roster) -> Self {
         let delivery = Delivery::new(roster.clone(), Metrics::none());
-        Self { conversations: Conversations::new(config, log, users, delivery, Metrics::none()) }
+        Self {
+            conversations: Conversations::new(
+                config,
+                &Memory::unlimited(),
+                log,
+                users,
+                delivery,
+                Metrics::none(),
+            ),
+        }
     }
 
     fn submit(&self, ask: Ask) -> oneshot::Receiver<Outcome> {
@@ -112,7 +122,7 @@ struct Listener {
 
 impl Listener {
     fn new(roster: &Roster, name: &str, number: u64) -> Self {
-        let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
+        let outbox = Outbox::new(Format::Binary, OutboxConfig::default(), &Budget::new(usize::MAX));
         let device = DeviceId::new("phone").unwrap();
         let seat = Seat::new(session(number), user(name), device, Arc::clone(&outbox));
         let begun = roster.begin(seat, 20);

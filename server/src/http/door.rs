@@ -7,13 +7,13 @@ use std::time::{Instant, SystemTime};
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts as Head;
 use http::{HeaderMap, header};
-use tern_protocol::{Code, ConversationId, UserId};
+use tern_protocol::{ConversationId, UserId};
 
 use super::submit::unavailable;
 use super::{Api, Problem};
-use crate::auth::{Authenticator, Claims};
+use crate::auth::{Authenticator, Claims, Scope};
+use crate::session::lost_words;
 use crate::session::quota::{Allowance, Quota};
-use crate::session::{ERASED, is_erased};
 use crate::store::Store;
 use crate::transport::TrustedProxies;
 use crate::transport::websocket::token_in_query;
@@ -32,6 +32,12 @@ pub(super) struct Caller(pub(super) Claims);
 
 /// Somebody with a good token who may read now.
 pub(super) struct Reader(pub(super) UserId);
+
+/// Somebody with a good token whose scope has `admin`.
+pub(super) struct Administrator(pub(super) Claims);
+
+/// The user that the path names first.
+pub(super) struct NamedUser(pub(super) UserId);
 
 /// Somebody who shows no token, at a route that wants none.
 pub(super) struct Stranger;
@@ -63,10 +69,14 @@ impl FromRequestParts<Api> for Caller {
 impl Door {
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Claims, Problem> {
         let claims = self.auth.authenticate(bearer(headers)?, SystemTime::now()).await?;
-        if is_erased(&*self.store, &claims.user, &claims).await.map_err(unavailable)? {
-            return Err(Problem::bad_token(Code::TOKEN_INVALID, ERASED));
+        let standing = self.store.standing(&claims.user).await.map_err(unavailable)?;
+        match standing.lost(claims.issued_ms) {
+            None => Ok(claims),
+            Some(lost) => {
+                let (code, detail) = lost_words(lost);
+                Err(Problem::bad_token(code, detail))
+            }
         }
-        Ok(claims)
     }
 
     /// The client's address; behind a trusted proxy, whom that names.
@@ -84,6 +94,33 @@ impl FromRequestParts<Api> for Reader {
             Allowance::Allowed => Ok(Self(claims.user)),
             Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),
         }
+    }
+}
+
+impl FromRequestParts<Api> for Administrator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let Caller(claims) = Caller::from_request_parts(head, api).await?;
+        if !claims.may(Scope::Admin) {
+            return Err(Problem::no_scope(Scope::Admin));
+        }
+        match api.0.door.quota.fetch(&claims.user, Instant::now()) {
+            Allowance::Allowed => Ok(Self(claims)),
+            Allowance::Refused { retry_after } => {
+                Err(Problem::too_often(retry_after, "requests of this administrator"))
+            }
+        }
+    }
+}
+
+impl FromRequestParts<Api> for NamedUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let parameters = parameters(head, api).await?;
+        let user = parse(&parameters, 0);
+        user.map(Self).ok_or_else(|| Problem::parameter("the path must name a user id"))
     }
 }
 

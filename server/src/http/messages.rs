@@ -10,6 +10,7 @@ use super::Problem;
 use super::body::JsonBody;
 use super::door::Caller;
 use super::submit::{Desk, admit, named, oneself, somebody, submit};
+use crate::auth::Scope;
 use crate::conversation::{Change, Wanted};
 
 /// A message.
@@ -62,8 +63,8 @@ pub(super) async fn send(
 ) -> Result<Json<SendAck>, Problem> {
     let NewMessage { to, text, data, reply_to, temp_id, age_ms, from } = message;
     let from = from.filter(|from| *from != claims.user);
-    if from.is_some() && !claims.send_as {
-        return Err(Problem::no_scope());
+    if from.is_some() && !claims.may(Scope::SendAs) {
+        return Err(Problem::no_scope(Scope::SendAs));
     }
     if from.as_ref().is_some_and(UserId::is_erased) {
         return Err(Problem::of(Code::INVALID_ARGUMENT, "from names an erased user"));

@@ -13,6 +13,7 @@ use tower::util::MapResponseLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+mod admin;
 mod answers;
 mod body;
 mod bootstrap;
@@ -51,6 +52,7 @@ use crate::session::Gateway;
 use crate::session::quota::Quota;
 use crate::store::Store;
 use crate::transport::{TransportConfig, origin};
+use crate::upkeep::Accounts;
 use connect::Entrance;
 use door::Door;
 use openapi::{Document, Routes};
@@ -78,6 +80,8 @@ pub struct Services {
     pub store: Arc<dyn Store>,
     /// Who is there.
     pub presence: Presence,
+    /// Sessions and tokens, for administrators.
+    pub accounts: Accounts,
     /// Counts.
     pub metrics: Metrics,
     /// Whom pages and proxies may be.
@@ -99,6 +103,7 @@ struct Served {
     desk: Desk,
     history: History,
     presence: Presence,
+    accounts: Accounts,
     entrance: Entrance,
     bootstrap: Bootstrap,
     dev_tokens: Option<DevTokens>,
@@ -115,7 +120,7 @@ macro_rules! handlers_take {
     };
 }
 handlers_take!(
-    door: Door, desk: Desk, history: History, presence: Presence, entrance: Entrance, bootstrap: Bootstrap,
+    door: Door, desk: Desk, history: History, presence: Presence, accounts: Accounts, entrance: Entrance, bootstrap: Bootstrap,
     dev_tokens: Option<DevTokens>, document: Document
 );
 
@@ -146,12 +151,22 @@ pub fn router(services: Services) -> Router {
 
 fn api(services: Services, document: Document) -> Api {
     let Services { gateway, shutdown, auth, quota, router, history, store, .. } = services;
-    let Services { presence, transport, bootstrap, dev_tokens, .. } = services;
+    let Services { presence, accounts, transport, bootstrap, dev_tokens, .. } = services;
     let proxies = Arc::new(transport.proxies());
     let door = Door { auth, quota: quota.clone(), store: store.clone(), proxies: proxies.clone() };
     let desk = Desk { store, quota, router };
     let entrance = Entrance { gateway, shutdown, transport: Arc::new(transport), proxies };
-    Api(Arc::new(Served { door, desk, history, presence, entrance, bootstrap, dev_tokens, document }))
+    Api(Arc::new(Served {
+        door,
+        desk,
+        history,
+        presence,
+        accounts,
+        entrance,
+        bootstrap,
+        dev_tokens,
+        document,
+    }))
 }
 
 fn routes(dev: bool, page: bool) -> Routes {
@@ -173,7 +188,11 @@ fn routes(dev: bool, page: bool) -> Routes {
         .add(members::__path_add, members::add)
         .add(members::__path_remove, members::remove)
         .add(members::__path_set_role, members::set_role)
-        .add(presence::__path_look, presence::look);
+        .add(presence::__path_look, presence::look)
+        .add(admin::__path_sessions, admin::sessions)
+        .add(admin::__path_close_all, admin::close_all)
+        .add(admin::__path_close_one, admin::close_one)
+        .add(admin::__path_revoke, admin::revoke);
     if dev { routes.add(dev_tokens::__path_mint, dev_tokens::mint) } else { routes }
 }
 

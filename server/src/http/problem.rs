@@ -9,7 +9,7 @@ use serde::Serialize;
 use tern_protocol::Code;
 use utoipa::{ToResponse, ToSchema};
 
-use crate::auth::{AuthError, SCOPE_SEND_AS};
+use crate::auth::{AuthError, Scope};
 use crate::session::{Refused, whole_ms};
 
 /// Media type of problem details.
@@ -88,11 +88,19 @@ impl Problem {
         Self { challenge, ..problem }
     }
 
-    /// The token does not allow to send as somebody else.
-    pub fn no_scope() -> Self {
-        let detail = format!("to send as another user, the token's scope must contain {SCOPE_SEND_AS}");
-        let challenge = Some(r#"Bearer error="insufficient_scope", scope="messages:write""#);
-        Self { challenge, ..Self::of(Code::FORBIDDEN, detail) }
+    /// The token does not allow it.
+    pub fn no_scope(scope: Scope) -> Self {
+        let (what, challenge) = match scope {
+            Scope::SendAs => {
+                ("to send as another user", r#"Bearer error="insufficient_scope", scope="messages:write""#)
+            }
+            Scope::Admin => ("to administer", r#"Bearer error="insufficient_scope", scope="admin""#),
+        };
+        let word = scope.word();
+        let detail = format!(
+            "{what}, the token's scope must contain {word}, and auth must let its key or issuer give that"
+        );
+        Self { challenge: Some(challenge), ..Self::of(Code::FORBIDDEN, detail) }
     }
 
     /// Asked too often.
@@ -166,6 +174,7 @@ fn name(code: Code) -> &'static str {
         Code::LIMIT_EXCEEDED => "limit_exceeded",
         Code::TOKEN_INVALID => "token_invalid",
         Code::TOKEN_EXPIRED => "token_expired",
+        Code::TOKEN_REVOKED => "token_revoked",
         Code::RATE_LIMITED => "rate_limited",
         Code::OVER_CAPACITY => "over_capacity",
         Code::OUT_OF_ORDER => "out_of_order",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use crate::budget::{Memory, MemoryPart};
 use crate::config::Config;
 use crate::events::Events;
 use crate::events::file::{FileEvents, FileEventsError};
@@ -46,8 +47,12 @@ pub enum BackendError {
 }
 
 /// Opens what the configuration names. The store first: it locks the data directory.
-pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<Backends, BackendError> {
-    let data = Data::of(EmbeddedStore::open(config.store_config(), metrics.clone())?);
+pub(super) fn open(config: &Config, metrics: &Metrics, memory: &Memory) -> Result<Backends, BackendError> {
+    let data = Data::of(EmbeddedStore::open_within(
+        config.store_config(),
+        metrics.clone(),
+        memory.part(MemoryPart::Commits),
+    )?);
     let events = Arc::new(FileEvents::open(config.events_config())?);
     Ok(Backends { data, registry: Arc::new(MemoryRegistry::new()), events })
 }

@@ -12,6 +12,7 @@ use axum::extract::Extension;
 use axum::response::Response;
 use tower::util::MapResponseLayer;
 
+use crate::budget::{Memory, MemoryPart};
 use crate::config::Config;
 use crate::descriptors::Descriptors;
 use crate::drain::Shutdown;
@@ -89,12 +90,14 @@ impl Listeners {
     pub(super) fn bind(
         config: &Config,
         certificate: &Arc<Certificate>,
+        memory: &Memory,
         descriptors: Descriptors,
         metrics: Metrics,
     ) -> Result<Self, ListenError> {
         let transport = &config.transport;
+        let memory = memory.part(MemoryPart::Connections);
         let doors = Doors {
-            gate: AddressGate::new(transport).counting(metrics.sockets.refused_address.clone()),
+            gate: AddressGate::new(transport, memory).counting(metrics.clone()),
             places: Places::new(transport, descriptors, metrics.clone()),
         };
         let (quic, tls, client) = bind_client(config, certificate, &doors)?;

@@ -12,6 +12,8 @@ mod sockets;
 
 pub use sockets::SocketMetrics;
 
+use crate::budget::{Memory, MemoryPart};
+
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -44,10 +46,14 @@ pub struct Areas {
     pub sync: SyncMetrics,
     /// The message store.
     pub store: StoreMetrics,
+    /// What operators did about sessions and tokens.
+    pub accounts: AccountMetrics,
     /// What was refused, by code.
     pub refused: RefusedMetrics,
     /// The process.
     pub process: ProcessMetrics,
+    /// What clients make the node keep in memory.
+    pub memory: MemoryMetrics,
     /// What is renewed while the node runs.
     pub renewal: RenewalMetrics,
 }
@@ -125,8 +131,6 @@ pub struct MessageMetrics {
 pub struct OwnerMetrics {
     /// `tern_conversations_ready`: conversations whose state is kept ready for the next change.
     pub conversations: Gauge,
-    /// `tern_conversation_bytes`: memory of these and of what waits in them, about.
-    pub bytes: Gauge,
 }
 
 /// Catching up.
@@ -155,6 +159,17 @@ pub struct StoreMetrics {
     pub aged_markers: Counter,
 }
 
+/// What operators did.
+#[derive(Debug)]
+pub struct AccountMetrics {
+    /// `tern_revocations_total`: times that a user's tokens were revoked.
+    pub revocations: Counter,
+    /// `tern_sessions_ended_total{by="close"}`: sessions that an operator closed.
+    pub closed: Counter,
+    /// `tern_sessions_ended_total{by="revoke"}`: sessions that ended because their token was revoked.
+    pub revoked: Counter,
+}
+
 /// What was refused.
 #[derive(Debug)]
 pub struct RefusedMetrics {
@@ -177,6 +192,26 @@ impl RefusedMetrics {
 pub struct ProcessMetrics {
     /// `tern_panics_total`: tasks that panicked. Somebody should look.
     pub panics: Counter,
+}
+
+/// What clients make the node keep in memory.
+#[derive(Debug)]
+pub struct MemoryMetrics {
+    /// `tern_memory_limit_bytes`: what all parts together may take.
+    limit: Gauge,
+    parts: Vec<(MemoryPart, Gauge, Counter)>,
+}
+
+impl MemoryMetrics {
+    /// Tells the budget as it is now: `tern_memory_bytes{part}` is what is in use, about, and
+    /// `tern_memory_refused_total{part}` how often there was no room for more.
+    pub fn tell(&self, memory: &Memory) {
+        self.limit.set(memory.whole().limit() as f64);
+        for (part, used, refused) in &self.parts {
+            used.set(memory.part(*part).used() as f64);
+            refused.absolute(memory.part(*part).refused());
+        }
+    }
 }
 
 /// What is renewed while the node runs.
@@ -211,8 +246,10 @@ impl Metrics {
             owners: make.owners(),
             sync: make.sync(),
             store: make.store(),
+            accounts: make.accounts(),
             refused: make.refused(),
             process: make.process(),
+            memory: make.memory(),
             renewal: make.renewal(),
         }))
     }
@@ -257,11 +294,7 @@ impl Maker<'_> {
 
     fn owners(&self) -> OwnerMetrics {
         let what = "Conversations whose state is kept ready for the next change.";
-        let bytes = "Memory of conversations that are kept ready and of what waits in them.";
-        OwnerMetrics {
-            conversations: self.gauge("tern_conversations_ready", what),
-            bytes: self.gauge("tern_conversation_bytes", bytes),
-        }
+        OwnerMetrics { conversations: self.gauge("tern_conversations_ready", what) }
     }
 
     fn sync(&self) -> SyncMetrics {
@@ -288,6 +321,17 @@ impl Maker<'_> {
         }
     }
 
+    fn accounts(&self) -> AccountMetrics {
+        let name = "tern_sessions_ended_total";
+        self.0.describe_counter(name.into(), None, "Sessions ended by operators, by what they did.".into());
+        let ended = |by| self.0.register_counter(&key(name, "by", by), &METADATA);
+        AccountMetrics {
+            revocations: self.counter("tern_revocations_total", "Times that a user's tokens were revoked."),
+            closed: ended("close"),
+            revoked: ended("revoke"),
+        }
+    }
+
     fn refused(&self) -> RefusedMetrics {
         let name = "tern_refused_total";
         self.0.describe_counter(name.into(), None, "Errors and closes sent to clients, by code.".into());
@@ -301,6 +345,26 @@ impl Maker<'_> {
 
     fn process(&self) -> ProcessMetrics {
         ProcessMetrics { panics: self.counter("tern_panics_total", "Tasks that panicked.") }
+    }
+
+    fn memory(&self) -> MemoryMetrics {
+        let (used, refused) = ("tern_memory_bytes", "tern_memory_refused_total");
+        let what = "Memory of what clients make the node keep, about, by what it is for.";
+        self.0.describe_gauge(used.into(), None, what.into());
+        self.0.describe_counter(
+            refused.into(),
+            None,
+            "Times that there was no memory for more, by part.".into(),
+        );
+        let row = |part: MemoryPart| {
+            let used = self.0.register_gauge(&key(used, "part", part.label()), &METADATA);
+            (part, used, self.0.register_counter(&key(refused, "part", part.label()), &METADATA))
+        };
+        MemoryMetrics {
+            limit: self
+                .gauge("tern_memory_limit_bytes", "What all parts of tern_memory_bytes may take together."),
+            parts: MemoryPart::ALL.map(row).into(),
+        }
     }
 
     fn renewal(&self) -> RenewalMetrics {

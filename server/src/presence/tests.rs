@@ -92,13 +92,21 @@ impl Users for Shelf {
         &self,
         user: &UserId,
         change: UserChange,
-        _: Option<u64>,
+        _: Option<Right>,
     ) -> Result<bool, StoreError> {
         self.check()?;
         let mut users = self.users.lock();
         let before = users.entry(user.clone()).or_default();
         *before = change.apply(Some(before)).unwrap_or_else(|| before.clone());
         Ok(true)
+    }
+
+    async fn standing(&self, _: &UserId) -> Result<Standing, StoreError> {
+        unreachable!("presence judges no tokens")
+    }
+
+    async fn refuse_before(&self, _: &UserId, _: u64) -> Result<(), StoreError> {
+        unreachable!("presence revokes nothing")
     }
 }
 
@@ -124,9 +132,6 @@ impl Upkeep for Shelf {
         unreachable!("presence erases nobody")
     }
     async fn finish_erasure(&self, _: &UserId) -> Result<bool, StoreError> {
-        unreachable!("presence erases nobody")
-    }
-    async fn erasure(&self, _: &UserId) -> Result<Option<Erasure>, StoreError> {
         unreachable!("presence erases nobody")
     }
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {

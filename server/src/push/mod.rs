@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tern_protocol::{ConversationId, Entry};
+use tern_protocol::{ConversationId, Entry, EntryBody};
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Budget;
 use crate::clock::unix_ms;
 use crate::delivery::Confirmed;
 use crate::events::{Events, EventsError, PushEvent};
@@ -60,6 +61,8 @@ pub struct Publisher {
     events: Arc<dyn Events>,
     confirmed: Confirmed,
     metrics: Metrics,
+    /// What the events take until they have left.
+    memory: Budget,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +88,11 @@ impl Publisher {
         events: Arc<dyn Events>,
         confirmed: Confirmed,
         metrics: Metrics,
+        memory: &Budget,
     ) -> Self {
         let shards = (0..INTENT_SHARDS).map(|shard| shard as u8).collect();
         let delay = Duration::from_millis(config.delay_ms);
-        Self { delay, shards, store, events, confirmed, metrics }
+        Self { delay, shards, store, events, confirmed, metrics, memory: memory.clone() }
     }
 
     /// Publishes until `stop`. What is not published then is published after the next start.
@@ -152,6 +156,8 @@ impl Publisher {
             return Ok(());
         }
         let logs = self.read(&due).await?;
+        // What is pushed has to leave: it is only counted.
+        let _memory = self.memory.charge(logs.values().flatten().map(bytes_of).sum());
         let (mut events, mut bytes) = (Vec::new(), 0);
         for Due { intent, state, waiting } in &due {
             let log = logs.get(&intent.conversation).into_iter().flatten();
@@ -218,4 +224,15 @@ impl Publisher {
         }
         Ok(logs)
     }
+}
+
+/// About how many bytes an entry takes in memory.
+fn bytes_of(entry: &Entry) -> usize {
+    let body = match &entry.body {
+        EntryBody::Message { text, data, .. } => {
+            text.len() + data.as_ref().map_or(0, |data| data.as_str().len())
+        }
+        _ => 0,
+    };
+    size_of::<Entry>() + body
 }

@@ -22,7 +22,7 @@ pub(crate) mod tests;
 pub use edges::{Changes, Edge, Edges};
 pub use outbox::{Outbox, OutboxConfig, Pushed};
 pub use outgoing::{Format, Outgoing};
-pub use seat::Seat;
+pub use seat::{Origin, Seat, SessionInfo};
 
 use crate::clock::{now, unix_ms};
 use crate::drain::Leaving;

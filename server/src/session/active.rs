@@ -15,14 +15,15 @@ use super::reads::Reads;
 use super::refused::{Refused, whole_ms};
 use super::step::{Handled, Step, close_for};
 use super::strikes::Strikes;
-use crate::auth::{AuthError, Claims};
+use crate::auth::Claims;
+use crate::budget::Charge;
 use crate::clock::unix_ms;
 use crate::conversation::{Wanted, change_of};
 use crate::roster::{Outgoing, Seat, SeatGuard};
 use crate::transport::Inbound;
 
-/// A token that waits for the key of its issuer, with the number of its request.
-type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, AuthError>)> + Send>>;
+/// A token that waits for the key of its issuer or for the store, with the number of its request.
+pub(super) type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, Refused>)> + Send>>;
 
 /// An open session. Dropping it ends all it has begun.
 pub(super) struct Active {
@@ -38,10 +39,17 @@ pub(super) struct Active {
     deadlines: Deadlines,
     strikes: Strikes,
     _guard: SeatGuard,
+    _memory: Charge,
 }
 
 impl Active {
-    pub(super) fn new(gateway: Arc<Inner>, guard: SeatGuard, claims: Claims, now: Instant) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Inner>,
+        guard: SeatGuard,
+        claims: Claims,
+        memory: Charge,
+        now: Instant,
+    ) -> Self {
         let seat = Arc::clone(guard.seat());
         Self {
             quota: ConnectionQuota::new(&gateway.settings.rates, now),
@@ -55,6 +63,7 @@ impl Active {
             renewal: None,
             strikes: Strikes::default(),
             _guard: guard,
+            _memory: memory,
         }
     }
 

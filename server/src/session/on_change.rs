@@ -72,7 +72,7 @@ impl Active {
             temp_id,
             after,
             age_ms,
-            issued_ms: Some(self.claims.issued_ms.unwrap_or(0)),
+            right: Some(self.claims.right()),
             change,
         };
         let reply = Reply::new(move |outcome| awaited.settle(outcome));

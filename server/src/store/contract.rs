@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::{
     Ages, AppendAnswers, AppendGroup, Appended, Barred, Conversation, Departure, Erasure, GROUP_BYTES_MAX,
-    GROUP_ENTRIES_MAX, Glance, Granularity, InboxCursor, InboxRow, Intent, Kept, Marker, Member, NewEntry,
-    OpenErasure, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, intent_shard,
+    GROUP_ENTRIES_MAX, Glance, Granularity, InboxCursor, InboxRow, Intent, Kept, Lost, Marker, Member,
+    NewEntry, OpenErasure, Order, PageLimit, ReadPosition, Right, Store, StoreError, User, UserChange,
+    intent_shard,
 };
 
 /// A store under test.
@@ -109,7 +110,7 @@ fn is_own(group: &AppendGroup, found: &[(usize, Marker)]) -> bool {
 pub(crate) fn change(new: &mut NewEntry, change: impl FnOnce(&mut Entry)) {
     let mut entry = (*new.entry).clone();
     change(&mut entry);
-    *new = NewEntry::new(entry, new.digest, new.push, new.issued_ms);
+    *new = NewEntry::new(entry, new.digest, new.push, new.right.clone());
 }
 
 async fn kept_of(store: Arc<dyn Store>, id: ConversationId) -> Kept {
@@ -791,31 +792,36 @@ pub(crate) async fn what_an_erased_user_asked_for_earlier_is_not_written(fixture
     let mut talk = Talk::new(&[&alice]);
     let mut mixed =
         talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "b"), (fresh_temp_id(), "c")]);
-    for (new, (sender, issued_ms)) in
-        mixed.entries.iter_mut().zip([(&alice, Some(50)), (&bob, Some(50)), (&bob, None)])
-    {
+    for (new, (sender, right)) in mixed.entries.iter_mut().zip([
+        (&alice, Some(Right::own(50))),
+        (&bob, Some(Right::own(50))),
+        (&bob, None),
+    ]) {
         change(new, |entry| entry.sender = sender.clone());
-        new.issued_ms = issued_ms;
+        new.right = right;
     }
     let name = |name: &str| UserChange::Name(Some(name.into()));
     let store = fixture.store();
-    assert!(store.change_user(&bob, name("Bob"), Some(50)).await.unwrap());
+    assert!(store.change_user(&bob, name("Bob"), Some(Right::own(50))).await.unwrap());
     store.begin_erasure(&bob, UserId::erased([1; 16]), 50).await.unwrap();
-    assert_eq!(settle(&store, mixed.clone()).await.unwrap(), Appended::Barred(vec![(1, Barred::Sender)]));
+    assert_eq!(
+        settle(&store, mixed.clone()).await.unwrap(),
+        Appended::Barred(vec![(1, Barred::Sender(Lost::Erased))])
+    );
     let mut later = mixed.clone();
-    later.entries[1].issued_ms = Some(51);
-    let barred = Appended::Barred(vec![(1, Barred::Sender)]);
+    later.entries[1].right = Some(Right::own(51));
+    let barred = Appended::Barred(vec![(1, Barred::Sender(Lost::Erased))]);
     assert_eq!(settle(&store, later.clone()).await.unwrap(), barred, "while it is open none counts");
-    assert!(!store.change_user(&bob, name("Bob"), Some(51)).await.unwrap());
+    assert!(!store.change_user(&bob, name("Bob"), Some(Right::own(51))).await.unwrap());
     assert!(store.finish_erasure(&bob).await.unwrap());
     drop(store);
     fixture.reopen().await;
     let store = fixture.store();
     assert_eq!(settle(&store, mixed).await.unwrap(), barred);
-    assert!(!store.change_user(&bob, name("Bob"), Some(50)).await.unwrap());
+    assert!(!store.change_user(&bob, name("Bob"), Some(Right::own(50))).await.unwrap());
     assert_eq!(store.users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
     assert_eq!(store.conversation(talk.id).await.unwrap(), None, "nothing was written");
-    assert!(store.change_user(&bob, name("Bob"), Some(51)).await.unwrap());
+    assert!(store.change_user(&bob, name("Bob"), Some(Right::own(51))).await.unwrap());
     talk.apply(&store, later).await;
 }
 
@@ -997,7 +1003,7 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     talk.say(&fixture.store(), &alice, "x").await;
     assert!(fixture.store().change_user(&bob, UserChange::Name(Some("Bob".into())), None).await.unwrap());
     fixture.store().set_read(&bob, talk.id, ReadPosition { seq: 1, messages: 1 }).await.unwrap();
-    assert_eq!(fixture.store().erasure(&bob).await.unwrap(), None);
+    assert_eq!(fixture.store().standing(&bob).await.unwrap().erasure, None);
     let begun = fixture.store().begin_erasure(&bob, first.clone(), 50).await.unwrap();
     let open = OpenErasure { user: bob.clone(), became: first };
     assert_eq!(begun, Erasure { at_ms: 50, open: Some(open) });
@@ -1013,7 +1019,10 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     talk.apply(&fixture.store(), group).await;
     assert!(fixture.store().finish_erasure(&bob).await.unwrap());
     fixture.reopen().await;
-    assert_eq!(fixture.store().erasure(&bob).await.unwrap(), Some(Erasure { at_ms: 50, open: None }));
+    assert_eq!(
+        fixture.store().standing(&bob).await.unwrap().erasure,
+        Some(Erasure { at_ms: 50, open: None })
+    );
     assert!(!fixture.store().open_erasures().await.unwrap().contains(&bob));
     assert_eq!(fixture.store().users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
     assert_eq!(fixture.store().inbox(&bob, None, usize::MAX).await.unwrap(), []);

@@ -18,6 +18,7 @@ pub mod embedded;
 mod inbox;
 mod intents;
 pub mod memory;
+mod rights;
 mod runs;
 #[cfg(test)]
 pub(crate) mod shaky;
@@ -27,6 +28,7 @@ mod users;
 pub use answers::{Answers, AppendAnswers, Owed};
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};
 pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
+pub use rights::{Lost, Right, Standing};
 pub use upkeep::{Aged, Ages, Erasure, Granularity, Kept, MARKERS_KEPT_MS, OpenErasure, Upkeep};
 pub use users::{User, UserChange, Users};
 
@@ -111,9 +113,8 @@ pub struct NewEntry {
     pub digest: [u8; 16],
     /// Its push events are due: the intent of the group covers it.
     pub push: bool,
-    /// When the token was issued by which it was asked for, in Unix milliseconds: 0 if the token does not
-    /// say. `None`: the server itself asks.
-    pub issued_ms: Option<u64>,
+    /// By which token it was asked for. `None`: the server itself asks.
+    pub right: Option<Right>,
     /// Time since the sender's first attempt in milliseconds: a marker that is older, with a margin of 15
     /// minutes, may go unseen. `u64::MAX`, as it is made: nobody knows.
     pub age_ms: u64,
@@ -121,10 +122,10 @@ pub struct NewEntry {
 
 impl NewEntry {
     /// An entry to append, with what the fields say. It is encoded here, once for the store and for delivery.
-    pub fn new(entry: Entry, digest: [u8; 16], push: bool, issued_ms: Option<u64>) -> Self {
+    pub fn new(entry: Entry, digest: [u8; 16], push: bool, right: Option<Right>) -> Self {
         let stored = postcard::to_extend(&entry, vec![STORED_VERSION]);
         let stored = stored.expect("entries have no unsized sequences").into();
-        Self { entry: Arc::new(entry), stored, digest, push, issued_ms, age_ms: u64::MAX }
+        Self { entry: Arc::new(entry), stored, digest, push, right, age_ms: u64::MAX }
     }
 
     /// The same, first tried so many milliseconds ago.
@@ -236,19 +237,18 @@ impl AppendGroup {
         self.entries.iter().map(|new| &*new.entry).filter(|entry| entry.body.is_message())
     }
 
-    /// Entries by index that must not be written, and why. `erasure` gives the last erasure of a user.
-    pub fn barred(&self, mut erasure: impl FnMut(&UserId) -> Option<Erasure>) -> Vec<(usize, Barred)> {
+    /// Entries by index that must not be written, and why.
+    pub fn barred(&self, mut standing: impl FnMut(&UserId) -> Standing) -> Vec<(usize, Barred)> {
         let mut barred = Vec::new();
         for (index, new) in self.entries.iter().enumerate() {
-            let Some(issued_ms) = new.issued_ms else { continue };
-            if erasure(&new.entry.sender).is_some_and(|erasure| erasure.bars(issued_ms)) {
-                barred.push((index, Barred::Sender));
-            }
+            let Some(right) = &new.right else { continue };
+            let lost = right.lost(&new.entry.sender, &mut standing);
+            barred.extend(lost.map(|lost| (index, Barred::Sender(lost))));
         }
         for member in self.state.members.iter().filter(|member| member.first_seq > self.expected_head) {
             let index = (member.first_seq - self.expected_head - 1) as usize;
             let is_barred = barred.iter().any(|(other, _)| *other == index);
-            if !is_barred && erasure(&member.user).is_some_and(|erasure| erasure.open.is_some()) {
+            if !is_barred && standing(&member.user).erasure.is_some_and(|erasure| erasure.open.is_some()) {
                 barred.push((index, Barred::Joining));
             }
         }
@@ -260,8 +260,8 @@ impl AppendGroup {
 /// Why an entry is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barred {
-    /// Its sender was erased after the token was issued by which it was asked for. This is final.
-    Sender,
+    /// The token by which it was asked for gives no right to it any more. This is final.
+    Sender(Lost),
     /// It makes somebody a member who is being erased. Once they are, it may be asked for again.
     Joining,
 }
@@ -283,7 +283,7 @@ pub enum Appended {
     /// Nothing was written: these entries of the group (by index) have a marker already.
     Duplicates(Vec<(usize, Marker)>),
     /// Nothing was written: these entries of the group (by index, ascending) must not be, since a user was
-    /// erased. Markers win over it, it wins over the head.
+    /// erased or a token revoked. Markers win over it, it wins over the head.
     Barred(Vec<(usize, Barred)>),
     /// Nothing was written: the head is not the expected one.
     Conflict {

@@ -15,8 +15,8 @@ use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 
 use super::{
     Aged, Ages, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Glance, Glances, Granularity,
-    Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store,
-    StoreError, Upkeep, User, UserChange, Users,
+    Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right,
+    Standing, Store, StoreError, Upkeep, User, UserChange, Users,
 };
 
 /// What goes wrong with one append.
@@ -375,10 +375,20 @@ impl Users for Shaky {
         &self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
         self.count(Call::ChangeUser)?;
-        self.store.change_user(user, change, issued_ms).await
+        self.store.change_user(user, change, right).await
+    }
+
+    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
+        self.read(Call::Users).await?;
+        self.store.standing(user).await
+    }
+
+    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
+        self.count(Call::ChangeUser)?;
+        self.store.refuse_before(user, before_ms).await
     }
 }
 
@@ -438,11 +448,6 @@ impl Upkeep for Shaky {
     async fn finish_erasure(&self, user: &UserId) -> Result<bool, StoreError> {
         self.count(Call::Upkeep)?;
         self.store.finish_erasure(user).await
-    }
-
-    async fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError> {
-        self.read(Call::Upkeep).await?;
-        self.store.erasure(user).await
     }
 
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {

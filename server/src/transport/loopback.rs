@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::tls::{Certificate, Identity, quic_server_config, tcp_server_config};
 use super::{Inbound, Link, LinkError, LinkInfo, LinkReader};
+use crate::budget::Budget;
 use crate::roster::{Outbox, OutboxConfig, Outgoing};
 use tern_protocol::ConversationId;
 
@@ -78,7 +79,7 @@ impl DrivenLink {
     pub(super) fn start(link: Link, config: OutboxConfig) -> Self {
         let info = link.info().clone();
         let (reader, mut writer) = link.split();
-        let outbox = Outbox::new(info.format, config);
+        let outbox = Outbox::new(info.format, config, &Budget::new(usize::MAX));
         let driven = outbox.clone();
         let driving = tokio::spawn(async move { writer.drive(&driven).await });
         Self { info, reader, outbox, driving }

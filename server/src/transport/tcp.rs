@@ -179,6 +179,7 @@ impl PendingTcp {
 mod tests {
     use super::super::loopback::{ANY, Tls, within};
     use super::*;
+    use crate::budget::Budget;
     use crate::descriptors::Descriptors;
     use crate::ops::metrics::Metrics;
     use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -186,7 +187,8 @@ mod tests {
     fn listen(tls: Option<&Tls>, config: &TransportConfig) -> TcpListener {
         let tls = tls.map(|tls| tls.tcp.clone());
         let places = Places::new(config, Descriptors::now(), Metrics::none());
-        TcpListener::bind(ANY, tls, AddressGate::new(config), places, config).unwrap()
+        let gate = AddressGate::new(config, &Budget::new(usize::MAX));
+        TcpListener::bind(ANY, tls, gate, places, config).unwrap()
     }
 
     #[tokio::test]

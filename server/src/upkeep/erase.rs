@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::Parts;
 use crate::clock::unix_ms;
 use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
-use crate::delivery::{Class, Except, Parcel};
+use crate::delivery::{Class, Except, Parcel, Which};
 use crate::roster::Outgoing;
 use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
 
@@ -107,7 +107,7 @@ async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> 
         // Again each time: somebody who was just being greeted may have got in.
         parts.delivery.hand_out(Parcel {
             to: [user.clone()].into(),
-            class: Class::Close,
+            class: Class::Close(Which::All),
             body: close.clone(),
             except: Except::Nobody,
             arrived: None,
@@ -196,7 +196,7 @@ impl Erasing<'_> {
             after: None,
             // An earlier attempt may be as old as the erasure.
             age_ms: unix_ms().saturating_sub(self.began_ms).min(u64::from(DEDUPE_WINDOW_S) * 1000),
-            issued_ms: None,
+            right: None,
             change: Change::Erase { user: self.user.clone() },
         };
         let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
@@ -252,13 +252,16 @@ mod tests {
     use tern_protocol::{Data, EntryId, Role};
 
     use super::*;
+    use crate::budget::Memory;
     use crate::conversation::{ConversationConfig, Conversations, Outcome};
     use crate::delivery::Delivery;
     use crate::ops::metrics::Metrics;
     use crate::roster::Roster;
     use crate::router::Router;
+    use crate::store::Right;
     use crate::store::memory::MemoryStore;
     use crate::store::shaky::{Fault, Shaky};
+    use crate::upkeep::Accounts;
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
@@ -319,9 +322,16 @@ mod tests {
     fn parts(shaky: &Arc<Shaky>) -> Parts {
         let delivery = Delivery::new(Roster::default(), Metrics::none());
         let config = ConversationConfig::default();
-        let owners =
-            Conversations::new(&config, shaky.clone(), shaky.clone(), delivery.clone(), Metrics::none());
-        Parts { store: shaky.clone(), router: Router::new(owners), delivery }
+        let owners = Conversations::new(
+            &config,
+            &Memory::unlimited(),
+            shaky.clone(),
+            shaky.clone(),
+            delivery.clone(),
+            Metrics::none(),
+        );
+        let accounts = Accounts::new(shaky.clone(), delivery.clone(), Metrics::none());
+        Parts { store: shaky.clone(), router: Router::new(owners), delivery, accounts }
     }
 
     async fn ask(parts: &Parts, sender: &str, issued_ms: u64, change: Change, id: ConversationId) -> Outcome {
@@ -335,7 +345,7 @@ mod tests {
             temp_id: TempId::from_uuid(uuid::Uuid::new_v4()),
             after: None,
             age_ms: 0,
-            issued_ms: Some(issued_ms),
+            right: Some(Right::own(issued_ms)),
             change,
         };
         let reply = Reply::new(move |outcome| drop(reply.send(outcome)));

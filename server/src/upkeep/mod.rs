@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+mod accounts;
 mod control;
 mod erase;
 mod export;
 mod retention;
 
+pub use accounts::{
+    AccountError, Accounts, Closed, Operator, REVOKED, Revocation, Revoked, Sessions, revoked,
+};
 pub use control::{CONTROL_SOCKET, Control, ControlError, OnDisk, Request, ask, run};
 pub use erase::{EraseError, Erased, erase};
 pub use export::{ExportError, Lines, export};
@@ -31,6 +35,8 @@ pub struct Parts {
     pub router: Router,
     /// Who is connected.
     pub delivery: Delivery,
+    /// Their sessions and tokens.
+    pub accounts: Accounts,
 }
 
 /// Ends erasures that were cut short, then removes what is too old, until `stop`.

@@ -32,6 +32,9 @@ fn config(url: &str) -> JwksConfig {
         algorithms: vec![Algorithm::ES256, Algorithm::EdDSA],
         refresh_s: 3600,
         ca_file: None,
+        user_prefix: None,
+        shares_users: false,
+        scopes: Vec::new(),
     }
 }
 

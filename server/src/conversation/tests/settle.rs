@@ -11,7 +11,7 @@ use super::super::plan::{Snapshot, Verdict};
 use super::super::settle::{GivenUp, Input, Next, Settling, World};
 use super::super::state::Facts;
 use super::{GROUP, ask, say, temp, user, users};
-use crate::store::{AppendGroup, Appended, Barred, Conversation, Marker, Member, StoreError};
+use crate::store::{AppendGroup, Appended, Barred, Conversation, Lost, Marker, Member, StoreError};
 
 const SETTLE: Duration = Duration::from_secs(8);
 
@@ -247,7 +247,7 @@ fn what_the_store_bars_is_refused_and_the_rest_goes_on() {
     let asks = vec![say("bob", 1, "late"), add, say("alice", 3, "on")];
     let mut run = Run::new(asks, Some(group(5, &["bob"])));
     let Next::Append(_) = run.step(Input::Begin) else { panic!("no append") };
-    let next = run.appended(Appended::Barred(vec![(0, Barred::Sender), (1, Barred::Joining)]));
+    let next = run.appended(Appended::Barred(vec![(0, Barred::Sender(Lost::Erased)), (1, Barred::Joining)]));
     let next = run.no_markers(next);
     assert_eq!(next, Next::ReadState, "one of them is final");
     let next = run.state(group(5, &["bob"]));

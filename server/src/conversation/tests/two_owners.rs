@@ -147,7 +147,7 @@ impl World {
             temp_id,
             after: None,
             age_ms: 0,
-            issued_ms: None,
+            right: None,
             change: change.clone().unwrap_or_else(|| text(&format!("{temp_id}"))),
         };
         self.ask(ids[..times].iter().copied().map(ask).collect(), dice).await;

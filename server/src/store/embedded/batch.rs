@@ -17,7 +17,7 @@ use super::op::{Frozen, Op, Reply};
 use super::values::{self, Head, Shape};
 use crate::store::{
     Answers, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Kept, Marker, Member, Owed,
-    ReadPosition, StoreError, User, UserChange,
+    ReadPosition, Right, Standing, StoreError, User, UserChange,
 };
 
 mod upkeep;
@@ -35,7 +35,7 @@ pub(super) struct Batch<'a> {
     answers: Vec<Answer>,
     intents: Vec<IntentChange>,
     pub(super) kept: Option<(ConversationId, Kept)>,
-    pub(super) erasure: Option<(UserId, Erasure)>,
+    pub(super) standing: Option<(UserId, Standing)>,
     entries: usize,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Rows {
 pub(super) struct Decided {
     states: Vec<(ConversationId, Arc<Conversation>, bool)>,
     kept: Option<(ConversationId, Kept)>,
-    erasure: Option<(UserId, Erasure)>,
+    standing: Option<(UserId, Standing)>,
     intents: Vec<IntentChange>,
     answers: Vec<Answer>,
 }
@@ -74,7 +74,7 @@ impl<'a> Batch<'a> {
             answers: Vec::new(),
             intents: Vec::new(),
             kept: None,
-            erasure: None,
+            standing: None,
             entries: 0,
         }
     }
@@ -98,8 +98,12 @@ impl<'a> Batch<'a> {
                 Answer::Appends(owed, results)
             }
             Op::SetRead { key, read, reply } => Answer::Flag(reply, self.set_read(key, read)),
-            Op::ChangeUser { user, change, issued_ms, reply } => {
-                Answer::Flag(reply, self.change_user(&user, change, issued_ms))
+            Op::ChangeUser { user, change, right, reply } => {
+                Answer::Flag(reply, self.change_user(&user, change, right))
+            }
+            Op::RefuseBefore { user, before_ms, reply } => {
+                self.refuse_before(user, before_ms);
+                Answer::Done(reply, Ok(()))
             }
             Op::ClearIntents { intents, reply } => Answer::Done(reply, self.clear_intents(intents)),
             Op::Age { age, reply } => Answer::Flag(reply, self.age(age)),
@@ -116,7 +120,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn decide(self) -> (Rows, Decided) {
-        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, erasure, .. } = self;
+        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, standing, .. } = self;
         // Before they can be seen: who finds none of them looks on disk.
         disk.recent.written(markers.keys().map(|key| &key[..]), Instant::now());
         let mut decided = Vec::with_capacity(states.len());
@@ -128,7 +132,7 @@ impl<'a> Batch<'a> {
             }
             decided.push((id, state, is_new));
         }
-        (Rows { fresh, writes }, Decided { states: decided, kept, erasure, intents, answers })
+        (Rows { fresh, writes }, Decided { states: decided, kept, standing, intents, answers })
     }
 
     fn append(&mut self, append: Append) -> Result<Appended, StoreError> {
@@ -136,7 +140,7 @@ impl<'a> Batch<'a> {
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let barred = append.group.barred(|user| self.disk.erasures.get(user));
+        let barred = append.group.barred(|user| self.disk.standings.get(user));
         if !barred.is_empty() {
             return Ok(Appended::Barred(barred));
         }
@@ -227,10 +231,9 @@ impl<'a> Batch<'a> {
         &mut self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
-        let erasure = self.disk.erasures.get(user);
-        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
+        if right.is_some_and(|right| right.lost(user, |user| self.disk.standings.get(user)).is_some()) {
             return Ok(false);
         }
         let key = keys::user(user);
@@ -271,8 +274,8 @@ impl Decided {
         if let Some((id, kept)) = self.kept {
             disk.states.aged(id, kept);
         }
-        if let Some((user, erasure)) = self.erasure {
-            disk.erasures.put(&user, erasure);
+        if let Some((user, standing)) = self.standing {
+            disk.standings.put(&user, standing);
         }
         disk.intents.note(&self.intents);
         let mut appended: Vec<(AppendAnswers, Answers)> = Vec::new();

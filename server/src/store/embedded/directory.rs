@@ -187,6 +187,12 @@ impl Directory {
         Ok(Some(identity.store_id))
     }
 
+    /// The id of the store in a directory, if that can be read. Claims nothing.
+    pub(super) fn store_id_in(path: &Path) -> Option<StoreId> {
+        let identity: Identity = serde_json::from_slice(&fs::read(path.join("store.json")).ok()?).ok()?;
+        (identity.check == check(identity.format, identity.store_id)).then_some(identity.store_id)
+    }
+
     /// Makes a new store. The id comes last: without it, nothing was ever written.
     pub(super) fn create(&self) -> Result<StoreId, OpenError> {
         if !is_absent(&self.db()).map_err(|source| self.io(source))? {

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, Readable, Snapshot};
 use tern_protocol::{ConversationId, Entry, UserId};
 
-use super::erasures::Erasures;
 use super::intents::IntentShards;
 use super::keys;
 use super::recent::RecentMarkers;
+use super::standings::Standings;
 use super::states::{Known, States};
 use super::values::{self, Head, Row, Shape};
 use crate::store::runs::Runs;
@@ -29,7 +29,7 @@ pub(super) struct Disk {
     pub(super) space: Keyspace,
     pub(super) states: Arc<States>,
     pub(super) recent: Arc<RecentMarkers>,
-    pub(super) erasures: Arc<Erasures>,
+    pub(super) standings: Arc<Standings>,
     pub(super) intents: Arc<IntentShards>,
 }
 
@@ -40,7 +40,7 @@ impl Disk {
             space,
             states: Arc::default(),
             recent: Arc::new(RecentMarkers::new(Some(Instant::now()))),
-            erasures: Arc::default(),
+            standings: Arc::default(),
             intents: Arc::default(),
         }
     }
@@ -50,12 +50,16 @@ impl Disk {
         if self.space.is_empty().map_err(read_failed)? {
             self.recent = Arc::new(RecentMarkers::new(None));
         }
-        let mut erasures = Vec::new();
         for item in self.space.prefix(keys::ERASURES) {
             let (key, value) = item.into_inner().map_err(read_failed)?;
-            erasures.push((keys::erasure_hash(&key)?, values::decode("an erasure", &value)?));
+            let erasure = values::decode("an erasure", &value)?;
+            self.standings.load(keys::user_hash(&key)?, |standing| standing.erasure = Some(erasure));
         }
-        self.erasures.load(erasures);
+        for item in self.space.prefix(keys::REVOCATIONS) {
+            let (key, value) = item.into_inner().map_err(read_failed)?;
+            let before_ms = values::decode("a revocation", &value)?;
+            self.standings.load(keys::user_hash(&key)?, |standing| standing.refused_before_ms = before_ms);
+        }
         self.intents.load(&self.count_intents()?);
         Ok(())
     }

@@ -68,6 +68,11 @@ pub(super) fn list(db: &Path) -> io::Result<Vec<Journal>> {
     Ok(journals)
 }
 
+/// The files of the journals, oldest first.
+pub(super) fn paths(db: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(list(db)?.into_iter().map(|journal| journal.path).collect())
+}
+
 /// Reads all journals up to the first thing that is wrong.
 pub(super) fn scan(journals: &[Journal]) -> io::Result<Findings> {
     let mut order = Order::default();

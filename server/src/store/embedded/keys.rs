@@ -24,6 +24,7 @@ const READ: u8 = b'r';
 const USER: u8 = b'u';
 const INTENT: u8 = b'p';
 const ERASURE: u8 = b'x';
+const REVOCATION: u8 = b'v';
 
 // The length of a user id is kept in one byte.
 const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
@@ -42,6 +43,7 @@ pub(super) enum Kind {
     Read,
     User,
     Erasure,
+    Revocation,
     Unknown,
 }
 
@@ -59,6 +61,7 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         Some(&READ) => Kind::Read,
         Some(&USER) => Kind::User,
         Some(&ERASURE) => Kind::Erasure,
+        Some(&REVOCATION) => Kind::Revocation,
         _ => Kind::Unknown,
     }
 }
@@ -144,23 +147,31 @@ pub(super) fn conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
 
 /// The erasure of a user: found by who knows the id, and telling nobody else.
 pub(super) fn erasure(user: &UserId) -> Bytes {
-    join(&[&[ERASURE], &erased(user)])
+    join(&[&[ERASURE], &hashed(user)])
 }
 
-/// What an erased user is known by.
-pub(super) fn erased(user: &UserId) -> [u8; 16] {
+/// Before when the tokens of a user are refused: found as an erasure is, and staying after one.
+pub(super) fn revocation(user: &UserId) -> Bytes {
+    join(&[&[REVOCATION], &hashed(user)])
+}
+
+/// What a user is known by who may have been erased.
+pub(super) fn hashed(user: &UserId) -> [u8; 16] {
     let mut hash = [0; 16];
     hash.copy_from_slice(&Sha256::digest(user.as_str())[..16]);
     hash
 }
 
-/// The user's hash in the key of an erasure.
-pub(super) fn erasure_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
-    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure"))
+/// The user's hash in the key of an erasure or a revocation.
+pub(super) fn user_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
+    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure or revocation"))
 }
 
 /// What the keys of all erasures start with.
 pub(super) const ERASURES: &[u8] = &[ERASURE];
+
+/// What the keys of all revocations start with.
+pub(super) const REVOCATIONS: &[u8] = &[REVOCATION];
 
 /// A user.
 pub(super) fn user(user: &UserId) -> Bytes {

@@ -9,13 +9,14 @@ mod batch;
 mod committer;
 mod directory;
 mod disk;
-mod erasures;
 mod intents;
 mod journals;
 mod keys;
 mod op;
 mod open;
 mod recent;
+mod salvage;
+mod standings;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use tokio::sync::Semaphore;
 pub use backup::{Backup, BackupError, Manifest};
 pub use directory::OpenError;
 pub use open::{Recovered, recover_accept_loss};
+pub use salvage::{Damage, Holes, SalvageError, Salvaged, Tally, salvage};
 pub use verify::{Findings, verify_store};
 
 use self::append::Append;
@@ -50,8 +52,10 @@ use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
+    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right, Standing, Store, StoreError, User,
+    UserChange, Users,
 };
+use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
 
 /// Exit code of a process that can no longer promise durability; a supervisor restarts it.
@@ -99,6 +103,11 @@ impl EmbeddedStore {
     /// Opens the store in `config.dir`, or makes it. Blocks while it checks and reads the journals:
     /// up to some seconds after a crash. Refuses to open if anything acknowledged is missing.
     pub fn open(config: EmbeddedConfig, metrics: Metrics) -> Result<Self, OpenError> {
+        Self::open_within(config, metrics, &Budget::new(usize::MAX))
+    }
+
+    /// The same; writes that wait are charged to `memory`.
+    pub fn open_within(config: EmbeddedConfig, metrics: Metrics, memory: &Budget) -> Result<Self, OpenError> {
         let fatal = |reason: &str| {
             tracing::error!(
                 reason,
@@ -110,17 +119,23 @@ impl EmbeddedStore {
             config,
             Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) },
             metrics,
+            memory,
         )
     }
 
-    fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
+    fn open_with(
+        config: EmbeddedConfig,
+        hooks: Hooks,
+        metrics: Metrics,
+        memory: &Budget,
+    ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
         let open::Opened { directory, store_id, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
         let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
-        let (queue, thread) = committer.start().map_err(io)?;
+        let (queue, thread) = committer.start(memory).map_err(io)?;
         Ok(Self {
             store_id,
             disk,
@@ -381,10 +396,19 @@ impl Users for EmbeddedStore {
         &self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
         let user = user.clone();
-        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, issued_ms, reply }).await
+        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, right, reply }).await
+    }
+
+    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
+        Ok(self.disk.standings.get(user))
+    }
+
+    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
+        let user = user.clone();
+        self.submit(USER_BYTES, |reply| Op::RefuseBefore { user, before_ms, reply }).await
     }
 }
 

@@ -6,7 +6,7 @@ use tern_protocol::{ConversationId, Entry, UserId};
 use tokio::sync::oneshot;
 
 use super::append::Append;
-use crate::store::{Erasure, Kept, Owed, ReadPosition, StoreError, UserChange};
+use crate::store::{Erasure, Kept, Owed, ReadPosition, Right, StoreError, UserChange};
 
 /// Where the answer to an operation goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -16,7 +16,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Op {
     Appends { appends: Vec<Append>, owed: Owed },
     SetRead { key: Bytes, read: ReadPosition, reply: Reply<bool> },
-    ChangeUser { user: UserId, change: UserChange, issued_ms: Option<u64>, reply: Reply<bool> },
+    ChangeUser { user: UserId, change: UserChange, right: Option<Right>, reply: Reply<bool> },
+    RefuseBefore { user: UserId, before_ms: u64, reply: Reply<()> },
     ClearIntents { intents: Vec<(u8, Bytes)>, reply: Reply<()> },
     Age { age: Age, reply: Reply<bool> },
     Rewrite { rewrite: Rewrite, reply: Reply<()> },
@@ -30,7 +31,11 @@ impl Op {
     pub(super) fn is_alone(&self) -> bool {
         matches!(
             self,
-            Self::Age { .. } | Self::Rewrite { .. } | Self::BeginErasure { .. } | Self::FinishErasure { .. }
+            Self::RefuseBefore { .. }
+                | Self::Age { .. }
+                | Self::Rewrite { .. }
+                | Self::BeginErasure { .. }
+                | Self::FinishErasure { .. }
         )
     }
 }

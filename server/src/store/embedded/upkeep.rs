@@ -132,11 +132,7 @@ impl Upkeep for EmbeddedStore {
         self.submit(bytes, |reply| Op::FinishErasure { user, conversations, reply }).await
     }
 
-    async fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError> {
-        Ok(self.disk.erasures.get(user))
-    }
-
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {
-        Ok(self.disk.erasures.open())
+        Ok(self.disk.standings.open_erasures())
     }
 }

@@ -95,13 +95,13 @@ fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
 
 /// A set of things, told apart from other sets by count and sum: markers are too many to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Fingerprint {
+pub(super) struct Fingerprint {
     count: u64,
     sum: u64,
 }
 
 impl Fingerprint {
-    fn add(&mut self, key: &[u8], seq: u64) {
+    pub(super) fn add(&mut self, key: &[u8], seq: u64) {
         self.count += 1;
         self.sum = self.sum.wrapping_add(xxh3_64(&[key, &seq.to_be_bytes()].concat()));
     }
@@ -175,6 +175,10 @@ impl Checker {
             keys::Kind::Erasure => {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));
+            }
+            keys::Kind::Revocation => {
+                keys::user_hash(key)?;
+                values::decode::<u64>("a revocation", value)?;
             }
             keys::Kind::Unknown => return wrong("a row of an unknown kind".into()),
         }

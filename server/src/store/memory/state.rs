@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tern_protocol::{ConversationId, Entry, EntryBody, TempId, UserId};
 
 use crate::store::{
-    AppendGroup, Appended, Conversation, Erasure, InboxRow, Intent, Kept, Marker, NewEntry, ReadPosition,
+    AppendGroup, Appended, Conversation, InboxRow, Intent, Kept, Marker, NewEntry, ReadPosition, Standing,
     StoreError, User,
 };
 
@@ -22,7 +22,7 @@ pub(super) struct State {
     /// By time, conversation and first seq.
     pub(super) intents: BTreeMap<(u64, ConversationId, u64), Intent>,
     pub(super) kept: HashMap<ConversationId, Kept>,
-    pub(super) erasures: HashMap<UserId, Erasure>,
+    pub(super) standings: HashMap<UserId, Standing>,
     /// The next append writes only the log, as one does that dies half-way in a store of several parts.
     #[cfg(test)]
     pub(super) is_torn: bool,
@@ -35,7 +35,7 @@ impl State {
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let barred = group.barred(|user| self.erasures.get(user).cloned());
+        let barred = group.barred(|user| self.standing(user));
         if !barred.is_empty() {
             return Ok(Appended::Barred(barred));
         }
@@ -45,6 +45,10 @@ impl State {
         }
         self.write(group);
         Ok(Appended::Applied)
+    }
+
+    pub(super) fn standing(&self, user: &UserId) -> Standing {
+        self.standings.get(user).cloned().unwrap_or_default()
     }
 
     fn duplicates(&self, group: &AppendGroup) -> Vec<(usize, Marker)> {

@@ -442,6 +442,7 @@ async fn a_real_upgrade_over_tls_ends_in_a_link() {
     use super::super::address::AddressGate;
     use super::super::loopback::Tls;
     use super::super::tcp::{Places, TcpListener};
+    use crate::budget::Budget;
     use crate::descriptors::Descriptors;
     use crate::ops::metrics::Metrics;
     use hyper::service::service_fn;
@@ -449,7 +450,7 @@ async fn a_real_upgrade_over_tls_ends_in_a_link() {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
     let (tls, config) = (Tls::new(), Arc::new(TransportConfig::default()));
-    let gate = AddressGate::new(&config);
+    let gate = AddressGate::new(&config, &Budget::new(usize::MAX));
     let places = Places::new(&config, Descriptors::now(), Metrics::none());
     let listener = TcpListener::bind(ANY, Some(tls.tcp.clone()), gate, places, &config).unwrap();
     let address = listener.local_addr().unwrap();

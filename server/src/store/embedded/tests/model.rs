@@ -5,7 +5,7 @@ use tern_protocol::{ConversationId, ConversationKind, EntryBody, EntryId, Role};
 
 use super::*;
 use crate::store::memory::MemoryStore;
-use crate::store::{Ages, Departure, Member, NewEntry, Upkeep};
+use crate::store::{Ages, Departure, Member, NewEntry, Right, Upkeep};
 
 const USERS: u8 = 4;
 const TEMP_IDS: u8 = 16;
@@ -182,7 +182,7 @@ async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
     assert_eq!(store.users(&users).await.unwrap(), model.users(&users).await.unwrap());
     assert_eq!(store.conversations(None, 9).await.unwrap(), model.conversations(None, 9).await.unwrap());
     for user in &users {
-        assert_eq!(store.erasure(user).await.unwrap(), model.erasure(user).await.unwrap());
+        assert_eq!(store.standing(user).await.unwrap(), model.standing(user).await.unwrap());
         let inbox = model.inbox(user, None, 9).await.unwrap();
         assert_eq!(store.inbox(user, None, 9).await.unwrap(), inbox);
         let after = inbox.first().map(InboxRow::place);
@@ -258,8 +258,12 @@ async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
         Step::ChangeUser { user: number, last_seen_ms } => {
             let name = Some(format!("{last_seen_ms}"));
             for change in [UserChange::LastSeen(last_seen_ms), UserChange::Name(name)] {
-                let expected = model.change_user(&user(number), change.clone(), Some(9)).await.unwrap();
-                assert_eq!(store.change_user(&user(number), change, Some(9)).await.unwrap(), expected);
+                let expected =
+                    model.change_user(&user(number), change.clone(), Some(Right::own(9))).await.unwrap();
+                assert_eq!(
+                    store.change_user(&user(number), change, Some(Right::own(9))).await.unwrap(),
+                    expected
+                );
             }
         }
         Step::ClearIntents { limit, every } => {
