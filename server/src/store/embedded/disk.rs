@@ -8,12 +8,13 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, Readable, Snapshot};
 use tern_protocol::{ConversationId, Entry, UserId};
 
+use super::identity::Salt;
 use super::intents::IntentShards;
 use super::keys;
 use super::recent::RecentMarkers;
 use super::standings::Standings;
 use super::states::{Known, States};
-use super::values::{self, Head, Row, Shape};
+use super::values::{self, Commit, Head, Row, Shape};
 use crate::store::runs::Runs;
 use crate::store::{
     Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
@@ -69,15 +70,19 @@ impl Disk {
         Ok(self.space.get(key).map_err(read_failed)?.map(Bytes::from))
     }
 
-    /// Number of the last commit, 0 before the first. The last [`keys::COMMITS_KEPT`] must all be
-    /// there: a journal that lost its end before the next one began leaves a hole.
-    pub(super) fn commits(&self) -> Result<u64, StoreError> {
-        let mut numbers: Vec<u64> = Vec::new();
+    /// Number of the last commit, 0 before the first, and the salt of all of them. The last
+    /// [`keys::COMMITS_KEPT`] must all be there: a journal that lost its end before the next one began
+    /// leaves a hole.
+    pub(super) fn commits(&self) -> Result<(u64, Option<Salt>), StoreError> {
+        let (mut numbers, mut salt): (Vec<u64>, Option<Salt>) = (Vec::new(), None);
         for item in self.space.prefix(keys::COMMITS) {
-            let value = item.value().map_err(read_failed)?;
-            numbers.push(values::decode("a commit number", &value)?);
+            let commit = Commit::decode(&item.value().map_err(read_failed)?)?;
+            if *salt.get_or_insert(commit.salt) != commit.salt {
+                return Err(StoreError::Corrupt("there are commits of two stores in it".into()));
+            }
+            numbers.push(commit.number);
         }
-        last_commit(numbers)
+        Ok((last_commit(numbers)?, salt))
     }
 
     /// A state as of the last commit.

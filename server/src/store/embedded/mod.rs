@@ -9,12 +9,15 @@ mod batch;
 mod committer;
 mod directory;
 mod disk;
+mod identity;
 mod intents;
 mod journals;
 mod keys;
 mod op;
 mod open;
 mod recent;
+mod records;
+mod recover;
 mod salvage;
 mod standings;
 mod states;
@@ -40,7 +43,7 @@ use tokio::sync::Semaphore;
 
 pub use backup::{Backup, BackupError, Manifest};
 pub use directory::OpenError;
-pub use open::{Recovered, recover_accept_loss};
+pub use recover::{Recovered, recover_accept_loss};
 pub use salvage::{Damage, Holes, SalvageError, Salvaged, Tally, salvage};
 pub use verify::{Findings, verify_store};
 
@@ -130,14 +133,15 @@ impl EmbeddedStore {
         memory: &Budget,
     ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, store_id, disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
+        let salt = identity.salt;
+        let committer = Committer { disk: disk.clone(), commits, salt, tripwire, hooks, metrics };
         let (queue, thread) = committer.start(memory).map_err(io)?;
         Ok(Self {
-            store_id,
+            store_id: identity.store_id,
             disk,
             queue: Some(queue),
             committer: Some(thread),

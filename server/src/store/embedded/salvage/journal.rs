@@ -8,6 +8,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::block::Version;
 use super::table::unpack;
+use crate::store::embedded::identity::Salt;
+use crate::store::embedded::keys;
+use crate::store::embedded::values::Commit;
 
 /// The database's own keyspace: it says nothing of ours.
 const META: u64 = 0;
@@ -22,13 +25,13 @@ pub(super) struct Found {
 }
 
 /// Reads it. The journals of a store are 64 MiB each, so they are read as a whole.
-pub(super) fn read(path: &Path) -> io::Result<Found> {
+pub(super) fn read(path: &Path, salt: Option<Salt>) -> io::Result<Found> {
     let mut bytes = std::fs::read(path)?;
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(end);
     let (mut found, mut at, mut gap) = (Found::default(), 0, None);
     while at < end {
-        match commit(&bytes[at..]) {
+        match commit(&bytes[at..]).filter(|(_, rows)| is_of(rows, salt)) {
             Some((length, rows)) => {
                 if let Some(start) = gap.take() {
                     found.gaps.push((start, at as u64 - start));
@@ -46,7 +49,14 @@ pub(super) fn read(path: &Path) -> io::Result<Found> {
     Ok(found)
 }
 
-/// The commit at the start of `bytes`: its length and its rows. Its form is told in `journals.rs`.
+/// They are the rows of a commit of the store with this salt.
+fn is_of(rows: &[Version], salt: Option<Salt>) -> bool {
+    let number = rows.iter().find(|row| row.key.starts_with(keys::COMMITS));
+    let commit = number.and_then(|row| Commit::decode(row.value.as_deref()?).ok());
+    salt.is_none() || commit.map(|commit| commit.salt) == salt
+}
+
+/// The commit at the start of `bytes`: its length and its rows. Its form is told in `records.rs`.
 fn commit(bytes: &[u8]) -> Option<(usize, Vec<Version>)> {
     let mut fields = Fields { bytes, at: 0 };
     if fields.take(1)? != [1] {

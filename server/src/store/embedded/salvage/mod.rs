@@ -148,8 +148,14 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(SalvageError::Occupied(to.into()));
     }
-    let source = Source::open(&from.join("db")).map_err(io_in(from))?;
-    let previous_store_id = Directory::store_id_in(from);
+    let identities = Directory::identities_in(from);
+    // A place that is damaged or of another store is no reason to leave rows behind.
+    let salt = match identities.map(|identity| identity.map(|identity| identity.salt)) {
+        [Some(told), Some(counted)] => (told == counted).then_some(told),
+        [told, counted] => told.or(counted),
+    };
+    let source = Source::open(&from.join("db"), salt).map_err(io_in(from))?;
+    let previous_store_id = identities.iter().flatten().next().map(|identity| identity.store_id);
     let mut salvaged = Salvaged { previous_store_id, damage: source.damage.clone(), ..Salvaged::default() };
     let logs = survey(&source).map_err(io_in(from))?;
     salvaged.conversations = logs.iter().filter_map(|(id, log)| Holes::of(*id, log)).collect();
@@ -219,7 +225,11 @@ fn note(
             let read: ReadPosition = values::decode("a read position", value)?;
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
-        keys::Kind::Commit | keys::Kind::User | keys::Kind::Erasure | keys::Kind::Unknown => {}
+        keys::Kind::Commit
+        | keys::Kind::User
+        | keys::Kind::Erasure
+        | keys::Kind::Revocation
+        | keys::Kind::Unknown => {}
     }
     Ok(())
 }
@@ -230,7 +240,7 @@ fn readable(source: &Source, key: &[u8], value: &[u8]) -> Option<Entry> {
     let (entry, _) = values::decode_entry(value).ok()?;
     let is_own = keys::entry_seq(key).ok() == Some(entry.seq);
     let was_erased = |user: &UserId| {
-        let erasure = source.erasures.get(&keys::erased(user));
+        let erasure = source.erasures.get(&keys::hashed(user));
         erasure.is_some_and(|erasure: &Erasure| erasure.open.is_none() && entry.time_ms <= erasure.at_ms)
     };
     let names_erased = !source.damage.is_empty()

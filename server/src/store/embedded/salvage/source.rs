@@ -17,6 +17,7 @@ use super::block::Version;
 use super::table::{Gap, Table};
 use super::{Damage, journal};
 use crate::store::Erasure;
+use crate::store::embedded::identity::Salt;
 use crate::store::embedded::{journals, keys, values};
 
 /// Newest versions by key: sequence number and value.
@@ -32,8 +33,9 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads all of it once, to know what is missing.
-    pub(super) fn open(db: &Path) -> io::Result<Self> {
+    /// Reads all of it once, to know what is missing. Commits with another salt, if that is known, are of another
+    /// store.
+    pub(super) fn open(db: &Path, salt: Option<Salt>) -> io::Result<Self> {
         let mut damage = Vec::new();
         let (tables, mut gaps) = find_tables(db, &mut damage)?;
         let (mut persisted, mut erasures) = (0, Newest::new());
@@ -52,7 +54,7 @@ impl Source {
         }
         damage.extend(gaps.iter().map(Damage::of));
         let mut in_journals = Newest::new();
-        for (path, rows) in read_journals(db, &mut damage)? {
+        for (path, rows) in read_journals(db, salt, &mut damage)? {
             let _ = path;
             for version in rows {
                 note(&version);
@@ -64,7 +66,7 @@ impl Source {
         }
         let mut known = HashMap::new();
         for (key, (_, value)) in erasures {
-            let (Ok(hash), Some(value)) = (keys::erasure_hash(&key), value) else { continue };
+            let (Ok(hash), Some(value)) = (keys::user_hash(&key), value) else { continue };
             known.extend(values::decode("an erasure", &value).ok().map(|erasure| (hash, erasure)));
         }
         Ok(Self { tables, journals: in_journals, erasures: known, damage })
@@ -151,14 +153,18 @@ fn all_tables(dir: &Path) -> io::Result<Vec<Named>> {
     Ok(named)
 }
 
-fn read_journals(db: &Path, damage: &mut Vec<Damage>) -> io::Result<Vec<(PathBuf, Vec<Version>)>> {
+fn read_journals(
+    db: &Path,
+    salt: Option<Salt>,
+    damage: &mut Vec<Damage>,
+) -> io::Result<Vec<(PathBuf, Vec<Version>)>> {
     let mut read = Vec::new();
     for path in journals::paths(db)? {
-        match journal::read(&path) {
+        match journal::read(&path, salt) {
             Ok(found) => {
                 damage.extend(found.gaps.iter().map(|(at, bytes)| Damage {
                     file: path.clone(),
-                    what: format!("no whole commit in {bytes} bytes from byte {at} on"),
+                    what: format!("no whole commit of this store in {bytes} bytes from byte {at} on"),
                 }));
                 read.push((path, found.rows));
             }

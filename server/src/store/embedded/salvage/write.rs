@@ -5,13 +5,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tern_protocol::{ConversationId, StoreId};
-use uuid::Uuid;
 
 use super::log::Mended;
 use super::source::{Rows, Source};
 use super::{SalvageError, Tally};
 use crate::store::embedded::directory::Directory;
 use crate::store::embedded::disk::read_failed;
+use crate::store::embedded::identity::{Identity, Salt};
 use crate::store::embedded::tripwire::CountFile;
 use crate::store::embedded::{keys, open, values};
 use crate::store::{Erasure, Kept, ReadPosition, StoreError, User};
@@ -41,11 +41,13 @@ impl Writing<'_> {
         let failed = |source| SalvageError::Write { path: to.into(), source };
         let from = |source| SalvageError::Io { path: to.into(), source };
         let directory = Directory::claim(to)?;
-        CountFile::create(&directory.count(), COMMIT).map_err(from)?;
-        let (disk, _) = open::open_database(&directory, 0)?;
+        directory.begin("a salvage")?;
+        let identity = Identity::new();
+        CountFile::create(&directory.count(), identity, COMMIT).map_err(from)?;
+        let (disk, _) = open::open_database(&directory, identity.salt, 0)?;
         let mut rows = disk.space.start_ingestion().map_err(|error| failed(read_failed(error)))?;
         let (logs, source) = (self.logs, self.source);
-        let mut made = made(logs).peekable();
+        let mut made = made(logs, identity.salt).peekable();
         let mut read = source.rows().map_err(from)?;
         let mut next = self.kept(&mut read);
         loop {
@@ -63,10 +65,9 @@ impl Writing<'_> {
         }
         rows.finish().map_err(|error| failed(read_failed(error)))?;
         drop(disk);
-        // The id comes last: without it one that was cut short is never taken for a store.
-        let store_id = StoreId::from_uuid(Uuid::new_v4());
-        directory.set_store_id(store_id)?;
-        Ok(store_id)
+        directory.set_identity(identity)?;
+        directory.finish()?;
+        Ok(identity.store_id)
     }
 
     /// The next row that is taken as it is, or mended.
@@ -116,6 +117,7 @@ fn name(kind: keys::Kind) -> &'static str {
         keys::Kind::Read => "read positions",
         keys::Kind::User => "users",
         keys::Kind::Erasure => "erasures",
+        keys::Kind::Revocation => "revocations",
         keys::Kind::Unknown => "rows of an unknown kind",
     }
 }
@@ -171,12 +173,20 @@ fn keep(
             values::decode::<Erasure>("an erasure", value)?;
             as_it_is(true)
         }
-        _ => None,
+        keys::Kind::Revocation => {
+            values::decode::<u64>("a revocation", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Kept
+        | keys::Kind::Shape
+        | keys::Kind::Head
+        | keys::Kind::Commit
+        | keys::Kind::Unknown => None,
     })
 }
 
 /// The rows that follow from what was found out about each log, in the order of their keys.
-fn made(logs: &Logs) -> impl Iterator<Item = (Bytes, Bytes)> {
+fn made(logs: &Logs, salt: Salt) -> impl Iterator<Item = (Bytes, Bytes)> {
     let kept = logs.iter().filter(|(_, log)| log.kept != Kept::default());
     let kept = kept.map(|(id, log)| (keys::kept(*id), values::encode(&log.kept)));
     let shapes = logs.iter().map(|(id, log)| (keys::shape(*id), values::encode(&log.shape)));
@@ -192,6 +202,7 @@ fn made(logs: &Logs) -> impl Iterator<Item = (Bytes, Bytes)> {
                 .map(|member| (keys::row(&member.user, *id), values::member_row(member.first_seq))),
         );
     }
-    let commit = std::iter::once((keys::commit(COMMIT), values::encode(&COMMIT)));
+    let commit = values::Commit { number: COMMIT, salt };
+    let commit = std::iter::once((keys::commit(COMMIT), values::encode(&commit)));
     kept.chain(shapes).chain(tombstones).chain(heads).chain(rows).chain(commit)
 }
