@@ -8,11 +8,11 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tern_protocol::Code;
 
+use crate::budget::{Memory, MemoryPart};
+
 mod sockets;
 
 pub use sockets::SocketMetrics;
-
-use crate::budget::{Memory, MemoryPart};
 
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
@@ -124,6 +124,8 @@ pub struct MessageMetrics {
     pub push_pending: Gauge,
     /// `tern_push_events_total`: push events that left.
     pub push_events: Counter,
+    /// `tern_push_lost_total`: push intents given up, since what they are about is damaged.
+    pub push_lost: Counter,
 }
 
 /// The owners of conversations.
@@ -157,6 +159,8 @@ pub struct StoreMetrics {
     pub aged_entries: Counter,
     /// `tern_store_aged_total{what="markers"}`: dedupe markers removed because of their age.
     pub aged_markers: Counter,
+    /// `tern_store_unreadable_total`: reads that met damaged data. Somebody should look.
+    pub unreadable: Counter,
 }
 
 /// What operators did.
@@ -289,6 +293,10 @@ impl Maker<'_> {
             lagged: self.counter("tern_lagged_total", "Times a session's queue dropped a conversation."),
             push_pending: self.gauge("tern_push_pending", "Push intents whose events have not left."),
             push_events: self.counter("tern_push_events_total", "Push events that left."),
+            push_lost: self.counter(
+                "tern_push_lost_total",
+                "Push intents given up, since what they are about is damaged.",
+            ),
         }
     }
 
@@ -316,6 +324,7 @@ impl Maker<'_> {
         StoreMetrics {
             aged_entries: aged("entries"),
             aged_markers: aged("markers"),
+            unreadable: self.counter("tern_store_unreadable_total", "Reads that met damaged data."),
             commit_seconds: self.seconds("tern_store_commit_seconds", "One durable commit of the store."),
             commit_entries: self.histogram("tern_store_commit_entries", None, "Entries in one commit."),
         }

@@ -15,7 +15,7 @@ use crate::auth::Claims;
 use crate::budget::MemoryPart;
 use crate::clock::{now, unix_ms};
 use crate::roster::{Begun, Origin, Outbox, Outgoing, Seat, SeatGuard, Stage};
-use crate::store::{Lost, Store, StoreError, UserChange};
+use crate::store::{Lost, Store, StoreError, UserChange, users_apart};
 use crate::transport::{Inbound, LinkError, LinkInfo, LinkReader};
 use crate::upkeep::{REVOKED, revoked};
 
@@ -170,7 +170,8 @@ fn unavailable(error: StoreError) -> Close {
 
 /// Keeps the user's display name, and that they have been here.
 pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreError> {
-    let known = store.users(std::slice::from_ref(&claims.user)).await?.pop().flatten();
+    // Who cannot be read is written anew.
+    let known = users_apart(store, std::slice::from_ref(&claims.user)).await?.found.pop().flatten();
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }

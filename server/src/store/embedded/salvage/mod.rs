@@ -229,6 +229,7 @@ fn note(
         | keys::Kind::User
         | keys::Kind::Erasure
         | keys::Kind::Revocation
+        | keys::Kind::Filling
         | keys::Kind::Unknown => {}
     }
     Ok(())
