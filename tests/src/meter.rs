@@ -144,6 +144,7 @@ impl fmt::Display for Times {
 /// Two users who have nothing to do with what is done: one writes, the other gets everything in order.
 pub struct Innocents {
     quiet: Times,
+    quiet_ms: u64,
     stop: Arc<AtomicBool>,
     task: JoinHandle<Vec<Duration>>,
 }
@@ -153,10 +154,12 @@ impl Innocents {
     pub async fn start(server: &Server, wire: Wire) -> Self {
         let mut ines = RawClient::open(server, wire, "ines").await;
         let mut ivan = RawClient::open(server, wire, "ivan").await;
-        let mut quiet = Vec::new();
+        let (mut quiet, pid) = (Vec::new(), server.pid());
+        let before = processor_ms(pid);
         for _ in 0..QUIET {
             quiet.push(talk(&mut ines, &mut ivan).await);
         }
+        let quiet_ms = processor_ms(pid) - before;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
@@ -166,17 +169,30 @@ impl Innocents {
             }
             times
         });
-        Self { quiet: Times::of(quiet), stop, task }
+        Self { quiet: Times::of(quiet), quiet_ms, stop, task }
     }
 
-    /// Every message has arrived. How long they took before, and since.
+    /// Every message has arrived.
     ///
     /// # Panics
     /// If one has not.
-    pub async fn finish(self) -> (Times, Times) {
+    pub async fn finish(self) -> Innocent {
         self.stop.store(true, Ordering::Relaxed);
-        (self.quiet, Times::of(self.task.await.expect("every message of the innocent pair arrives")))
+        let during = Times::of(self.task.await.expect("every message of the innocent pair arrives"));
+        let processor_ms = self.quiet_ms * during.count as u64 / QUIET as u64;
+        Innocent { quiet: self.quiet, during, processor_ms }
     }
+}
+
+/// How it was for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Innocent {
+    /// How long messages took before.
+    pub quiet: Times,
+    /// How long they took since.
+    pub during: Times,
+    /// About how much of the server's processor time since then was theirs, in milliseconds.
+    pub processor_ms: u64,
 }
 
 /// One message, from being sent to being there.

@@ -76,7 +76,8 @@ impl Server {
         let builder = builder(config.request_head_timeout());
         let io = TokioIo::new(Watched::new(io, watch.clone()));
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
-        let mut alarm = pin!(sleep_until(Instant::now() + patience.begin));
+        let first = Instant::now() + patience.begin.min(patience.answer).min(patience.idle);
+        let mut alarm = pin!(sleep_until(first));
         let mut draining = pin!(shutdown.draining());
         let mut drains = false;
         let ended = loop {
