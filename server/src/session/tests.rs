@@ -254,6 +254,26 @@ impl Client {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_only_answers_pings_of_its_websocket_stays() {
+    let bench = Bench::new();
+    let mut client = bench.join("ida").await;
+    let mut pings = 0;
+    let reading = async {
+        loop {
+            match client.socket.next().await {
+                // It is answered with the next read.
+                Some(Ok(Message::Ping(_))) => pings += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    // Before anything is told of its token.
+    let while_good = tokio::time::timeout(HOUR / 2, reading).await;
+    assert!(while_good.is_err(), "nothing ends it");
+    assert!(pings >= 70, "{pings} pings");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_erased_while_they_are_greeted_does_not_stay() {
     let bench = Bench::new();
     let mut client = bench.connect().await;
