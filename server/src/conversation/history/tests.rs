@@ -142,7 +142,11 @@ async fn every_question_costs_a_constant_number_of_round_trips() {
     assert_eq!((trips, members.unwrap().unwrap().len()), (2, 2), "glance, names");
     let ids: Vec<ConversationId> = talks.iter().map(|talk| talk.id).collect();
     let (trips, accesses) = room.trips(history.accesses(&me, &ids)).await;
-    assert_eq!((trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()), (1, 200), "all positions of an ack");
+    assert_eq!(
+        (trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()),
+        (1, 200),
+        "all positions of an ack"
+    );
     let (trips, accesses) = room.trips(history.accesses(&user("mallory"), &ids)).await;
     assert_eq!(
         (trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()),

@@ -8,8 +8,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::disk::last_commit;
 use super::identity::Salt;
-use super::values::{self, Commit, Head, Row, Shape};
 use super::keys;
+use super::values::{self, Commit, Head, Row, Shape};
 use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, Tally, User};
 
 /// Faults that are told in words; more are counted.

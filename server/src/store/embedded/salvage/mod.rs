@@ -18,8 +18,8 @@ use self::survey::survey;
 use self::table::Gap;
 use super::directory::{Directory, OpenError};
 use super::disk::read_failed;
-use super::verify::{Checker, Findings};
 use super::open;
+use super::verify::{Checker, Findings};
 use crate::store::StoreError;
 
 mod archive;
