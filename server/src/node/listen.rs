@@ -20,6 +20,7 @@ use crate::node::config::ListenConfig;
 use crate::session::Gateway;
 use crate::transport::address::AddressGate;
 use crate::transport::quic::{Established, QuicListener};
+use crate::transport::quic_keys::EndpointKeys;
 use crate::transport::tcp::TcpListener;
 use crate::transport::tls::{self, Certificate};
 
@@ -79,10 +80,11 @@ impl Listeners {
     pub(super) fn bind(
         config: &Config,
         certificate: &Arc<Certificate>,
+        keys: &EndpointKeys,
         memory: &Memory,
     ) -> Result<Self, ListenError> {
         let gate = AddressGate::new(&config.transport, memory.part(MemoryPart::Connections));
-        let (quic, tls, client) = bind_client(config, certificate, &gate)?;
+        let (quic, tls, client) = bind_client(config, certificate, keys, &gate)?;
         let plain = match config.listen.http {
             None => None,
             Some(address) => {
@@ -123,6 +125,7 @@ impl Listeners {
 fn bind_client(
     config: &Config,
     certificate: &Arc<Certificate>,
+    keys: &EndpointKeys,
     gate: &AddressGate,
 ) -> Result<(QuicListener, TcpListener, SocketAddr), ListenError> {
     let wanted = config.listen.client;
@@ -134,7 +137,7 @@ fn bind_client(
             TcpListener::bind(wanted, Some(tls_config), gate.clone(), &config.transport).map_err(tcp)?;
         let address = listener.local_addr().map_err(tcp)?;
         let quic_config = tls::quic_server_config(certificate.clone());
-        match QuicListener::bind(address, quic_config, gate.clone(), &config.transport) {
+        match QuicListener::bind(address, quic_config, gate.clone(), keys, &config.transport) {
             Ok(quic) => return Ok((quic, listener, address)),
             Err(source) => {
                 tries -= 1;

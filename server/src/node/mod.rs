@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::uri::Authority;
+use secrecy::ExposeSecret;
 use tern_protocol::Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ pub use life::{CommandError, command};
 pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
 
-use crate::auth::{AuthConfigError, Authenticator};
+use crate::auth::{self, AuthConfigError, Authenticator};
 use crate::budget::{Limits, Memory, MemoryPart};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -47,6 +48,7 @@ use crate::session::{self, Gateway, STOPS};
 use crate::store::Store;
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
+use crate::transport::quic_keys::EndpointKeys;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use crate::upkeep::RetentionError;
 use backends::Backends;
@@ -151,6 +153,7 @@ impl Node {
         let memory = Memory::new(config.memory.limit_bytes(&Limits::of_this_process()));
         // The store locks the data directory: before any port is taken, a second node on it fails here.
         let Backends { data, registry, events } = backends::open(&config, &metrics, &memory)?;
+        let keys = quic_keys(&config)?;
         let store = data.store.clone();
         let health = Health::start(&readiness, store.clone(), events.clone());
         let roster = Roster::default();
@@ -181,7 +184,7 @@ impl Node {
         let accepting = readiness.check("listeners");
         // Ports last: whoever gets through finds everything there.
         let certificate = Certificate::new(identity);
-        let listeners = Listeners::bind(&config, &certificate, &memory)?;
+        let listeners = Listeners::bind(&config, &certificate, &keys, &memory)?;
         let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
         ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
@@ -352,6 +355,12 @@ fn start_publisher(
     let publisher = Publisher::new(&config.push, store, events, confirmed, metrics, memory);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
+}
+
+/// The keys of QUIC, from a secret that outlives the process.
+fn quic_keys(config: &Config) -> Result<EndpointKeys, AuthConfigError> {
+    let file = config.node.data_dir.join(&config.node.quic_key_file);
+    Ok(EndpointKeys::new(auth::ensure_secret(&file)?.expose_secret(), config.node.name.as_str()))
 }
 
 fn ready_of(listeners: &Listeners, cert_sha256: String, ops: &OpsServer, store: &dyn Store) -> Ready {

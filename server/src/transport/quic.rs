@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, Incoming};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming};
 use tern_protocol::Code;
 use tokio::time::{Instant, timeout};
 
@@ -19,6 +19,7 @@ use super::address::{AddressGate, AddressPermit};
 use super::carrier::{Carrier, var_int};
 use super::error::clean_reason;
 use super::http3::Http3Connection;
+use super::quic_keys::EndpointKeys;
 use super::tls::ALPN_HTTP3;
 use super::{EstablishError, Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
 use crate::roster::Format;
@@ -52,11 +53,12 @@ impl QuicListener {
         address: SocketAddr,
         tls: Arc<rustls::ServerConfig>,
         gate: AddressGate,
+        keys: &EndpointKeys,
         config: &TransportConfig,
     ) -> io::Result<Self> {
         let endpoint = Endpoint::new(
-            EndpointConfig::default(),
-            Some(server_config(tls, config)?),
+            keys.endpoint(),
+            Some(server_config(tls, keys, config)?),
             udp_socket(address)?,
             Arc::new(quinn::TokioRuntime),
         )?;
@@ -241,6 +243,7 @@ fn udp_socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 
 fn server_config(
     tls: Arc<rustls::ServerConfig>,
+    keys: &EndpointKeys,
     config: &TransportConfig,
 ) -> io::Result<quinn::ServerConfig> {
     let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
@@ -260,7 +263,7 @@ fn server_config(
         .keep_alive_interval(None)
         .max_idle_timeout(Some(config.dead_after().try_into().map_err(io::Error::other)?))
         .allow_spin(false);
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let mut server = quinn::ServerConfig::new(Arc::new(crypto), keys.token());
     server
         .transport_config(Arc::new(transport))
         .migration(true)
