@@ -153,6 +153,20 @@ impl Options {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
 
+    /// Runs the server with a wall clock that a file moves while it runs, by an offset such as `+15d`. Waits
+    /// are not changed.
+    ///
+    /// # Panics
+    /// If libfaketime is not installed.
+    #[must_use]
+    pub fn clock_by(self, file: &Path) -> Self {
+        self.days_behind(0)
+            .env("FAKETIME", "")
+            .env("FAKETIME_TIMESTAMP_FILE", file.to_str().expect("a path in text"))
+            .env("FAKETIME_CACHE_DURATION", "1")
+            .env("DONT_FAKE_MONOTONIC", "1")
+    }
+
     /// Uses this directory instead of a fresh one.
     #[must_use]
     pub fn data_dir(mut self, dir: &Path) -> Self {

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::drain::Shutdown;
 use crate::http;
 use crate::node::config::ListenConfig;
+use crate::ops::turned_away;
 use crate::session::Gateway;
 use crate::transport::address::AddressGate;
 use crate::transport::quic::{Established, QuicListener};
@@ -167,6 +168,7 @@ async fn accept_quic(listener: Arc<QuicListener>, router: Router, gateway: Gatew
         };
         let Some(pending) = pending else { return };
         let (router, gateway, owner) = (router.clone(), gateway.clone(), shutdown.clone());
+        let client = pending.remote().ip();
         shutdown.spawn(async move {
             match pending.establish().await {
                 // Tasks of their own: what the handshake needed is not kept.
@@ -174,7 +176,7 @@ async fn accept_quic(listener: Arc<QuicListener>, router: Router, gateway: Gatew
                 Ok(Established::Http3(connection)) => {
                     owner.clone().spawn(http::http3::serve(connection, router, gateway, owner));
                 }
-                Err(error) => tracing::debug!(%error, "no QUIC session"),
+                Err(error) => turned_away("quic_handshake", client, &error),
             }
         });
     }
@@ -187,12 +189,12 @@ async fn accept_tcp(listener: TcpListener, router: Router, shutdown: Shutdown) {
             _ = shutdown.draining() => return,
         };
         let router = router.clone();
-        let stop = shutdown.clone();
+        let (stop, client) = (shutdown.clone(), pending.remote().ip());
         shutdown.spawn(async move {
             let connection = match pending.establish().await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    tracing::debug!(%error, "no TCP connection");
+                    turned_away("tls_handshake", client, &error);
                     return;
                 }
             };

@@ -40,6 +40,8 @@ pub struct Areas {
     pub sync: SyncMetrics,
     /// The message store.
     pub store: StoreMetrics,
+    /// The files that events go to.
+    pub events: EventMetrics,
     /// What was refused, by code.
     pub refused: RefusedMetrics,
     /// The process.
@@ -67,10 +69,18 @@ pub struct ConnectionMetrics {
     quic: Gauge,
     websocket: Gauge,
     webtransport: Gauge,
+    sessions: Gauge,
 }
 
 impl ConnectionMetrics {
-    /// Counts a connection in `tern_connections{transport}` until the guard is dropped.
+    /// Counts a session in `tern_sessions`, from its Welcome until the guard is dropped.
+    pub fn welcomed(&self) -> OpenConnection {
+        self.sessions.increment(1.0);
+        OpenConnection(self.sessions.clone())
+    }
+
+    /// Counts a connection in `tern_connections{transport}` until the guard is dropped: one that could carry
+    /// a session, whether Hello has come or not.
     pub fn opened(&self, transport: TransportLabel) -> OpenConnection {
         let gauge = match transport {
             TransportLabel::Quic => &self.quic,
@@ -104,11 +114,12 @@ pub struct MessageMetrics {
     pub sends_applied: Counter,
     /// `tern_sends_total{outcome="duplicate"}`: retries of changes that were durable already.
     pub sends_duplicate: Counter,
-    /// `tern_sends_total{outcome="refused"}`: changes answered with an error for good.
+    /// `tern_sends_total{outcome="refused"}`: changes answered with an error for good. What is refused on its
+    /// way (rates, a form that cannot be) is in `tern_refused_total` only.
     pub sends_refused: Counter,
     /// `tern_sends_total{outcome="temporary"}`: changes answered with an error that a retry may cure.
     pub sends_temporary: Counter,
-    /// `tern_dedupe_hits_total`: `temp_id`s found in the store's markers.
+    /// `tern_dedupe_hits_total`: changes recognised by their `temp_id` as made before.
     pub dedupe_hits: Counter,
     /// `tern_lagged_total`: times that a session's queue dropped a conversation.
     pub lagged: Counter,
@@ -151,6 +162,21 @@ pub struct StoreMetrics {
     pub aged_markers: Counter,
 }
 
+/// The files that events go to.
+#[derive(Debug)]
+pub struct EventMetrics {
+    /// `tern_event_files_unread`: files that are there and were not said to be read, the one being written
+    /// included.
+    pub unread_files: Gauge,
+    /// `tern_event_files_removed_total{state="read"}`: files that made room for newer ones.
+    pub removed_read: Counter,
+    /// `tern_event_files_removed_total{state="unread"}`: those that nobody said to have read. Somebody should
+    /// look.
+    pub removed_unread: Counter,
+    /// `tern_events_dropped_total`: events above the share of their sender.
+    pub dropped: Counter,
+}
+
 /// What was refused.
 #[derive(Debug)]
 pub struct RefusedMetrics {
@@ -161,6 +187,9 @@ pub struct RefusedMetrics {
 impl RefusedMetrics {
     /// Counts an Error or Close with this code in `tern_refused_total{code}`; an ordinary end is none.
     pub fn count(&self, code: Code) {
+        if code == Code::NORMAL {
+            return;
+        }
         match self.by_code.binary_search_by_key(&code, |row| row.0) {
             Ok(index) => self.by_code[index].1.increment(1),
             Err(_) => self.other.increment(1),
@@ -226,6 +255,7 @@ impl Metrics {
             owners: make.owners(),
             sync: make.sync(),
             store: make.store(),
+            events: make.events(),
             refused: make.refused(),
             process: make.process(),
             memory: make.memory(),
@@ -242,18 +272,27 @@ const METADATA: Metadata<'static> = Metadata::new("tern", Level::INFO, None);
 impl Maker<'_> {
     fn connections(&self) -> ConnectionMetrics {
         let name = "tern_connections";
-        self.0.describe_gauge(name.into(), None, "Open connections of clients, by transport.".into());
+        self.0.describe_gauge(
+            name.into(),
+            None,
+            "Connections of clients, before and after Hello, by transport.".into(),
+        );
         let gauge = |transport| self.0.register_gauge(&key(name, "transport", transport), &METADATA);
         ConnectionMetrics {
             quic: gauge("quic"),
             websocket: gauge("websocket"),
             webtransport: gauge("webtransport"),
+            sessions: self.gauge("tern_sessions", "Sessions, from Welcome to their end."),
         }
     }
 
     fn messages(&self) -> MessageMetrics {
         let name = "tern_sends_total";
-        self.0.describe_counter(name.into(), None, "Changes asked for by clients, by outcome.".into());
+        self.0.describe_counter(
+            name.into(),
+            None,
+            "Changes that reached their conversation, by outcome.".into(),
+        );
         let sends = |outcome| self.0.register_counter(&key(name, "outcome", outcome), &METADATA);
         MessageMetrics {
             delivery_seconds: self
@@ -297,6 +336,19 @@ impl Maker<'_> {
             aged_markers: aged("markers"),
             commit_seconds: self.seconds("tern_store_commit_seconds", "One durable commit of the store."),
             commit_entries: self.histogram("tern_store_commit_entries", None, "Entries in one commit."),
+        }
+    }
+
+    fn events(&self) -> EventMetrics {
+        let removed = "tern_event_files_removed_total";
+        self.0.describe_counter(removed.into(), None, "Event files that made room for newer ones.".into());
+        let state = |state| self.0.register_counter(&key(removed, "state", state), &METADATA);
+        EventMetrics {
+            unread_files: self.gauge("tern_event_files_unread", "Event files that nobody says to have read."),
+            removed_read: state("read"),
+            removed_unread: state("unread"),
+            dropped: self
+                .counter("tern_events_dropped_total", "Push events above the share of their sender."),
         }
     }
 

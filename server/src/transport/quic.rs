@@ -22,6 +22,7 @@ use super::http3::Http3Connection;
 use super::quic_keys::EndpointKeys;
 use super::tls::ALPN_HTTP3;
 use super::{EstablishError, Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
+use crate::ops::turned_away;
 use crate::roster::Format;
 
 pub use reader::QuicReader;
@@ -102,8 +103,13 @@ impl QuicListener {
             let _ = incoming.retry();
             return None;
         }
-        if refused.is_err() || self.handshakes.now() >= self.config.quic_handshakes_max {
-            tracing::debug!(%address, ?refused, "connection refused");
+        if let Err(refused) = refused {
+            turned_away(refused.reason(), address, &refused);
+            incoming.refuse();
+            return None;
+        }
+        if self.handshakes.now() >= self.config.quic_handshakes_max {
+            turned_away("quic_handshakes_max", address, &"too many handshakes are under way");
             incoming.refuse();
             return None;
         }

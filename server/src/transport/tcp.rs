@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::address::{AddressGate, AddressPermit};
 use super::{EstablishError, TransportConfig};
+use crate::ops::turned_away;
 
 /// Connections that wait for accept.
 const BACKLOG: i32 = 1024;
@@ -82,7 +83,7 @@ impl TcpListener {
                     let handshake_timeout = self.handshake_timeout;
                     return PendingTcp { stream, remote, permit, tls, handshake_timeout };
                 }
-                Err(refused) => tracing::debug!(%remote, %refused, "connection refused"),
+                Err(refused) => turned_away(refused.reason(), remote.ip(), &refused),
             }
         }
     }

@@ -1,7 +1,6 @@
 //! The driver's side of one open link: what waits to be written, and when it counts as dead.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tern_protocol::{Close, Code, Envelope, Frame, Ping, Welcome};
@@ -23,7 +22,6 @@ const FINISH_TIME: Duration = Duration::from_secs(2);
 pub(super) struct Active {
     pub(super) number: LinkNumber,
     pub(super) link: Link,
-    pub(super) welcome: Arc<Welcome>,
     pub(super) opened_ms: u64,
     /// Requests for a token renewal on this link that were not granted.
     pub(super) reauths: u32,
@@ -32,9 +30,9 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub(super) fn new(number: LinkNumber, link: Link, welcome: Arc<Welcome>, now: u64) -> Self {
+    pub(super) fn new(number: LinkNumber, link: Link, welcome: &Welcome, now: u64) -> Self {
         let pulse = Pulse::new(welcome.limits.keepalive_s, welcome.limits.dead_after_s, now);
-        Self { number, link, welcome, opened_ms: now, reauths: 0, outgoing: VecDeque::new(), pulse }
+        Self { number, link, opened_ms: now, reauths: 0, outgoing: VecDeque::new(), pulse }
     }
 
     /// Queues a frame. An error means that the frame is longer than any link carries.
