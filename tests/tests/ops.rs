@@ -72,7 +72,7 @@ for_each_wire! {
         if wire == Wire::WebSocketJson {
             alice.leave().await;
             // A field that is not one is quoted by who cannot read it.
-            for hello in [format!(r#"{{"type":"hello","token":7,"device":"{token}"}}"#), format!(r#"{{"type":"hello","features":"{token}"}}"#)] {
+            for hello in [format!(r#"{{"type":"hello","token":7,"device":"{token}"}}"#), format!(r#"{{"type":"hello","features":"{CANARY}"}}"#)] {
                 let mut wrong = RawClient::connect(&server, wire).await;
                 wrong.send_bytes(hello.as_bytes()).await;
                 wrong.end().await;
