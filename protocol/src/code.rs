@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A close or error code. Unknown numbers are kept: their [`Class`] still says what to do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(transparent)]
 pub struct Code(pub u16);
@@ -74,8 +75,12 @@ codes! {
     4013 TOO_OLD "the first attempt is longer ago than dedupe_window_s";
     /// A named limit of Welcome was exceeded; the detail names it.
     4014 LIMIT_EXCEEDED "a limit told in welcome was exceeded";
-    /// Too many malformed frames in one session.
-    4015 TOO_MANY_ERRORS "too many malformed frames in this session";
+    /// Too many malformed or unexpected frames in one session.
+    4015 TOO_MANY_ERRORS "too many malformed or unexpected frames in this session";
+    /// The sender blocks the other user; the detail names them.
+    4016 BLOCKED "you block this user: unblock them first";
+    /// The user cannot be written to, or not be put in a group, by this sender. It is not said why.
+    4017 UNREACHABLE "the user cannot be reached by this sender";
     /// The token cannot be accepted.
     4100 TOKEN_INVALID "the token cannot be accepted";
     /// The token has expired.
@@ -84,6 +89,10 @@ codes! {
     4102 TOKEN_SUBJECT "the new token is for another user";
     /// The user has more than `sessions_per_user` sessions and this was the oldest.
     4103 SESSION_REPLACED "a newer session of this user took this one's place";
+    /// The token was issued before a moment up to which those of its user are revoked.
+    4104 TOKEN_REVOKED "the token was revoked: a newer one is needed";
+    /// An operator closed this session; with a new token another may be opened.
+    4105 SESSION_CLOSED "an operator closed this session";
     /// The node is going away; `target` may name another.
     4200 DRAINING "this node is draining";
     /// The node has stopped.

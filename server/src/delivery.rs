@@ -12,7 +12,7 @@ pub use confirmed::Confirmed;
 
 use crate::cluster::SessionRef;
 use crate::ops::metrics::{Metrics, record};
-use crate::roster::{Outgoing, Pushed, Roster, Seat};
+use crate::roster::{Outgoing, Pushed, Roster, Seat, SessionInfo};
 
 /// Something to be told to all sessions of some users, wherever they are.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Parcel {
 }
 
 /// How a parcel is treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Durable entries of one log. The caller hands them out ascending; a session without room is told
     /// that it lags, and pulls.
@@ -44,8 +44,30 @@ pub enum Class {
     Control,
     /// What may be lost.
     Datagram,
-    /// The frame is a Close: their sessions end with it.
-    Close,
+    /// The frame is a Close: these of their sessions end with it.
+    Close(Which),
+}
+
+/// Which sessions of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// The one of this id.
+    Session(String),
+    /// Those whose token was issued before this time, in Unix milliseconds.
+    IssuedBefore(u64),
+}
+
+impl Which {
+    /// It is one of them.
+    pub fn is(&self, session: &SessionInfo) -> bool {
+        match self {
+            Self::All => true,
+            Self::Session(id) => session.id == *id,
+            Self::IssuedBefore(time_ms) => session.token_issued_ms < *time_ms,
+        }
+    }
 }
 
 /// Who does not get a parcel.
@@ -57,6 +79,24 @@ pub enum Except {
     Session(SessionRef),
     /// All sessions of one user.
     User(UserId),
+}
+
+/// Who in a conversation, or which two users, may see others anew, or not any more. Plain data, like a parcel: in
+/// a fleet it goes where the watchers are.
+#[derive(Clone, Debug)]
+pub struct Relations {
+    /// Everybody in it now.
+    pub members: Arc<[UserId]>,
+    /// Who of them, or of those who have gone, came, went, showed themselves or blocked.
+    pub moved: Arc<[UserId]>,
+}
+
+impl Relations {
+    /// How it is between two users has changed.
+    pub fn between(one: &UserId, other: &UserId) -> Self {
+        let both: Arc<[UserId]> = [one.clone(), other.clone()].into();
+        Self { members: Arc::clone(&both), moved: both }
+    }
 }
 
 impl Parcel {
@@ -101,9 +141,20 @@ impl Delivery {
         }
     }
 
+    /// Whoever watches others and is in it is to look again at those with whom it may have changed.
+    pub fn judge_again(&self, relations: &Relations) {
+        let Relations { members, moved } = relations;
+        for user in moved.iter() {
+            self.roster.judge(user, members.iter().chain(moved.iter()).filter(|other| *other != user));
+        }
+        for user in members.iter().filter(|user| !moved.contains(user)) {
+            self.roster.judge(user, moved.iter());
+        }
+    }
+
     fn put(&self, seat: &Seat, parcel: &Parcel) {
-        let pushed = match parcel.class {
-            Class::Entry { conversation, seq } => {
+        let pushed = match &parcel.class {
+            &Class::Entry { conversation, seq } => {
                 let pushed = seat.outbox.push_entry(conversation, seq, &parcel.body);
                 if let (Pushed::Queued, Some(arrived)) = (pushed, parcel.arrived) {
                     seat.delivered(conversation, seq, arrived);
@@ -112,8 +163,10 @@ impl Delivery {
             }
             Class::Control => seat.outbox.push_control(&parcel.body),
             Class::Datagram => seat.outbox.push_datagram(&parcel.body),
-            Class::Close => {
-                if let Some(Frame::Close(close)) = parcel.body.envelope().map(|envelope| &envelope.frame) {
+            Class::Close(which) => {
+                if which.is(&seat.info())
+                    && let Some(Frame::Close(close)) = parcel.body.envelope().map(|envelope| &envelope.frame)
+                {
                     seat.outbox.close(close.clone());
                 }
                 return;
@@ -122,6 +175,13 @@ impl Delivery {
         if pushed == Pushed::Lagged {
             self.metrics.messages.lagged.increment(1);
         }
+    }
+
+    /// The user's sessions on this node, the oldest first.
+    pub fn sessions(&self, user: &UserId) -> Vec<SessionInfo> {
+        let mut seats = Vec::new();
+        self.roster.seats_of(user, &mut seats);
+        seats.iter().map(|seat| seat.info()).collect()
     }
 
     /// Whether the user has a session here.
@@ -190,11 +250,11 @@ mod tests {
             [(1, "alice"), (2, "alice"), (3, "bob"), (4, "carol")].map(|(id, name)| bench.begin(id, name));
         let all = [&a, &b, &c, &d];
         for class in [Class::Entry { conversation: HERE, seq: 1 }, Class::Control, Class::Datagram] {
-            bench.delivery.hand_out(parcel(class, Except::Nobody));
+            bench.delivery.hand_out(parcel(class.clone(), Except::Nobody));
             assert_eq!(waiting(&all), [1, 1, 1, 0], "{class:?}");
-            bench.delivery.hand_out(parcel(class, Except::Session(a.seat().at.clone())));
+            bench.delivery.hand_out(parcel(class.clone(), Except::Session(a.seat().at.clone())));
             assert_eq!(waiting(&all), [0, 1, 1, 0], "{class:?}");
-            bench.delivery.hand_out(parcel(class, Except::User(UserId::new("alice").unwrap())));
+            bench.delivery.hand_out(parcel(class.clone(), Except::User(UserId::new("alice").unwrap())));
             assert_eq!(waiting(&all), [0, 0, 1, 0], "{class:?}");
         }
         // A session of the same number on an earlier start of the node is another one.
@@ -210,7 +270,7 @@ mod tests {
         let close =
             Close { code: Code::TOKEN_INVALID, reason: "erased".into(), retry_after_ms: None, target: None };
         let body = Outgoing::new(close.clone());
-        bench.delivery.hand_out(Parcel { body, ..parcel(Class::Close, Except::Nobody) });
+        bench.delivery.hand_out(Parcel { body, ..parcel(Class::Close(Which::All), Except::Nobody) });
         assert_eq!(alice.seat().outbox.closing(), Some(close));
         assert_eq!(carol.seat().outbox.closing(), None);
     }

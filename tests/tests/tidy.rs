@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["roster"],
     &["cluster"],
     &["config", "drain", "clock", "ops"],
-    &["budget"],
+    &["budget", "descriptors"],
 ];
 
 /// Uses inside a layer or against the order that have a reason.

@@ -2,32 +2,79 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tern_protocol::{NAME_BYTES_MAX, UserId};
 
 use super::AuthError;
 use super::algorithm::Algorithm;
 use super::jws::Object;
+use crate::store::Right;
 
 /// Clocks of issuer and server may differ by this much: `exp` and `nbf` are stretched by it.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The word in a token's `scope` that lets a back end send messages as any user, over HTTP.
-pub const SCOPE_SEND_AS: &str = "messages:write";
+/// The latest time that is told, in Unix milliseconds: the largest whole number that every JSON reader keeps.
+const TIME_MS_MAX: u64 = (1 << 53) - 1;
+
+/// A word in a token's `scope` that means something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// Lets a back end send messages as any user, over HTTP.
+    #[serde(rename = "messages:write")]
+    SendAs,
+    /// Lets an operator see and close sessions and revoke tokens, over HTTP.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+impl Scope {
+    /// All there are.
+    pub const ALL: &'static [Self] = &[Self::SendAs, Self::Admin];
+
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::SendAs => "messages:write",
+            Self::Admin => "admin",
+        }
+    }
+}
 
 /// What a verified token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// `sub`: who.
+    /// Who: `sub`, behind the prefix of its issuer.
     pub user: UserId,
     /// `name`: the display name shown to others, 1 to 128 bytes without control characters.
     pub name: Option<String>,
-    /// `exp` in Unix milliseconds, without leeway.
+    /// `exp` in Unix milliseconds, without leeway; at most 2^53 - 1.
     pub expires_ms: u64,
-    /// `iat` in Unix milliseconds.
-    pub issued_ms: Option<u64>,
-    /// `scope` has [`SCOPE_SEND_AS`].
-    pub send_as: bool,
+    /// `iat` in Unix milliseconds; 0 if the token does not say.
+    pub issued_ms: u64,
+    /// What `scope` asks for and the token's key may give.
+    pub scopes: Vec<Scope>,
+}
+
+impl Claims {
+    /// The token has this scope.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+
+    /// The right that the token gives to its user.
+    pub fn right(&self) -> Right {
+        Right::own(self.issued_ms)
+    }
+}
+
+/// What a key or an issuer may say with its tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grants<'a> {
+    /// What stands before `sub` in the ids of its users.
+    pub(super) user_prefix: &'a str,
+    /// Which scopes count.
+    pub(super) scopes: &'a [Scope],
 }
 
 /// What the claims of a token must say, besides what they must say everywhere.
@@ -35,6 +82,7 @@ pub(super) struct Expected<'a> {
     pub(super) issuer: Option<&'a String>,
     pub(super) audience: Option<&'a String>,
     pub(super) lifetime_max: Option<Duration>,
+    pub(super) grants: Grants<'a>,
 }
 
 impl Expected<'_> {
@@ -46,13 +94,14 @@ impl Expected<'_> {
         }
         check_issuer(claims, self.issuer)?;
         check_audience(claims, self.audience)?;
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(TIME_MS_MAX);
+        let Grants { user_prefix, scopes } = self.grants;
         Ok(Claims {
-            user: subject(claims)?,
-            name: name(claims)?,
+            user: subject(claims, user_prefix)?,
+            name: name(claims),
             expires_ms: ms(expires),
-            issued_ms: seconds(claims, "iat")?.map(ms),
-            send_as: has_scope(claims, SCOPE_SEND_AS)?,
+            issued_ms: seconds(claims, "iat").ok().flatten().map_or(0, ms),
+            scopes: scopes.iter().copied().filter(|scope| has_word(claims, scope.word())).collect(),
         })
     }
 }
@@ -107,7 +156,6 @@ pub(super) fn check_header(header: &Object) -> Result<(Algorithm, Option<&str>),
 /// `exp` (since 1970), if the token is good now.
 pub(super) fn check_times(claims: &Object, now: Duration) -> Result<Duration, AuthError> {
     let expires = seconds(claims, "exp")?.ok_or(missing("exp"))?;
-    seconds(claims, "iat")?;
     if now >= expires.saturating_add(LEEWAY) {
         return Err(AuthError::Expired { ago_s: (now - expires).as_secs() });
     }
@@ -117,9 +165,13 @@ pub(super) fn check_times(claims: &Object, now: Duration) -> Result<Duration, Au
     Ok(expires)
 }
 
-pub(super) fn subject(claims: &Object) -> Result<UserId, AuthError> {
+/// Who it is, behind the prefix of the issuer.
+pub(super) fn subject(claims: &Object, prefix: &str) -> Result<UserId, AuthError> {
     let user = text(claims, "sub")?.ok_or(missing("sub"))?;
-    match UserId::new(user) {
+    if user.is_empty() {
+        return Err(refused("sub", "is empty"));
+    }
+    match UserId::new(&format!("{prefix}{user}")) {
         Ok(user) if !user.is_erased() => Ok(user),
         _ => Err(refused("sub", "is not a valid user id")),
     }
@@ -133,14 +185,16 @@ fn refused(claim: &'static str, problem: &'static str) -> AuthError {
     AuthError::Claim { claim, problem }
 }
 
-/// A time claim: whole seconds since 1970, and nothing that merely resembles them.
+/// A time claim: seconds since 1970, with or without a fraction (RFC 7519, NumericDate), and nothing that
+/// merely resembles them. What is too late for a clock is the latest time there is.
 fn seconds(claims: &Object, claim: &'static str) -> Result<Option<Duration>, AuthError> {
-    match claims.get(claim) {
-        None => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
-            None => Err(refused(claim, "is not a whole number of seconds since 1970")),
-        },
+    let Some(value) = claims.get(claim) else { return Ok(None) };
+    if let Some(seconds) = value.as_u64() {
+        return Ok(Some(Duration::from_secs(seconds)));
+    }
+    match value.as_f64().filter(|seconds| *seconds >= 0.0) {
+        Some(seconds) => Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))),
+        None => Err(refused(claim, "is not a number of seconds since 1970")),
     }
 }
 
@@ -153,24 +207,23 @@ fn text<'a>(claims: &'a Object, claim: &'static str) -> Result<Option<&'a str>, 
 }
 
 /// Whether `scope` has this word: words in one string (RFC 8693, 4.2), or, as some issuers write it,
-/// a list of strings. Words that mean something elsewhere are left alone.
-pub(super) fn has_scope(claims: &Object, wanted: &str) -> Result<bool, AuthError> {
+/// a list of strings. Words that mean something elsewhere are left alone; what is neither gives nothing.
+fn has_word(claims: &Object, wanted: &str) -> bool {
     match claims.get("scope") {
-        None => Ok(false),
-        Some(Value::String(words)) => Ok(words.split(' ').any(|word| word == wanted)),
-        Some(Value::Array(words)) if words.iter().all(Value::is_string) => {
-            Ok(words.iter().any(|word| word == wanted))
-        }
-        Some(_) => Err(refused("scope", "is neither a string nor a list of strings")),
+        Some(Value::String(words)) => words.split(' ').any(|word| word == wanted),
+        Some(Value::Array(words)) => words.iter().any(|word| word == wanted),
+        _ => false,
     }
 }
 
-/// The display name; an empty one is none.
-pub(super) fn name(claims: &Object) -> Result<Option<String>, AuthError> {
-    match text(claims, "name")? {
-        None | Some("") => Ok(None),
-        Some(name) if name.len() > NAME_BYTES_MAX => Err(refused("name", "is longer than name_bytes")),
-        Some(name) if name.chars().any(char::is_control) => Err(refused("name", "has a control character")),
-        Some(name) => Ok(Some(name.to_owned())),
-    }
+/// The display name, as far as it can be shown: a name that cannot is no reason to keep somebody out.
+/// Control characters count as spaces, spaces in a row as one; what is too long is cut; what is then empty,
+/// or was no text, is none.
+fn name(claims: &Object) -> Option<String> {
+    let told = claims.get("name")?.as_str()?;
+    let words = told.split(|char: char| char.is_control() || char == ' ').filter(|word| !word.is_empty());
+    let mut name = words.collect::<Vec<_>>().join(" ");
+    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+    name.truncate(name.trim_end().len());
+    (!name.is_empty()).then_some(name)
 }

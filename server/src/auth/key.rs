@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
+use super::claims::Scope;
 use super::jws::Jws;
 use super::unusable::{AuthConfigError, SECRET_BYTES_MIN};
 
@@ -39,19 +40,24 @@ pub struct KeyConfig {
     /// File with the shared secret, for HS256: its bytes without line breaks at the end.
     /// Example: `"/etc/tern/jwt-secret"`.
     pub secret_file: Option<PathBuf>,
+    /// Which words of `scope` count in its tokens: `messages:write` (send as any user), `admin` (see and
+    /// close sessions, revoke tokens). Absent: both. Example: `["messages:write"]`.
+    pub scopes: Option<Vec<Scope>>,
 }
 
 /// A key that verifies, bound to one algorithm.
 pub(super) struct VerifyingKey {
     pub(super) kid: Option<String>,
     pub(super) algorithm: Algorithm,
+    /// What its tokens may be allowed; of a key of an issuer the issuer's word counts instead.
+    pub(super) scopes: Vec<Scope>,
     key: DecodingKey,
 }
 
 impl VerifyingKey {
     /// A key for one algorithm, which its kind must be of.
     pub(super) fn new(kid: Option<String>, algorithm: Algorithm, key: DecodingKey) -> Self {
-        Self { kid, algorithm, key }
+        Self { kid, algorithm, scopes: Vec::new(), key }
     }
 
     pub(super) fn load(config: &KeyConfig) -> Result<Self, AuthConfigError> {
@@ -66,7 +72,8 @@ impl VerifyingKey {
             (_, None, Some(path)) => read_public_key(path, algorithm)?,
             (_, _, _) => return Err(AuthConfigError::WrongFile { algorithm, needs: "public_key_file" }),
         };
-        Ok(Self { kid: config.kid.clone(), algorithm, key })
+        let scopes = config.scopes.clone().unwrap_or_else(|| Scope::ALL.to_vec());
+        Ok(Self { kid: config.kid.clone(), algorithm, scopes, key })
     }
 
     /// The signature is this key's. An error of the library (a signature that is not base64) is a no.

@@ -20,7 +20,7 @@ mod tests;
 mod unusable;
 
 pub use algorithm::Algorithm;
-pub use claims::{Claims, LEEWAY, SCOPE_SEND_AS};
+pub use claims::{Claims, LEEWAY, Scope};
 pub use config::AuthConfig;
 pub use inspect::{Inspection, inspect};
 pub use jwks::{JwksConfig, KeepFresh};
@@ -31,7 +31,7 @@ pub use unusable::{AuthConfigError, KEYS_MAX, SECRET_BYTES_MIN};
 
 use crate::ops::Check;
 use crate::ops::metrics::Metrics;
-use claims::{Expected, check_header};
+use claims::{Expected, Grants, check_header, check_times};
 use jwks::{Found, Issuer, fits};
 use jws::Jws;
 use key::VerifyingKey;
@@ -230,22 +230,22 @@ impl Rules {
         // Of the claims only `iss` is looked at before the signature is known to be right, and only to
         // choose whose keys must have made it.
         if let Some(issuer) = self.issuer_of(&jws)? {
-            verify_by_issuer(issuer, &jws, algorithm, kid)?;
-            let (iss, aud) = (Some(&issuer.config.issuer), issuer.config.audience.as_ref());
-            return Ok(self.expected(iss, aud).check(&jws.claims()?, now)?);
+            verify_by_issuer(issuer, &jws, algorithm, kid, now)?;
+            let JwksConfig { issuer, audience, user_prefix, scopes, .. } = &issuer.config;
+            let grants = Grants { user_prefix: user_prefix.as_deref().unwrap_or(""), scopes };
+            let (issuer, audience) = (Some(issuer), audience.as_ref());
+            let expected = Expected { issuer, audience, lifetime_max: self.lifetime_max, grants };
+            return Ok(expected.check(&jws.claims()?, now)?);
         }
         let mut fitting = self.fitting(kid, algorithm).peekable();
         if fitting.peek().is_none() {
             return Err(AuthError::NoKey.into());
         }
-        if !fitting.any(|key| key.verifies(&jws)) {
-            return Err(AuthError::Signature.into());
-        }
-        Ok(self.expected(self.issuer.as_ref(), self.audience.as_ref()).check(&jws.claims()?, now)?)
-    }
-
-    fn expected<'a>(&self, issuer: Option<&'a String>, audience: Option<&'a String>) -> Expected<'a> {
-        Expected { issuer, audience, lifetime_max: self.lifetime_max }
+        let key = fitting.find(|key| key.verifies(&jws)).ok_or(AuthError::Signature)?;
+        let (issuer, audience) = (self.issuer.as_ref(), self.audience.as_ref());
+        let grants = Grants { user_prefix: "", scopes: &key.scopes };
+        let expected = Expected { issuer, audience, lifetime_max: self.lifetime_max, grants };
+        Ok(expected.check(&jws.claims()?, now)?)
     }
 
     /// The issuer that the token says it is from, if its keys are fetched.
@@ -279,6 +279,7 @@ fn verify_by_issuer(
     jws: &Jws<'_>,
     algorithm: Algorithm,
     kid: Option<&str>,
+    now: Duration,
 ) -> Result<(), Refusal> {
     if !issuer.config.algorithms.contains(&algorithm) {
         return Err(AuthError::NoKey.into());
@@ -290,6 +291,11 @@ fn verify_by_issuer(
             let mut fitting = keys.iter().filter(|key| fits(key, kid, algorithm));
             if fitting.any(|key| key.verifies(jws)) { Ok(()) } else { Err(AuthError::Signature.into()) }
         }
-        Found::Later { after, soon } => Err(Refusal::NoKeyYet { issuer: issuer.clone(), seen, after, soon }),
+        Found::Nowhere => Err(AuthError::NoKey.into()),
+        Found::Later { after, soon } => {
+            // No key will make a token good that says itself that it is over.
+            check_times(&jws.claims()?, now)?;
+            Err(Refusal::NoKeyYet { issuer: issuer.clone(), seen, after, soon })
+        }
     }
 }

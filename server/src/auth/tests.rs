@@ -32,11 +32,23 @@ fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBu
 }
 
 fn secret_key(path: PathBuf) -> KeyConfig {
-    KeyConfig { kid: None, algorithm: Algorithm::HS256, public_key_file: None, secret_file: Some(path) }
+    KeyConfig {
+        kid: None,
+        algorithm: Algorithm::HS256,
+        public_key_file: None,
+        secret_file: Some(path),
+        scopes: None,
+    }
 }
 
 fn public_key(path: PathBuf, algorithm: Algorithm, kid: Option<&str>) -> KeyConfig {
-    KeyConfig { kid: kid.map(Into::into), algorithm, public_key_file: Some(path), secret_file: None }
+    KeyConfig {
+        kid: kid.map(Into::into),
+        algorithm,
+        public_key_file: Some(path),
+        secret_file: None,
+        scopes: None,
+    }
 }
 
 fn with_keys(keys: Vec<KeyConfig>) -> Result<Authenticator, AuthConfigError> {
@@ -96,12 +108,12 @@ fn a_good_token_says_who_and_until_when() {
         user: UserId::new("alice").unwrap(),
         name: Some("Alice Ä.".into()),
         expires_ms: (NOW_S + 3600) * 1000,
-        issued_ms: None,
-        send_as: false,
+        issued_ms: 0,
+        scopes: Vec::new(),
     };
     assert_eq!(verify(&token), Ok(expected));
     let issued = claims(|claims| claims["iat"] = json!(NOW_S));
-    assert_eq!(verify(&issued).unwrap().issued_ms, Some(NOW_S * 1000));
+    assert_eq!(verify(&issued).unwrap().issued_ms, NOW_S * 1000);
     assert_eq!(refused_claim(&claims(|claims| claims["sub"] = json!("erased:abc"))), "sub");
     assert_eq!(verify(&claims(|claims| claims["name"] = json!(""))).unwrap().name, None);
 }
@@ -305,15 +317,25 @@ fn users_and_names_follow_their_rules() {
         assert_eq!(refused_claim(&claims(|claims| claims["sub"] = sub)), "sub");
     }
     assert_eq!(refused_claim(&json!({ "exp": NOW_S + 60 }).to_string()), "sub");
-    for name in [json!("x".repeat(129)), json!("a\u{1b}[31m"), json!("a\u{85}"), json!(7), json!(["a"])] {
-        assert_eq!(refused_claim(&claims(|claims| claims["name"] = name)), "name");
+}
+
+#[test]
+fn a_name_that_cannot_be_shown_as_it_is_keeps_nobody_out() {
+    let shown = |name: Value| verify(&claims(|claims| claims["name"] = name)).unwrap().name;
+    for nothing in [json!(null), json!(7), json!(["a"]), json!({}), json!(""), json!(" \n\u{85} ")] {
+        assert_eq!(shown(nothing.clone()), None, "{nothing}");
     }
+    assert_eq!(shown(json!("A\nB")).as_deref(), Some("A B"));
+    assert_eq!(shown(json!(" a\u{1b}[31m\r\n\t b ")).as_deref(), Some("a [31m b"));
+    assert_eq!(shown(json!("é".repeat(100))), Some("é".repeat(64)), "cut between characters");
+    assert_eq!(shown(json!("x".repeat(127) + " y")), Some("x".repeat(127)));
 }
 
 #[test]
 fn sending_as_others_takes_exactly_the_word_in_the_scope() {
-    let send_as =
-        |scope: Value| verify(&claims(|claims| claims["scope"] = scope)).map(|claims| claims.send_as);
+    let send_as = |scope: Value| {
+        verify(&claims(|claims| claims["scope"] = scope)).map(|claims| claims.may(Scope::SendAs))
+    };
     for scope in [json!("messages:write"), json!("openid messages:write x"), json!(["a", "messages:write"])] {
         assert_eq!(send_as(scope.clone()), Ok(true), "{scope}");
     }
@@ -322,8 +344,8 @@ fn sending_as_others_takes_exactly_the_word_in_the_scope() {
     {
         assert_eq!(send_as(scope.clone()), Ok(false), "{scope}");
     }
-    for scope in [json!(1), json!({"messages:write": true}), json!(["messages:write", 1]), json!(null)] {
-        assert_eq!(refused_claim(&claims(|claims| claims["scope"] = scope)), "scope");
+    for scope in [json!(1), json!({"messages:write": true}), json!([1]), json!(null)] {
+        assert_eq!(send_as(scope.clone()), Ok(false), "no reason to keep anybody out: {scope}");
     }
 }
 

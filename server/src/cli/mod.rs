@@ -21,6 +21,7 @@ mod operator;
 pub mod preflight;
 mod ready;
 mod serve;
+mod sessions;
 mod store;
 pub mod token;
 mod version;
@@ -42,8 +43,10 @@ enum Command {
     Serve(serve::Serve),
     /// Chat from the terminal
     Chat(chat::Chat),
-    /// Mint, inspect and verify tokens
+    /// Mint, inspect, verify and revoke tokens
     Token(token::TokenArgs),
+    /// See and close sessions of a user
+    Sessions(sessions::SessionsArgs),
     /// Check a configuration, or explain every key
     Config(config::ConfigArgs),
     /// Check everything around a node, and say what to do
@@ -70,6 +73,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Token(token) => {
             on_streams(|io| token.run(io, environment::variables(), std::time::SystemTime::now()))
         }
+        Command::Sessions(sessions) => on_streams(|io| sessions.run(io)),
         Command::Config(config) => on_streams(|io| config.run(io, environment::variables())),
         Command::Doctor(doctor) => on_streams(|io| doctor.run(io, environment::variables())),
         Command::Store(store) => report(store.run()),
@@ -81,8 +85,17 @@ pub fn run(arguments: Arguments) -> ExitCode {
 
 fn report(done: anyhow::Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", told(&error));
         ExitCode::from(1)
+    })
+}
+
+/// An error and its causes, each said once: many say their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
     })
 }
 
@@ -145,5 +158,27 @@ fn on_streams(command: impl FnOnce(Io<'_>) -> Outcome) -> ExitCode {
             eprintln!("error: {failure}");
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot use here: {source}")]
+    struct Told {
+        source: io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told_itself = || Told { source: io::Error::other("no room") };
+        assert_eq!(told(&told_itself().into()), "cannot use here: no room");
+        let error = Err::<(), _>(told_itself()).context("while starting").unwrap_err();
+        assert_eq!(told(&error), "while starting: cannot use here: no room");
+        assert_eq!(told(&anyhow::anyhow!("no room").context("while starting")), "while starting: no room");
     }
 }

@@ -8,14 +8,18 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use tern_protocol::UserId;
+use tern_protocol::{StoreId, UserId};
 
 use crate::node::command;
-use crate::store::embedded::{Backup, Findings, Recovered, recover_accept_loss, verify_store};
+use crate::store::embedded::{
+    Backup, BackupError, Findings, Recovered, Salvaged, Scratch, recover_accept_loss, salvage, verify_store,
+};
 use crate::upkeep::Request;
 
 /// Exit code of a check that found something wrong.
 const EXIT_FAULTS: u8 = 2;
+/// Conversations with holes that are told one by one.
+const CONVERSATIONS_TOLD: usize = 1_000;
 
 /// Look after the message store.
 #[derive(Debug, Args)]
@@ -25,10 +29,20 @@ pub(super) struct StoreArgs {
 }
 
 #[derive(Debug, Args)]
-struct Data {
+pub(super) struct Data {
     /// Data directory of the node, or of its store
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Readable {
+    #[command(flatten)]
+    data: Data,
+    /// Read a stopped node's store without writing to its disk, which is full or takes no writes: what must be
+    /// written goes into this directory, on another disk, and is removed at the end
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,9 +52,12 @@ enum Command {
         /// Where it goes; on the node's machine
         dir: PathBuf,
         #[command(flatten)]
-        data: Data,
+        data: Readable,
     },
     /// Check a backup, or the store of a stopped node, from end to end; exit code 2 if it is not in order
+    ///
+    /// Nothing is written, so that it works on a full disk and on one that takes no writes. Exit codes: 0 all of it
+    /// is in order, 2 something is damaged or does not fit together, 1 it could not be looked at.
     Verify {
         /// A backup, or a data directory
         dir: PathBuf,
@@ -61,7 +78,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
-        data: Data,
+        data: Readable,
     },
     /// Erase a user: their messages become tombstones, nothing else of them stays
     Erase {
@@ -86,6 +103,18 @@ enum Command {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Copy every row that can be read of a damaged store into a new one; exit code 2 if something is lost
+    ///
+    /// Works where the store does not open, and changes nothing in it: it may be on a full disk or on one that
+    /// takes no writes. What cannot be read is told: files, conversations, entries. Exit codes: 0 all of it was
+    /// there, 2 something is lost, 1 it could not be done.
+    Salvage {
+        /// Data directory of the stopped node, or of its store
+        dir: PathBuf,
+        /// Data directory for the new store; it must not have one yet
+        #[arg(long, value_name = "NEW")]
+        to: PathBuf,
+    },
 }
 
 impl StoreArgs {
@@ -98,12 +127,14 @@ impl StoreArgs {
             Command::Erase { user, yes, data } => erase(user, yes, &data),
             Command::Compact { data } => compact(&data),
             Command::Recover { data, accept_loss } => recover(&data, accept_loss),
+            Command::Salvage { dir, to } => salvaged(&dir, &to),
         }
     }
 }
 
 impl Data {
-    fn ask(
+    /// Has it done by the node that holds the store, or here if none does.
+    pub(super) fn ask(
         &self,
         request: Request,
         take: impl FnMut(Value) -> io::Result<()> + Send,
@@ -113,13 +144,25 @@ impl Data {
     }
 }
 
+impl Readable {
+    fn ask(
+        &self,
+        request: Request,
+        take: impl FnMut(Value) -> io::Result<()> + Send,
+    ) -> anyhow::Result<Value> {
+        let Some(scratch) = &self.scratch else { return self.data.ask(request, take) };
+        let scratch = Scratch::of(&store_in(&self.data.data_dir), scratch)?;
+        Data { data_dir: scratch.path().into() }.ask(request, take)
+    }
+}
+
 /// The store of a data directory, or the directory itself.
 fn store_in(dir: &Path) -> PathBuf {
     let inside = dir.join("store");
     if inside.is_dir() { inside } else { dir.into() }
 }
 
-fn backup(dir: &Path, data: &Data) -> anyhow::Result<ExitCode> {
+fn backup(dir: &Path, data: &Readable) -> anyhow::Result<ExitCode> {
     // The node does not know where this command was called.
     let dir = std::path::absolute(dir)?;
     let done = data.ask(Request::Backup { dir: dir.clone() }, |_| Ok(()))?;
@@ -136,11 +179,20 @@ fn backup(dir: &Path, data: &Data) -> anyhow::Result<ExitCode> {
 
 fn verify(dir: &Path) -> anyhow::Result<ExitCode> {
     let findings = if Backup::is_one(dir) {
-        Backup::open(dir)?.verify()?
+        match Backup::open(dir).and_then(|backup| backup.verify()) {
+            Err(damaged @ (BackupError::Invalid { .. } | BackupError::Faulty { .. })) => {
+                println!("fault: {damaged}\n1 faults");
+                return Ok(ExitCode::from(EXIT_FAULTS));
+            }
+            findings => findings?,
+        }
     } else {
         verify_store(&store_in(dir)).context("to check a running node, verify a backup of it")?
     };
     print!("{}", told(&findings));
+    if findings.fault_count > 0 && !Backup::is_one(dir) {
+        println!("{}", way_out(dir));
+    }
     Ok(if findings.fault_count == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAULTS) })
 }
 
@@ -162,6 +214,14 @@ fn told(findings: &Findings) -> String {
     text
 }
 
+/// What to do about a store with faults.
+fn way_out(dir: &Path) -> String {
+    format!(
+        "restore a backup; or copy every row that can be read into a new store: tern store salvage {} --to NEW",
+        dir.display()
+    )
+}
+
 fn restore(backup: &Path, to: &Path) -> anyhow::Result<ExitCode> {
     let backup = Backup::open(backup)?;
     let before = backup.manifest().store_id;
@@ -172,7 +232,7 @@ fn restore(backup: &Path, to: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn export(user: UserId, out: Option<&Path>, data: &Data) -> anyhow::Result<ExitCode> {
+fn export(user: UserId, out: Option<&Path>, data: &Readable) -> anyhow::Result<ExitCode> {
     let target: Box<dyn Write + Send> = match out {
         Some(path) => Box::new(private_file(path).with_context(|| path.display().to_string())?),
         None => Box::new(io::stdout()),
@@ -207,6 +267,9 @@ fn erase(user: UserId, yes: bool, data: &Data) -> anyhow::Result<ExitCode> {
 fn compact(data: &Data) -> anyhow::Result<ExitCode> {
     let done = data.ask(Request::Compact {}, |_| Ok(()))?;
     println!("{} bytes on disk before, {} now", done["bytes_before"], done["bytes_after"]);
+    if done["held_files"] != 0 {
+        println!("{} old files are still read by a backup; compact again after it", done["held_files"]);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -235,5 +298,37 @@ fn words(recovered: &Recovered) -> String {
         text.push_str(&format!("the journals as they were found are kept in {}\n", journals.display()));
     }
     text.push_str("start the node; clients notice the new store and sync afresh");
+    text
+}
+
+fn salvaged(dir: &Path, to: &Path) -> anyhow::Result<ExitCode> {
+    let salvaged = salvage(&store_in(dir), &to.join("store"))?;
+    print!("{}", report(&salvaged));
+    println!("the new store is in {}: start the node on it; clients notice and sync afresh", to.display());
+    if salvaged.findings.fault_count > 0 {
+        bail!("the new store is not in order, which is a bug: {}", salvaged.findings.faults.join("; "));
+    }
+    Ok(if salvaged.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAULTS) })
+}
+
+fn report(salvaged: &Salvaged) -> String {
+    let mut text = String::new();
+    for damage in &salvaged.damage {
+        text.push_str(&format!("damaged: {damage}\n"));
+    }
+    for holes in salvaged.conversations.iter().take(CONVERSATIONS_TOLD) {
+        text.push_str(&format!("{holes}\n"));
+    }
+    if salvaged.conversations.len() > CONVERSATIONS_TOLD {
+        text.push_str(&format!("{} conversations lost something\n", salvaged.conversations.len()));
+    }
+    for (kind, tally) in &salvaged.rows {
+        let made = if tally.made > 0 { format!(", {} mended", tally.made) } else { String::new() };
+        let left = if tally.dropped > 0 { format!(", {} left out", tally.dropped) } else { String::new() };
+        text.push_str(&format!("{kind}: {} copied{made}{left}\n", tally.copied));
+    }
+    let id = |id: Option<StoreId>| id.map_or_else(|| "unknown".into(), |id| id.to_string());
+    let (before, after) = (id(salvaged.previous_store_id), id(salvaged.store_id));
+    text.push_str(&format!("the store was {before} and goes on as {after}\n"));
     text
 }

@@ -1,4 +1,4 @@
-//! `tern token mint|inspect|verify`.
+//! `tern token mint|inspect|verify|revoke`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,14 @@ use jiff::{SpanRelativeTo, Timestamp};
 use serde_json::{Value, json};
 use tern_protocol::{TOKEN_BYTES_MAX, UserId};
 
-use super::{Failure, Io, Outcome};
+use super::store::Data;
+use super::{Failure, Io, Outcome, sessions};
 use crate::auth::{
-    Algorithm, AuthConfig, AuthError, Authenticator, KeyConfig, Mint, Object, SigningKey, inspect,
+    Algorithm, AuthConfig, AuthError, Authenticator, KeyConfig, Mint, Object, Scope, SigningKey, inspect,
 };
 use crate::config::Config;
 use crate::ops::logs::escape;
+use crate::upkeep::{Request, Revocation, Revoked};
 
 /// Stands for standard input in place of a token.
 const STDIN: &str = "-";
@@ -36,6 +38,8 @@ enum TokenCommand {
     Inspect(InspectArgs),
     /// Verify a token as the server would
     Verify(VerifyArgs),
+    /// Refuse the tokens of a user that were issued before a moment, and close the sessions they opened
+    Revoke(RevokeArgs),
 }
 
 /// Arguments of `tern token mint`.
@@ -68,7 +72,8 @@ struct MintArgs {
     /// Audience, where the server asks for one
     #[arg(long)]
     audience: Option<String>,
-    /// What the token allows besides being a user; messages:write lets a back end send as any user
+    /// What the token allows besides being a user; messages:write lets a back end send as any
+    /// user, admin lets an operator close sessions and revoke tokens
     #[arg(long, value_name = "WORDS")]
     scope: Option<String>,
     /// Print one line of JSON
@@ -107,6 +112,21 @@ struct VerifyArgs {
     json: bool,
 }
 
+/// Arguments of `tern token revoke`.
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// Whose tokens
+    user: UserId,
+    /// Those issued before this time, such as 2026-11-26T17:00:00Z; now if absent
+    #[arg(long, value_name = "TIME", value_parser = unix_ms)]
+    before: Option<u64>,
+    /// Also if nobody of this id has ever been here
+    #[arg(long)]
+    even_unknown: bool,
+    #[command(flatten)]
+    data: Data,
+}
+
 impl TokenArgs {
     /// Runs the command. `env` is for the configuration that `verify` may load.
     pub fn run(
@@ -119,6 +139,7 @@ impl TokenArgs {
             TokenCommand::Mint(args) => args.run(io, now),
             TokenCommand::Inspect(args) => args.run(io, now),
             TokenCommand::Verify(args) => args.run(io, env, now),
+            TokenCommand::Revoke(args) => args.run(io),
         }
     }
 }
@@ -195,22 +216,48 @@ impl VerifyArgs {
         if self.json {
             let line = json!({
                 "user": claims.user, "name": claims.name, "expires_ms": claims.expires_ms,
-                "send_as": claims.send_as,
+                "scopes": claims.scopes,
             });
             writeln!(io.out, "{line}")?;
         } else {
-            let name = claims.name.map_or_else(String::new, |name| format!(" ({})", escape(&name)));
+            let name = claims.name.as_deref().map_or_else(String::new, |name| format!(" ({})", escape(name)));
             let expires = time(claims.expires_ms / 1000, now);
-            let send_as = if claims.send_as { ", may send as any user" } else { "" };
-            writeln!(io.out, "good: {}{name}, expires {expires}{send_as}", escape(claims.user.as_str()))?;
+            let send_as = if claims.may(Scope::SendAs) { ", may send as any user" } else { "" };
+            let admin = if claims.may(Scope::Admin) { ", may administer" } else { "" };
+            let user = escape(claims.user.as_str());
+            writeln!(io.out, "good: {user}{name}, expires {expires}{send_as}{admin}")?;
         }
         Ok(())
     }
 }
 
+impl RevokeArgs {
+    fn run(self, io: Io<'_>) -> Outcome {
+        let revocation = Revocation { before_ms: self.before, even_unknown: self.even_unknown };
+        let done = self.data.ask(Request::Revoke { user: self.user, revocation }, |_| Ok(()));
+        let done = done.map_err(|error| Failure::config(format!("{error:#}")))?;
+        let Revoked { user, refused_before_ms, closed } =
+            serde_json::from_value(done).map_err(Failure::config)?;
+        let (user, time) = (escape(user.as_str()), sessions::time(refused_before_ms));
+        writeln!(io.out, "tokens of {user} issued before {time} are refused; {closed} sessions were closed")?;
+        Ok(())
+    }
+}
+
+/// A moment as people write it, in Unix milliseconds.
+fn unix_ms(text: &str) -> Result<u64, String> {
+    let time: Timestamp = text.parse().map_err(|_| "write it as 2026-11-26T17:00:00Z".to_owned())?;
+    u64::try_from(time.as_millisecond()).map_err(|_| "must not be before 1970".into())
+}
+
 fn with_secret(path: PathBuf) -> AuthConfig {
-    let key =
-        KeyConfig { kid: None, algorithm: Algorithm::HS256, public_key_file: None, secret_file: Some(path) };
+    let key = KeyConfig {
+        kid: None,
+        algorithm: Algorithm::HS256,
+        public_key_file: None,
+        secret_file: Some(path),
+        scopes: None,
+    };
     AuthConfig { keys: vec![key], ..AuthConfig::default() }
 }
 

@@ -103,7 +103,7 @@ mod tests {
             temp_id: temp(n),
             after: after.map(temp),
             age_ms: 0,
-            issued_ms: None,
+            right: None,
             change: Change::Leave,
         }
     }

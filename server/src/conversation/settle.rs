@@ -14,7 +14,7 @@ use super::answer::Refusal;
 use super::ask::Ask;
 use super::plan::{Plan, Snapshot};
 use super::state::{ChangeKey, Decision, Facts, decide};
-use crate::store::{AppendGroup, Appended, Barred, Conversation, Marker, StoreError};
+use crate::store::{AppendGroup, Appended, Barred, Conversation, Lost, Marker, StoreError};
 
 /// Pause before an append without an answer is submitted again.
 const UNANSWERED_PAUSE: Duration = Duration::from_millis(100);
@@ -66,6 +66,8 @@ pub(super) enum Next {
 pub(super) enum GivenUp {
     /// A read failed, or an append in a way that trying again does not mend.
     Store(String),
+    /// The store has no room.
+    Full,
     /// Others write as fast as we do.
     Contended,
     /// No answer until the deadline.
@@ -77,6 +79,7 @@ impl GivenUp {
     pub(super) fn for_people(&self) -> &'static str {
         match self {
             Self::Store(_) => "the message store does not answer",
+            Self::Full => "the server is short of disk space",
             Self::Contended => "the conversation is being written by others",
             Self::TimedOut => "the message store did not answer in time",
         }
@@ -241,6 +244,7 @@ impl Settling {
                 self.unanswered = true;
                 self.pause(UNANSWERED_PAUSE, world)
             }
+            Err(StoreError::Full(_)) => Next::GiveUp(GivenUp::Full),
             Err(error @ (StoreError::Corrupt(_) | StoreError::Malformed(_))) => {
                 Next::GiveUp(GivenUp::Store(error.to_string()))
             }
@@ -282,8 +286,14 @@ impl Settling {
         for (index, why) in barred {
             let ask = &self.asks[plan.made_by[index]];
             let refusal = match why {
-                Barred::Sender => Refusal::Erased,
+                Barred::Sender(Lost::Erased) => Refusal::Erased,
+                Barred::Sender(Lost::Revoked) => Refusal::Revoked,
                 Barred::Joining => Refusal::Unavailable("a user in it is being erased"),
+                Barred::Blocking(user) => Refusal::Blocking(user),
+                Barred::Blocked => Refusal::Unreachable,
+                // One answer for both, so that nobody learns by it who blocks them.
+                Barred::BlockedJoin(user) | Barred::Crowded(user) => Refusal::NotAddable(user),
+                Barred::TooFast { user, retry_after_ms } => Refusal::AddedTooFast { user, retry_after_ms },
             };
             self.facts.bar((ask.sender.clone(), ask.temp_id), refusal);
         }

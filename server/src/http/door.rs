@@ -7,13 +7,13 @@ use std::time::{Instant, SystemTime};
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts as Head;
 use http::{HeaderMap, header};
-use tern_protocol::{Code, ConversationId, UserId};
+use tern_protocol::{Code, ConversationId, IdError, UserId};
 
 use super::submit::unavailable;
 use super::{Api, Problem};
-use crate::auth::{Authenticator, Claims};
+use crate::auth::{Authenticator, Claims, Scope};
+use crate::session::lost_words;
 use crate::session::quota::{Allowance, Quota};
-use crate::session::{ERASED, is_erased};
 use crate::store::Store;
 use crate::transport::TrustedProxies;
 use crate::transport::websocket::token_in_query;
@@ -33,6 +33,9 @@ pub(super) struct Caller(pub(super) Claims);
 /// Somebody with a good token who may read now.
 pub(super) struct Reader(pub(super) UserId);
 
+/// Somebody with a good token whose scope has `admin`.
+pub(super) struct Administrator(pub(super) Claims);
+
 /// Somebody who shows no token, at a route that wants none.
 pub(super) struct Stranger;
 
@@ -41,6 +44,9 @@ pub(super) struct Named(pub(super) ConversationId);
 
 /// The member that the path names, after the conversation.
 pub(super) struct NamedMember(pub(super) ConversationId, pub(super) UserId);
+
+/// The user that the path names.
+pub(super) struct NamedUser(pub(super) UserId);
 
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
@@ -63,10 +69,14 @@ impl FromRequestParts<Api> for Caller {
 impl Door {
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Claims, Problem> {
         let claims = self.auth.authenticate(bearer(headers)?, SystemTime::now()).await?;
-        if is_erased(&*self.store, &claims.user, &claims).await.map_err(unavailable)? {
-            return Err(Problem::bad_token(Code::TOKEN_INVALID, ERASED));
+        let standing = self.store.standing(&claims.user).await.map_err(unavailable)?;
+        match standing.lost(claims.issued_ms) {
+            None => Ok(claims),
+            Some(lost) => {
+                let (code, detail) = lost_words(lost);
+                Err(Problem::bad_token(code, detail))
+            }
         }
-        Ok(claims)
     }
 
     /// The client's address; behind a trusted proxy, whom that names.
@@ -83,6 +93,23 @@ impl FromRequestParts<Api> for Reader {
         match api.0.door.quota.fetch(&claims.user, Instant::now()) {
             Allowance::Allowed => Ok(Self(claims.user)),
             Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),
+        }
+    }
+}
+
+impl FromRequestParts<Api> for Administrator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let Caller(claims) = Caller::from_request_parts(head, api).await?;
+        if !claims.may(Scope::Admin) {
+            return Err(Problem::no_scope(Scope::Admin));
+        }
+        match api.0.door.quota.fetch(&claims.user, Instant::now()) {
+            Allowance::Allowed => Ok(Self(claims)),
+            Allowance::Refused { retry_after } => {
+                Err(Problem::too_often(retry_after, "requests of this administrator"))
+            }
         }
     }
 }
@@ -119,6 +146,16 @@ impl FromRequestParts<Api> for NamedMember {
         let conversation = parse(&parameters, 0).ok_or_else(Problem::absent)?;
         let user = parse(&parameters, 1).ok_or_else(Problem::absent)?;
         Ok(Self(conversation, user))
+    }
+}
+
+impl FromRequestParts<Api> for NamedUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let parameters = parameters(head, api).await?;
+        let named = parameters.iter().next().map(|(_, value)| value.parse()).ok_or_else(Problem::absent)?;
+        named.map(Self).map_err(|error: IdError| Problem::of(Code::INVALID_ARGUMENT, error.to_string()))
     }
 }
 

@@ -4,17 +4,22 @@ use axum::Json;
 use axum::extract::State;
 use http::Uri;
 use serde::Deserialize;
-use tern_protocol::{ConversationId, MemberList, Role, SendAck, TempId, UserId};
+use tern_protocol::{
+    Code, ConversationId, GroupKept, GroupsLeft, LeaveGroups, MemberList, Role, SendAck, TempId, UserId,
+};
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::Problem;
 use super::body::JsonBody;
 use super::door::{Caller, Named, NamedMember, Reader};
+use super::idempotency::Key;
 use super::query::{once, parameters};
-use super::submit::{Desk, admit, named, oneself, submit, unavailable};
+use super::submit::{Desk, Sender, admit, may_change, oneself, submit, unavailable};
 use crate::auth::Claims;
 use crate::conversation::history::History;
 use crate::conversation::{Change, Wanted};
+use crate::session::people::{self, Leaving, checked};
 
 /// Users to add.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -47,6 +52,18 @@ pub(super) struct NewName {
 pub(super) struct NewRole {
     /// What the member may do.
     role: Role,
+    /// The same for every retry. Left out: the server makes one up.
+    #[serde(default)]
+    temp_id: Option<TempId>,
+}
+
+/// Groups to leave.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Groups {
+    /// Which, each once.
+    #[schema(min_items = 1, max_items = 100)]
+    conversations: Vec<ConversationId>,
     /// The same for every retry. Left out: the server makes one up.
     #[serde(default)]
     temp_id: Option<TempId>,
@@ -85,7 +102,10 @@ pub(super) async fn list(
 /// For admins and owners.
 #[utoipa::path(
     post, path = "/v1/conversations/{id}/members", operation_id = "add_members", security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "which")),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
+    ),
     request_body = Users,
     responses(
         (status = 200, description = "They are members", body = SendAck),
@@ -97,9 +117,10 @@ pub(super) async fn add(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
+    key: Key,
     JsonBody(Users { users, temp_id }): JsonBody<Users>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Add { users })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Add { users })).await
 }
 
 /// Removes a member.
@@ -111,6 +132,7 @@ pub(super) async fn add(
         ("id" = ConversationId, Path, description = "which"),
         ("user" = UserId, Path, description = "who goes"),
         ("temp_id" = Option<TempId>, Query, description = "the same for every retry"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
     ),
     responses(
         (status = 200, description = "They are no member any more", body = SendAck),
@@ -122,12 +144,13 @@ pub(super) async fn remove(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     NamedMember(id, user): NamedMember,
+    key: Key,
     uri: Uri,
 ) -> Result<Json<SendAck>, Problem> {
     let pairs = parameters(&uri, &["temp_id"])?;
     let temp_id = once(&pairs, "temp_id")?.map(str::parse::<TempId>).transpose();
     let temp_id = temp_id.map_err(|error| Problem::parameter(error.to_string()))?;
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Remove { users: vec![user] })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Remove { users: vec![user] })).await
 }
 
 /// Gives a member a role.
@@ -138,6 +161,7 @@ pub(super) async fn remove(
     params(
         ("id" = ConversationId, Path, description = "which"),
         ("user" = UserId, Path, description = "whose"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
     ),
     request_body = NewRole,
     responses(
@@ -150,9 +174,10 @@ pub(super) async fn set_role(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     NamedMember(id, user): NamedMember,
+    key: Key,
     JsonBody(NewRole { role, temp_id }): JsonBody<NewRole>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::SetRole { user, role })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::SetRole { user, role })).await
 }
 
 /// Renames a group.
@@ -160,7 +185,10 @@ pub(super) async fn set_role(
 /// For admins and owners.
 #[utoipa::path(
     patch, path = "/v1/conversations/{id}", operation_id = "rename_group", security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "which")),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
+    ),
     request_body = NewName,
     responses(
         (status = 200, description = "It has the name", body = SendAck),
@@ -172,9 +200,10 @@ pub(super) async fn rename(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
+    key: Key,
     JsonBody(NewName { name, temp_id }): JsonBody<NewName>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Rename { name })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Rename { name })).await
 }
 
 /// Leaves a group.
@@ -182,7 +211,10 @@ pub(super) async fn rename(
 /// If nobody is left who owns it, the oldest admin does, else the oldest member.
 #[utoipa::path(
     post, path = "/v1/conversations/{id}/leave", operation_id = "leave_group", security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "which")),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
+    ),
     request_body = Attempt,
     responses(
         (status = 200, description = "The caller is no member any more", body = SendAck),
@@ -193,9 +225,55 @@ pub(super) async fn leave(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
+    key: Key,
     JsonBody(Attempt { temp_id }): JsonBody<Attempt>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Leave)).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Leave)).await
+}
+
+/// Leaves many groups.
+///
+/// Each by itself: the answer says of each whether it is left, and if not why, by the code of the protocol's table.
+#[utoipa::path(
+    post, path = "/v1/conversations/leave", operation_id = "leave_groups", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ")),
+    request_body = Groups,
+    responses((status = 200, description = "What became of each, in their order", body = GroupsLeft))
+)]
+pub(super) async fn leave_many(
+    State(desk): State<Desk>,
+    Caller(claims): Caller,
+    key: Key,
+    JsonBody(Groups { conversations, temp_id }): JsonBody<Groups>,
+) -> Result<Json<GroupsLeft>, Problem> {
+    let groups = checked(LeaveGroups { conversations, temp_id: key.or(temp_id)? })?;
+    may_change(&desk, &claims.user)?;
+    let Sender { user: sender, name: sender_name, right } = oneself(&desk, claims).await?;
+    let leaving = Leaving { sender, sender_name, asker: None, right };
+    let (answer, answered) = oneshot::channel();
+    people::leave(&desk.router, leaving, groups, move |groups| drop(answer.send(groups)));
+    let groups = answered.await.map_err(|_| Problem::of(Code::UNAVAILABLE, "the outcome is not known"))?;
+    Ok(Json(GroupsLeft { groups }))
+}
+
+/// Keeps a group.
+///
+/// Somebody else has put the caller in it: it counts no more towards how many that may be. Once more is fine.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/keep", operation_id = "keep_group", security(("bearer" = [])),
+    params(("id" = ConversationId, Path, description = "which")),
+    responses(
+        (status = 200, description = "The caller has accepted it", body = GroupKept),
+        (status = 404, response = Problem),
+    )
+)]
+pub(super) async fn keep(
+    State(desk): State<Desk>,
+    Caller(claims): Caller,
+    Named(id): Named,
+) -> Result<Json<GroupKept>, Problem> {
+    may_change(&desk, &claims.user)?;
+    Ok(Json(desk.deciding(&claims).keep(id).await?))
 }
 
 async fn ask(desk: &Desk, claims: Claims, wanted: Wanted) -> Result<Json<SendAck>, Problem> {

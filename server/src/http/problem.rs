@@ -9,7 +9,7 @@ use serde::Serialize;
 use tern_protocol::Code;
 use utoipa::{ToResponse, ToSchema};
 
-use crate::auth::{AuthError, SCOPE_SEND_AS};
+use crate::auth::{AuthError, Scope};
 use crate::session::{Refused, whole_ms};
 
 /// Media type of problem details.
@@ -88,11 +88,19 @@ impl Problem {
         Self { challenge, ..problem }
     }
 
-    /// The token does not allow to send as somebody else.
-    pub fn no_scope() -> Self {
-        let detail = format!("to send as another user, the token's scope must contain {SCOPE_SEND_AS}");
-        let challenge = Some(r#"Bearer error="insufficient_scope", scope="messages:write""#);
-        Self { challenge, ..Self::of(Code::FORBIDDEN, detail) }
+    /// The token does not allow it.
+    pub fn no_scope(scope: Scope) -> Self {
+        let (what, challenge) = match scope {
+            Scope::SendAs => {
+                ("to send as another user", r#"Bearer error="insufficient_scope", scope="messages:write""#)
+            }
+            Scope::Admin => ("to administer", r#"Bearer error="insufficient_scope", scope="admin""#),
+        };
+        let word = scope.word();
+        let detail = format!(
+            "{what}, the token's scope must contain {word}, and auth must let its key or issuer give that"
+        );
+        Self { challenge: Some(challenge), ..Self::of(Code::FORBIDDEN, detail) }
     }
 
     /// Asked too often.
@@ -140,7 +148,7 @@ fn status(code: Code) -> StatusCode {
     match code {
         Code::MALFORMED => StatusCode::BAD_REQUEST,
         Code::NOT_FOUND => StatusCode::NOT_FOUND,
-        Code::FORBIDDEN => StatusCode::FORBIDDEN,
+        Code::FORBIDDEN | Code::BLOCKED | Code::UNREACHABLE => StatusCode::FORBIDDEN,
         Code::CONFLICT | Code::GROUP_FULL | Code::OUT_OF_ORDER | Code::CURSOR_AHEAD => StatusCode::CONFLICT,
         Code::RATE_LIMITED => StatusCode::TOO_MANY_REQUESTS,
         _ => match code.class() {
@@ -160,12 +168,15 @@ fn name(code: Code) -> &'static str {
         Code::TEXT_EMPTY => "text_empty",
         Code::NOT_FOUND => "not_found",
         Code::FORBIDDEN => "forbidden",
+        Code::BLOCKED => "blocked",
+        Code::UNREACHABLE => "unreachable",
         Code::GROUP_FULL => "group_full",
         Code::CONFLICT => "conflict",
         Code::TOO_OLD => "too_old",
         Code::LIMIT_EXCEEDED => "limit_exceeded",
         Code::TOKEN_INVALID => "token_invalid",
         Code::TOKEN_EXPIRED => "token_expired",
+        Code::TOKEN_REVOKED => "token_revoked",
         Code::RATE_LIMITED => "rate_limited",
         Code::OVER_CAPACITY => "over_capacity",
         Code::OUT_OF_ORDER => "out_of_order",

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tern_protocol::{Code, SendAck, TempId, UserId};
+use tern_protocol::{Code, SendAck, UserId};
 use tokio::sync::oneshot;
 
 use super::Problem;
 use crate::auth::Claims;
 use crate::conversation::{Ask, Refusal, Reply, Submission, Wanted};
+use crate::delivery::Delivery;
 use crate::router::Router;
+use crate::session::people::Deciding;
 use crate::session::quota::{Allowance, Quota};
-use crate::session::{Refused, is_erased, remember};
-use crate::store::{Store, UserChange};
+use crate::session::{Refused, remember};
+use crate::store::{Right, Store, UserChange};
 
 /// Where changes are asked for. Cheap to clone.
 #[derive(Clone)]
@@ -20,31 +22,43 @@ pub(super) struct Desk {
     pub(super) store: Arc<dyn Store>,
     pub(super) quota: Arc<Quota>,
     pub(super) router: Router,
+    pub(super) delivery: Delivery,
 }
 
-/// The name that the request gave its change, or a new one: then a retry would be another change.
-pub(super) fn named(temp_id: Option<TempId>) -> TempId {
-    temp_id.unwrap_or_else(|| TempId::from_uuid(uuid::Uuid::new_v4()))
+impl Desk {
+    /// The owner of the token decides something.
+    pub(super) fn deciding<'a>(&'a self, claims: &'a Claims) -> Deciding<'a> {
+        Deciding {
+            store: &*self.store,
+            delivery: &self.delivery,
+            me: &claims.user,
+            right: claims.right(),
+            asker: None,
+        }
+    }
 }
 
 /// In whose name something is done.
 pub(super) struct Sender {
-    user: UserId,
-    name: Option<String>,
-    /// `iat` of the token that gives the right to it, in Unix milliseconds; 0 if it does not say.
-    issued_ms: u64,
+    pub(super) user: UserId,
+    pub(super) name: Option<String>,
+    /// That of the token by which it is asked for.
+    pub(super) right: Right,
 }
 
 /// The owner of the token; it is kept that they have been here, and their name.
 pub(super) async fn oneself(desk: &Desk, claims: Claims) -> Result<Sender, Problem> {
     remember(&*desk.store, &claims).await.map_err(unavailable)?;
-    Ok(Sender { user: claims.user, name: claims.name, issued_ms: claims.issued_ms.unwrap_or(0) })
+    let right = claims.right();
+    Ok(Sender { user: claims.user, name: claims.name, right })
 }
 
 /// Somebody for whom a back end speaks by this token, with the name of their own last token.
 pub(super) async fn somebody(desk: &Desk, user: UserId, claims: &Claims) -> Result<Sender, Problem> {
     let store = &*desk.store;
-    if is_erased(store, &user, claims).await.map_err(unavailable)? {
+    let right = Right { issued_ms: claims.issued_ms, bearer: Some(claims.user.clone()) };
+    let erasure = store.standing(&user).await.map_err(unavailable)?.erasure;
+    if erasure.is_some_and(|erasure| erasure.bars(claims.issued_ms)) {
         let detail = "from was erased; a token of the back end issued after that may begin again";
         return Err(Problem::of(Code::FORBIDDEN, detail));
     }
@@ -53,12 +67,14 @@ pub(super) async fn somebody(desk: &Desk, user: UserId, claims: &Claims) -> Resu
         Some(known) => known.name,
         None => {
             // Who writes is no longer a recipient whom nobody knows.
-            let issued_ms = Some(claims.issued_ms.unwrap_or(0));
-            store.change_user(&user, UserChange::Name(None), issued_ms).await.map_err(unavailable)?;
+            store
+                .change_user(&user, UserChange::Name(None), Some(right.clone()))
+                .await
+                .map_err(unavailable)?;
             None
         }
     };
-    Ok(Sender { user, name, issued_ms: claims.issued_ms.unwrap_or(0) })
+    Ok(Sender { user, name, right })
 }
 
 pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
@@ -68,9 +84,22 @@ pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
 /// Whether the change makes sense and the user may ask for one now. Called before anything is written.
 pub(super) fn admit(desk: &Desk, user: &UserId, wanted: &Wanted) -> Result<(), Problem> {
     wanted.check().map_err(refused)?;
+    may_change(desk, user)
+}
+
+/// Whether the user may change something now.
+pub(super) fn may_change(desk: &Desk, user: &UserId) -> Result<(), Problem> {
     match desk.quota.send(user, Instant::now()) {
         Allowance::Allowed => Ok(()),
         Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "sends of this user")),
+    }
+}
+
+/// Whether the user may read something now.
+pub(super) fn may_read(desk: &Desk, user: &UserId) -> Result<(), Problem> {
+    match desk.quota.fetch(user, Instant::now()) {
+        Allowance::Allowed => Ok(()),
+        Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),
     }
 }
 
@@ -89,7 +118,7 @@ pub(super) async fn submit(desk: &Desk, sender: Sender, wanted: Wanted) -> Resul
         temp_id,
         after: None,
         age_ms,
-        issued_ms: Some(sender.issued_ms),
+        right: Some(sender.right),
         change,
     };
     let (answer, answered) = oneshot::channel();

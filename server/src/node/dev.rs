@@ -84,6 +84,7 @@ pub async fn start(
     config.ops.listen = loopback(options.ops_port);
     if config.auth.keys.is_empty() {
         config.auth.keys.push(KeyConfig {
+            scopes: None,
             kid: None,
             algorithm: Algorithm::HS256,
             public_key_file: None,

@@ -16,7 +16,7 @@ use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::roster::Roster;
 use crate::router::Router;
-use crate::upkeep::{self, Control, ControlError, ExportError, Lines, Parts, Request};
+use crate::upkeep::{self, Accounts, Control, ControlError, ExportError, Lines, Parts, Request};
 
 /// The running part.
 pub(super) struct Life {
@@ -31,11 +31,11 @@ impl Life {
         config: &Config,
         Data { store, on_disk }: Data,
         router: Router,
-        delivery: Delivery,
+        (delivery, accounts): (Delivery, Accounts),
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         config.retention.check()?;
-        let parts = Parts { store, router, delivery };
+        let parts = Parts { store, router, delivery, accounts };
         let control = Control::start(&config.store_config().dir, on_disk, parts.clone());
         let stop = CancellationToken::new();
         let work = tokio::spawn(upkeep::work(config.retention.clone(), parts, metrics, stop.clone()));
@@ -81,7 +81,9 @@ pub async fn command(
         delivery.clone(),
         Metrics::none(),
     );
-    let parts = Parts { store: store.clone(), router: Router::new(conversations.clone()), delivery };
+    let accounts = Accounts::new(store.clone(), delivery.clone(), Metrics::none());
+    let router = Router::new(conversations.clone());
+    let parts = Parts { store: store.clone(), router, delivery, accounts };
     let done = upkeep::run(request, &*on_disk, &parts, &mut Taken(&mut take)).await;
     conversations.close().await;
     store.close().await;

@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
+use crate::descriptors::Descriptors;
 use crate::drain::{SETTLE_MAX, Shutdown};
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
@@ -50,7 +51,7 @@ use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
 use crate::transport::quic_keys::EndpointKeys;
 use crate::transport::tls::{Certificate, Identity, TlsError};
-use crate::upkeep::RetentionError;
+use crate::upkeep::{Accounts, RetentionError};
 use backends::Backends;
 use health::Health;
 use life::Life;
@@ -147,6 +148,7 @@ impl Node {
         dev_tokens: Option<DevTokens>,
     ) -> Result<Self, StartError> {
         config.transport.check()?;
+        let descriptors = claim_descriptors();
         let public = config.listen.public()?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
@@ -157,13 +159,14 @@ impl Node {
         let Backends { data, registry, events } = backends::open(&config, &metrics, &memory)?;
         let store = data.store.clone();
         let health = Health::start(&readiness, store.clone(), events.clone());
-        let roster = Roster::default();
+        let (roster, shutdown) = (Roster::default(), Shutdown::new());
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (conversations, router) = start_owners(&config, &memory, &store, &delivery, &metrics);
         let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), store.clone());
         // A later start has a higher number, so that nobody mistakes it for an earlier one.
         let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
         let keeper = Keeper::start(registry, lease.clone(), roster.clone());
+        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
         let services = session::Services {
             auth: auth.clone(),
             quota: Arc::new(Quota::new(&config.quota, Instant::now())),
@@ -178,15 +181,14 @@ impl Node {
         };
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher = start_publisher(&config, &memory, store.clone(), events, &delivery, metrics.clone());
-        let life = Life::start(&config, data, router, delivery, metrics.clone())?;
-        let shutdown = Shutdown::new();
+        let life = Life::start(&config, data, router, (delivery, accounts.clone()), metrics.clone())?;
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
         let certificate = Certificate::new(identity);
         let reloader = Reloader::new(&config, certificate.clone(), &auth, &metrics, &readiness);
         // Ports last: whoever gets through finds everything there.
         let told = (public, dev_tokens, certificate);
-        let (ready, quic) = open(&config, lease, services, told, &ops, &shutdown)?;
+        let (ready, quic) = open(&config, lease, (services, accounts), told, descriptors, &ops, &shutdown)?;
         accepting.ready();
         Ok(Self {
             ready,
@@ -314,30 +316,50 @@ impl Node {
     }
 }
 
+/// Before the store opens its files.
+fn claim_descriptors() -> Descriptors {
+    let descriptors = Descriptors::raise();
+    if descriptors.are_few() {
+        tracing::warn!(
+            limit = descriptors.limit(),
+            connections = descriptors.connections(),
+            "few file descriptors: raise the limit (LimitNOFILE= of systemd, ulimit -Hn), or TCP connections \
+             above this number are refused"
+        );
+    }
+    descriptors
+}
+
 /// Lets clients in, and says where.
 fn open(
     config: &Config,
     lease: Lease,
-    services: session::Services,
+    (services, accounts): (session::Services, Accounts),
     (public, dev_tokens, certificate): (Option<Authority>, Option<DevTokens>, Arc<Certificate>),
+    descriptors: Descriptors,
     ops: &OpsServer,
     shutdown: &Shutdown,
 ) -> Result<(Ready, Arc<QuicListener>), StartError> {
-    let listeners = Listeners::bind(config, &certificate, &quic_keys(config)?, &services.memory)?;
+    let (keys, memory) = (quic_keys(config)?, &services.memory);
+    let listeners =
+        Listeners::bind(config, &certificate, &keys, memory, descriptors, services.metrics.clone())?;
     let sha256 = certificate.identity().sha256_hex();
     let ready = ready_of(config, &listeners, sha256, ops, &*services.store);
     let pinned = dev_tokens.is_some().then_some(certificate);
     let bootstrap = Bootstrap { client_port: listeners.client().port(), public, pinned };
-    let session::Services { auth, quota, router, history, store, presence, metrics, .. } = &services;
+    let session::Services { auth, quota, router, delivery, history, store, presence, metrics, .. } =
+        &services;
     let http = |gateway: &Gateway| http::Services {
         gateway: gateway.clone(),
         shutdown: shutdown.clone(),
         auth: auth.clone(),
         quota: quota.clone(),
         router: router.clone(),
+        delivery: delivery.clone(),
         history: history.clone(),
         store: store.clone(),
         presence: presence.clone(),
+        accounts,
         metrics: metrics.clone(),
         transport: config.transport.clone(),
         bootstrap,
@@ -349,6 +371,7 @@ fn open(
         transport: config.transport.clone(),
         outbox: config.outbox.clone(),
         rates: config.quota.clone(),
+        people: config.people.clone(),
         node: lease.node,
         boot: lease.boot,
     };

@@ -8,7 +8,13 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tern_protocol::Code;
 
-use crate::budget::{Memory, MemoryPart};
+mod events;
+mod memory;
+mod sockets;
+
+pub use events::EventMetrics;
+pub use memory::MemoryMetrics;
+pub use sockets::SocketMetrics;
 
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
@@ -32,6 +38,8 @@ impl std::ops::Deref for Metrics {
 pub struct Areas {
     /// Connections of clients.
     pub connections: ConnectionMetrics,
+    /// What is below their sessions.
+    pub sockets: SocketMetrics,
     /// Sending and receiving messages.
     pub messages: MessageMetrics,
     /// The owners of conversations.
@@ -42,6 +50,8 @@ pub struct Areas {
     pub store: StoreMetrics,
     /// The files that events go to.
     pub events: EventMetrics,
+    /// What operators did about sessions and tokens.
+    pub accounts: AccountMetrics,
     /// What was refused, by code.
     pub refused: RefusedMetrics,
     /// The process.
@@ -127,6 +137,8 @@ pub struct MessageMetrics {
     pub push_pending: Gauge,
     /// `tern_push_events_total`: push events that left.
     pub push_events: Counter,
+    /// `tern_push_lost_total`: push intents given up, since what they are about is damaged.
+    pub push_lost: Counter,
 }
 
 /// The owners of conversations.
@@ -160,21 +172,19 @@ pub struct StoreMetrics {
     pub aged_entries: Counter,
     /// `tern_store_aged_total{what="markers"}`: dedupe markers removed because of their age.
     pub aged_markers: Counter,
+    /// `tern_store_unreadable_total`: reads that met damaged data. Somebody should look.
+    pub unreadable: Counter,
 }
 
-/// The files that events go to.
+/// What operators did.
 #[derive(Debug)]
-pub struct EventMetrics {
-    /// `tern_event_files_unread`: files that are there and were not said to be read, the one being written
-    /// included.
-    pub unread_files: Gauge,
-    /// `tern_event_files_removed_total{state="read"}`: files that made room for newer ones.
-    pub removed_read: Counter,
-    /// `tern_event_files_removed_total{state="unread"}`: those that nobody said to have read. Somebody should
-    /// look.
-    pub removed_unread: Counter,
-    /// `tern_events_dropped_total`: events above the share of their sender.
-    pub dropped: Counter,
+pub struct AccountMetrics {
+    /// `tern_revocations_total`: times that a user's tokens were revoked.
+    pub revocations: Counter,
+    /// `tern_sessions_ended_total{by="close"}`: sessions that an operator closed.
+    pub closed: Counter,
+    /// `tern_sessions_ended_total{by="revoke"}`: sessions that ended because their token was revoked.
+    pub revoked: Counter,
 }
 
 /// What was refused.
@@ -204,26 +214,6 @@ pub struct ProcessMetrics {
     pub panics: Counter,
 }
 
-/// What clients make the node keep in memory.
-#[derive(Debug)]
-pub struct MemoryMetrics {
-    /// `tern_memory_limit_bytes`: what all parts together may take.
-    limit: Gauge,
-    parts: Vec<(MemoryPart, Gauge, Counter)>,
-}
-
-impl MemoryMetrics {
-    /// Tells the budget as it is now: `tern_memory_bytes{part}` is what is in use, about, and
-    /// `tern_memory_refused_total{part}` how often there was no room for more.
-    pub fn tell(&self, memory: &Memory) {
-        self.limit.set(memory.whole().limit() as f64);
-        for (part, used, refused) in &self.parts {
-            used.set(memory.part(*part).used() as f64);
-            refused.absolute(memory.part(*part).refused());
-        }
-    }
-}
-
 /// What is renewed while the node runs.
 #[derive(Debug)]
 pub struct RenewalMetrics {
@@ -251,14 +241,16 @@ impl Metrics {
         let make = Maker(recorder);
         Self(Arc::new(Areas {
             connections: make.connections(),
+            sockets: SocketMetrics::register(&make),
             messages: make.messages(),
             owners: make.owners(),
             sync: make.sync(),
             store: make.store(),
-            events: make.events(),
+            events: EventMetrics::register(&make),
+            accounts: make.accounts(),
             refused: make.refused(),
             process: make.process(),
-            memory: make.memory(),
+            memory: MemoryMetrics::register(&make),
             renewal: make.renewal(),
         }))
     }
@@ -307,6 +299,10 @@ impl Maker<'_> {
             lagged: self.counter("tern_lagged_total", "Times a session's queue dropped a conversation."),
             push_pending: self.gauge("tern_push_pending", "Push intents whose events have not left."),
             push_events: self.counter("tern_push_events_total", "Push events that left."),
+            push_lost: self.counter(
+                "tern_push_lost_total",
+                "Push intents given up, since what they are about is damaged.",
+            ),
         }
     }
 
@@ -334,21 +330,20 @@ impl Maker<'_> {
         StoreMetrics {
             aged_entries: aged("entries"),
             aged_markers: aged("markers"),
+            unreadable: self.counter("tern_store_unreadable_total", "Reads that met damaged data."),
             commit_seconds: self.seconds("tern_store_commit_seconds", "One durable commit of the store."),
             commit_entries: self.histogram("tern_store_commit_entries", None, "Entries in one commit."),
         }
     }
 
-    fn events(&self) -> EventMetrics {
-        let removed = "tern_event_files_removed_total";
-        self.0.describe_counter(removed.into(), None, "Event files that made room for newer ones.".into());
-        let state = |state| self.0.register_counter(&key(removed, "state", state), &METADATA);
-        EventMetrics {
-            unread_files: self.gauge("tern_event_files_unread", "Event files that nobody says to have read."),
-            removed_read: state("read"),
-            removed_unread: state("unread"),
-            dropped: self
-                .counter("tern_events_dropped_total", "Push events above the share of their sender."),
+    fn accounts(&self) -> AccountMetrics {
+        let name = "tern_sessions_ended_total";
+        self.0.describe_counter(name.into(), None, "Sessions ended by operators, by what they did.".into());
+        let ended = |by| self.0.register_counter(&key(name, "by", by), &METADATA);
+        AccountMetrics {
+            revocations: self.counter("tern_revocations_total", "Times that a user's tokens were revoked."),
+            closed: ended("close"),
+            revoked: ended("revoke"),
         }
     }
 
@@ -365,26 +360,6 @@ impl Maker<'_> {
 
     fn process(&self) -> ProcessMetrics {
         ProcessMetrics { panics: self.counter("tern_panics_total", "Tasks that panicked.") }
-    }
-
-    fn memory(&self) -> MemoryMetrics {
-        let (used, refused) = ("tern_memory_bytes", "tern_memory_refused_total");
-        let what = "Memory of what clients make the node keep, about, by what it is for.";
-        self.0.describe_gauge(used.into(), None, what.into());
-        self.0.describe_counter(
-            refused.into(),
-            None,
-            "Times that there was no memory for more, by part.".into(),
-        );
-        let row = |part: MemoryPart| {
-            let used = self.0.register_gauge(&key(used, "part", part.label()), &METADATA);
-            (part, used, self.0.register_counter(&key(refused, "part", part.label()), &METADATA))
-        };
-        MemoryMetrics {
-            limit: self
-                .gauge("tern_memory_limit_bytes", "What all parts of tern_memory_bytes may take together."),
-            parts: MemoryPart::ALL.map(row).into(),
-        }
     }
 
     fn renewal(&self) -> RenewalMetrics {
@@ -409,6 +384,17 @@ impl Maker<'_> {
     fn counter(&self, name: &'static str, what: &'static str) -> Counter {
         self.0.describe_counter(name.into(), None, what.into());
         self.0.register_counter(&Key::from_static_name(name), &METADATA)
+    }
+
+    fn counter_of(
+        &self,
+        name: &'static str,
+        label: &'static str,
+        value: &'static str,
+        what: &'static str,
+    ) -> Counter {
+        self.0.describe_counter(name.into(), None, what.into());
+        self.0.register_counter(&key(name, label, value), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, what: &'static str) -> Gauge {

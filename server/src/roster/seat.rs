@@ -1,20 +1,52 @@
 //! One live session, as the rest of the server sees it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationId, DeviceId, UserId};
 
 use super::Outbox;
-use crate::clock::now;
+use crate::clock::{now, unix_ms};
 use crate::cluster::SessionRef;
 
 /// Of so many deliveries to a session one is timed, from the arrival of its Send to the Ack.
 const SAMPLED_ONE_IN: u32 = 64;
 /// Timed deliveries that wait for their Ack; the oldest is forgotten.
 const SAMPLES_MAX: usize = 4;
+
+/// Where a session comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// On which transport, as it is called in metrics.
+    pub transport: &'static str,
+    /// Address of the client when the session began.
+    pub address: IpAddr,
+    /// When its token was issued, in Unix milliseconds; 0 if that does not say.
+    pub token_issued_ms: u64,
+}
+
+/// What operators see of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Names it for as long as it lasts: no other session ever has this id.
+    pub id: String,
+    /// The device that it said it is.
+    pub device: DeviceId,
+    /// On which transport.
+    pub transport: String,
+    /// Address of the client when it began.
+    pub address: IpAddr,
+    /// When it began, in Unix milliseconds.
+    pub since_ms: u64,
+    /// When something was last heard from it, in Unix milliseconds.
+    pub heard_ms: u64,
+    /// When its token was issued, in Unix milliseconds; 0 if that does not say.
+    pub token_issued_ms: u64,
+}
 
 /// One live session, as the rest of the server sees it.
 pub struct Seat {
@@ -26,6 +58,10 @@ pub struct Seat {
     pub device: DeviceId,
     /// What it is to be sent.
     pub outbox: Arc<Outbox>,
+    origin: Origin,
+    /// When the token was issued that it has now.
+    token_issued_ms: AtomicU64,
+    began_ms: u64,
     began: Instant,
     /// When something was last heard, in milliseconds since it began.
     heard_ms: AtomicU64,
@@ -44,12 +80,15 @@ struct Sample {
 
 impl Seat {
     /// A session that was heard just now.
-    pub fn new(at: SessionRef, user: UserId, device: DeviceId, outbox: Arc<Outbox>) -> Self {
+    pub fn new(at: SessionRef, user: UserId, device: DeviceId, outbox: Arc<Outbox>, origin: Origin) -> Self {
         Self {
             at,
             user,
             device,
             outbox,
+            origin,
+            token_issued_ms: AtomicU64::new(origin.token_issued_ms),
+            began_ms: unix_ms(),
             began: now(),
             heard_ms: AtomicU64::new(0),
             watching: AtomicBool::new(false),
@@ -61,6 +100,25 @@ impl Seat {
     /// Its number on this node.
     pub fn id(&self) -> u64 {
         self.at.session
+    }
+
+    /// It has another token, issued then, in Unix milliseconds.
+    pub fn renewed(&self, issued_ms: u64) {
+        self.token_issued_ms.store(issued_ms, Ordering::Relaxed);
+    }
+
+    /// What operators see of it.
+    pub fn info(&self) -> SessionInfo {
+        let SessionRef { node, boot, session } = &self.at;
+        SessionInfo {
+            id: format!("{node}-{boot:x}-{session}"),
+            device: self.device.clone(),
+            transport: self.origin.transport.into(),
+            address: self.origin.address,
+            since_ms: self.began_ms,
+            heard_ms: self.began_ms + self.heard_ms.load(Ordering::Relaxed),
+            token_issued_ms: self.token_issued_ms.load(Ordering::Relaxed),
+        }
     }
 
     /// Something was heard from it.

@@ -13,7 +13,9 @@ pub(crate) fn seat(id: u64, user: &str, device: &str) -> Seat {
     let device = DeviceId::new(device).unwrap();
     let outbox = Outbox::new(Format::Binary, OutboxConfig::default(), &Budget::new(usize::MAX));
     let at = SessionRef { node: NodeId::new("here").unwrap(), boot: 1, session: id };
-    Seat::new(at, UserId::new(user).unwrap(), device, outbox)
+    let origin =
+        Origin { transport: "quic", address: std::net::Ipv4Addr::LOCALHOST.into(), token_issued_ms: 0 };
+    Seat::new(at, UserId::new(user).unwrap(), device, outbox, origin)
 }
 
 fn alice() -> UserId {

@@ -15,15 +15,15 @@ use super::reads::Reads;
 use super::refused::{Refused, whole_ms};
 use super::step::{Handled, Step, close_for};
 use super::strikes::Strikes;
-use crate::auth::{AuthError, Claims};
+use crate::auth::Claims;
 use crate::budget::Charge;
 use crate::clock::unix_ms;
 use crate::conversation::{Wanted, change_of};
 use crate::roster::{Outgoing, Seat, SeatGuard};
 use crate::transport::Inbound;
 
-/// A token that waits for the key of its issuer, with the number of its request.
-type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, AuthError>)> + Send>>;
+/// A token that waits for the key of its issuer or for the store, with the number of its request.
+pub(super) type Renewal = Pin<Box<dyn Future<Output = (Option<u64>, Result<Claims, Refused>)> + Send>>;
 
 /// An open session. Dropping it ends all it has begun.
 pub(super) struct Active {
@@ -120,6 +120,7 @@ impl Active {
         let envelope = match inbound {
             Inbound::Frame(envelope) => envelope,
             Inbound::Bad(error) => return self.on_bad_frame(&error),
+            Inbound::Alive => return Step::Nothing,
         };
         let request = envelope.request;
         let change = change_of(envelope.frame, &self.seat.user);
@@ -156,6 +157,11 @@ impl Active {
             Frame::Fetch(body) => self.on_fetch(request, body, now),
             Frame::ListConversations(body) => self.on_list_conversations(request, body, now),
             Frame::ListMembers(body) => self.on_list_members(request, body, now),
+            Frame::LeaveGroups(body) => self.on_leave_groups(request, body, now),
+            Frame::KeepGroup(body) => self.on_keep_group(request, body, now),
+            Frame::Block(body) => self.on_block(request, body, now),
+            Frame::Unblock(body) => self.on_unblock(request, body, now),
+            Frame::ListBlocks(body) => self.on_list_blocks(request, body, now),
             Frame::Watch(body) => self.on_watch(request, body, now),
             Frame::Typing(body) => self.on_typing(body, now),
             Frame::Reauth(body) => self.on_reauth(request, body, now),
@@ -179,7 +185,15 @@ impl Active {
             self.gateway.refused(error.code());
             return Step::Close(too_many(&error.to_string()));
         }
-        self.refuse(error.request(), Refused::new(error.code(), error.to_string()))
+        let about = error.about();
+        let mut refused = Refused::new(error.code(), error.to_string());
+        refused.conversation = about.to.map(|to| to.conversation(&self.seat.user));
+        refused.temp_id = about.temp_id;
+        if let (Some(conversation), Some(temp_id)) = (refused.conversation, refused.temp_id) {
+            // Refused for good: nothing waits for it.
+            self.lanes.lock().abandon(conversation, temp_id);
+        }
+        self.refuse(error.request(), refused)
     }
 
     /// A frame over the limit is refused, and nothing is read before one may come again. A change stays

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tern_protocol::{Close, Code, DeviceId, Envelope, Frame, Hello, UserId, Welcome};
+use tern_protocol::{Close, Code, DeviceId, Envelope, Frame, Hello, Welcome};
 use tokio::time::timeout_at;
 
 use super::active::Active;
@@ -14,9 +14,10 @@ use super::{Inner, STOPS};
 use crate::auth::Claims;
 use crate::budget::MemoryPart;
 use crate::clock::{now, unix_ms};
-use crate::roster::{Begun, Outbox, Outgoing, Seat, SeatGuard, Stage};
-use crate::store::{Store, StoreError, UserChange};
-use crate::transport::{Inbound, LinkInfo, LinkReader};
+use crate::roster::{Begun, Origin, Outbox, Outgoing, Seat, SeatGuard, Stage};
+use crate::store::{Lost, Store, StoreError, UserChange, users_apart};
+use crate::transport::{Inbound, LinkError, LinkInfo, LinkReader};
+use crate::upkeep::{REVOKED, revoked};
 
 /// What whoever comes with the token of an erased user is told.
 pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
@@ -43,7 +44,7 @@ pub(super) async fn greet(
         )));
     }
     let wait = gateway.settings.transport.hello_timeout();
-    let inbound = timeout_at(info.established + wait, reader.recv())
+    let inbound = timeout_at(info.established + wait, first_frame(reader))
         .await
         .map_err(|_| close_for(Code::HELLO_TIMEOUT, format!("no hello within {} ms", wait.as_millis())))?;
     let (request, hello) = match inbound {
@@ -55,9 +56,20 @@ pub(super) async fn greet(
             }
         },
         Ok(Inbound::Bad(error)) => return Err(Some(close_for(error.code(), error.to_string()))),
+        Ok(Inbound::Alive) => return Err(None),
         Err(error) => return Err(error.reply()),
     };
     open(gateway, number, info, outbox, request, hello).await.map_err(Some)
+}
+
+/// What is no frame does not count.
+async fn first_frame(reader: &mut LinkReader) -> Result<Inbound, LinkError> {
+    loop {
+        match reader.recv().await {
+            Ok(Inbound::Alive) => {}
+            first => return first,
+        }
+    }
 }
 
 fn back_off(code: Code, reason: &str, after: Duration) -> Close {
@@ -87,13 +99,16 @@ pub(super) async fn open(
     let device = hello.device.unwrap_or_else(|| {
         DeviceId::new(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid device id")
     });
-    not_erased(gateway, &claims).await?;
+    not_lost(gateway, &claims).await?;
     remember(&*gateway.store, &claims).await.map_err(unavailable)?;
-    let seat = Seat::new(gateway.refer(number), claims.user.clone(), device.clone(), Arc::clone(outbox));
+    let (transport, address) = (info.label(), info.remote.ip().to_canonical());
+    let origin = Origin { transport, address, token_issued_ms: claims.issued_ms };
+    let outbox_of = Arc::clone(outbox);
+    let seat = Seat::new(gateway.refer(number), claims.user.clone(), device.clone(), outbox_of, origin);
     // Live entries are queued from here on; whatever was committed before, sync finds in the store.
     let (guard, stage) = take(gateway, seat)?;
-    // Whoever erases this user closes the sessions that have a seat: one in between sees it here.
-    not_erased(gateway, &claims).await?;
+    // Whoever erases this user or revokes their tokens closes the sessions that have a seat: one in between sees it here.
+    not_lost(gateway, &claims).await?;
     let agent = hello.agent.as_deref().map(|agent| agent.chars().take(128).collect::<String>());
     tracing::debug!(session = number, agent, transport = info.label(), "hello");
     let welcome = Welcome {
@@ -130,18 +145,22 @@ fn take(gateway: &Inner, seat: Seat) -> Result<(SeatGuard, Stage), Close> {
     }
 }
 
-/// A token issued before its user was erased opens nothing.
-async fn not_erased(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
-    match is_erased(&*gateway.store, &claims.user, claims).await.map_err(unavailable)? {
-        true => Err(close_for(Code::TOKEN_INVALID, ERASED)),
-        false => Ok(()),
+/// A token issued before its user was erased, or before it was revoked, opens nothing.
+async fn not_lost(gateway: &Inner, claims: &Claims) -> Result<(), Close> {
+    let standing = gateway.store.standing(&claims.user).await.map_err(unavailable)?;
+    match standing.lost(claims.issued_ms) {
+        None => Ok(()),
+        Some(Lost::Erased) => Err(close_for(Code::TOKEN_INVALID, ERASED)),
+        Some(Lost::Revoked) => Err(revoked(&standing, unix_ms())),
     }
 }
 
-/// Whether `user` was erased after this token was issued: such a token opens nothing in their name.
-pub async fn is_erased(store: &dyn Store, user: &UserId, claims: &Claims) -> Result<bool, StoreError> {
-    let erasure = store.erasure(user).await?;
-    Ok(erasure.is_some_and(|erasure| erasure.bars(claims.issued_ms.unwrap_or(0))))
+/// Why a token that was verified is not accepted.
+pub fn lost_words(lost: Lost) -> (Code, &'static str) {
+    match lost {
+        Lost::Erased => (Code::TOKEN_INVALID, ERASED),
+        Lost::Revoked => (Code::TOKEN_REVOKED, REVOKED),
+    }
 }
 
 fn unavailable(error: StoreError) -> Close {
@@ -151,11 +170,12 @@ fn unavailable(error: StoreError) -> Close {
 
 /// Keeps the user's display name, and that they have been here.
 pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreError> {
-    let known = store.users(std::slice::from_ref(&claims.user)).await?.pop().flatten();
+    // Who cannot be read is written anew.
+    let known = users_apart(store, std::slice::from_ref(&claims.user)).await?.found.pop().flatten();
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }
-    // Refused to who was erased meanwhile: whatever they do next is refused as well.
+    // Refused to who was erased or lost their token meanwhile: whatever they do next is refused as well.
     let name = UserChange::Name(claims.name.clone());
-    store.change_user(&claims.user, name, Some(claims.issued_ms.unwrap_or(0))).await.map(drop)
+    store.change_user(&claims.user, name, Some(claims.right())).await.map(drop)
 }

@@ -1,45 +1,50 @@
 //! Frames about the user and others: token renewal, presence, typing.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use tern_protocol::{Code, Reauth, Reauthed, Typing, WATCH_USERS_MAX, Watch};
 
-use super::active::Active;
+use super::Inner;
+use super::active::{Active, Renewal};
+use super::hello::lost_words;
 use super::quota::Allowance;
 use super::reads::Job;
 use super::refused::Refused;
 use super::step::{Handled, Step};
 use crate::auth::{AuthError, Claims};
 
+/// When another token may be tried while one is being looked at.
+const RENEWAL_RETRY: Duration = Duration::from_millis(500);
+
 impl Active {
-    /// A token whose key is known counts at once. One whose key is being fetched is settled by
-    /// [`Active::on_renewed`], while everything else goes on; one at a time.
+    /// A token of which all is known counts at once. One whose key is being fetched, or whose user the store
+    /// is being asked about, is settled by [`Active::on_renewed`], while everything else goes on; one at a time.
     pub(super) fn on_reauth(
         &mut self,
         request: Option<u64>,
         reauth: Reauth,
         now: Instant,
     ) -> Result<Handled, Refused> {
-        let token = reauth.token;
-        match self.gateway.auth.verify(&token.0, SystemTime::now()) {
-            Err(error @ AuthError::KeysUnavailable { .. }) if self.renewal.is_some() => {
-                Err(refusal_of(&error))
+        let (gateway, token) = (Arc::clone(&self.gateway), reauth.token);
+        let mut renewal: Renewal = Box::pin(async move { (request, judge(&gateway, &token.0).await) });
+        match (&mut renewal).now_or_never() {
+            Some((_, settled)) => self.renew(settled, now),
+            None if self.renewal.is_some() => {
+                let refused =
+                    Refused::new(Code::UNAVAILABLE, "another token of this session is being looked at");
+                Err(Refused { retry_after: Some(RENEWAL_RETRY), ..refused })
             }
-            Err(AuthError::KeysUnavailable { .. }) => {
-                let auth = Arc::clone(&self.gateway.auth);
-                self.renewal =
-                    Some(Box::pin(
-                        async move { (request, auth.authenticate(&token.0, SystemTime::now()).await) },
-                    ));
+            None => {
+                self.renewal = Some(renewal);
                 Ok(Handled::Pending)
             }
-            settled => self.renew(settled, now),
         }
     }
 
     /// The answer about a token that had to wait. Pending for ever while there is none. Cancel-safe.
-    pub(super) async fn renewed(&mut self) -> (Option<u64>, Result<Claims, AuthError>) {
+    pub(super) async fn renewed(&mut self) -> (Option<u64>, Result<Claims, Refused>) {
         match &mut self.renewal {
             None => std::future::pending().await,
             Some(renewal) => {
@@ -50,22 +55,23 @@ impl Active {
         }
     }
 
-    /// The key is here, or will not come.
+    /// It is known what the token is worth.
     pub(super) fn on_renewed(
         &mut self,
         request: Option<u64>,
-        settled: Result<Claims, AuthError>,
+        settled: Result<Claims, Refused>,
         now: Instant,
     ) -> Step {
         let handled = self.renew(settled, now);
         self.step_of(request, handled)
     }
 
-    fn renew(&mut self, settled: Result<Claims, AuthError>, now: Instant) -> Result<Handled, Refused> {
-        let claims = settled.map_err(|error| refusal_of(&error))?;
+    fn renew(&mut self, settled: Result<Claims, Refused>, now: Instant) -> Result<Handled, Refused> {
+        let claims = settled?;
         if claims.user != self.seat.user {
             return Err(Refused::new(Code::TOKEN_SUBJECT, "the new token is for another user"));
         }
+        self.seat.renewed(claims.issued_ms);
         self.claims = claims;
         self.token_renewed(now);
         Ok(Handled::Reply(Reauthed { token_expires_ms: self.claims.expires_ms }.into()))
@@ -94,6 +100,19 @@ impl Active {
             let _ = self.reads.push(Job::Typing { conversation, since: now });
         }
         Ok(Handled::Silent)
+    }
+}
+
+/// What a token is worth now: whether its signature is good, and whether the right was taken from it.
+async fn judge(gateway: &Inner, token: &str) -> Result<Claims, Refused> {
+    let claims = gateway.auth.authenticate(token, SystemTime::now()).await;
+    let claims = claims.map_err(|error| refusal_of(&error))?;
+    match gateway.store.standing(&claims.user).await?.lost(claims.issued_ms) {
+        None => Ok(claims),
+        Some(lost) => {
+            let (code, detail) = lost_words(lost);
+            Err(Refused::new(code, detail))
+        }
     }
 }
 

@@ -77,6 +77,7 @@ impl Bench {
             transport: TransportConfig::default(),
             outbox: OutboxConfig::default(),
             rates: QuotaConfig::default(),
+            people: Default::default(),
             node: NodeId::new("here").unwrap(),
             boot: 1,
         };
@@ -141,6 +142,7 @@ fn auth(secret: &std::path::Path) -> AuthConfig {
         algorithm: Algorithm::HS256,
         public_key_file: None,
         secret_file: Some(secret.to_owned()),
+        scopes: None,
     };
     // Its keys are never fetched.
     let issuer = JwksConfig {
@@ -149,6 +151,9 @@ fn auth(secret: &std::path::Path) -> AuthConfig {
         audience: None,
         algorithms: vec![Algorithm::ES256],
         refresh_s: 3_600,
+        user_prefix: None,
+        shares_users: false,
+        scopes: Vec::new(),
         ca_file: None,
     };
     AuthConfig { keys: vec![key], jwks: vec![issuer], ..AuthConfig::default() }
@@ -627,4 +632,39 @@ async fn what_a_session_is_counted_for_is_given_back_with_its_end() {
     assert_eq!(memory.part(MemoryPart::Sessions).used(), 2 * one);
     drop((session, second));
     assert_eq!(memory.whole().used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_that_cannot_be_read_is_left_out_of_a_sync_that_goes_on() {
+    let mut bench = Bench::new();
+    let mut alice = bench.open("alice").await;
+    for friend in ["a", "b", "c", "d"] {
+        alice.say(to(friend, "hi"));
+    }
+    sleep(MS).await;
+    bench.store.damage(pair("alice", "b"));
+    bench.store.damage_entries(pair("alice", "c"));
+    let mut again = bench.open("alice").await;
+    again.take();
+    again.say(tern_protocol::Sync { cursors: Vec::new(), more: false });
+    let mut frames = Vec::new();
+    while !frames.iter().any(|frame| matches!(frame, Frame::SyncEnd(_))) {
+        frames.extend(again.taken().await);
+    }
+    let (mut left_out, mut delivered) = (Vec::new(), Vec::new());
+    for frame in &frames {
+        match frame {
+            Frame::Error(error) => {
+                assert_eq!(error.code, Code::UNAVAILABLE);
+                left_out.extend(error.conversation);
+            }
+            Frame::Deliver(deliver) => delivered.push(deliver.conversation),
+            _ => {}
+        }
+    }
+    assert_eq!(left_out, [pair("alice", "b"), pair("alice", "c")], "{frames:?}");
+    delivered.sort_unstable();
+    let mut expected = [pair("alice", "a"), pair("alice", "d")];
+    expected.sort_unstable();
+    assert_eq!(delivered, expected);
 }

@@ -11,9 +11,14 @@ use uuid::Uuid;
 
 use super::{
     Ages, AppendAnswers, AppendGroup, Appended, Barred, Conversation, Departure, Erasure, GROUP_BYTES_MAX,
-    GROUP_ENTRIES_MAX, Glance, Granularity, InboxCursor, InboxRow, Intent, Kept, Marker, Member, NewEntry,
-    OpenErasure, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, intent_shard,
+    GROUP_ENTRIES_MAX, Glance, Granularity, InboxCursor, InboxRow, Intent, Kept, Lost, Marker, Member,
+    NewEntry, OpenErasure, Order, PageLimit, ReadPosition, Right, Store, StoreError, User, UserChange,
+    intent_shard,
 };
+
+mod people;
+
+pub(crate) use people::*;
 
 /// A store under test.
 #[async_trait]
@@ -22,6 +27,8 @@ pub(crate) trait Fixture: Send {
     fn store(&self) -> Arc<dyn Store>;
     /// Ends the store and opens it again on the same data. No test holds a store across this.
     async fn reopen(&mut self);
+    /// Waits until no append that was answered without an outcome is still on its way.
+    async fn landed(&mut self) {}
 }
 
 macro_rules! suite {
@@ -60,6 +67,12 @@ macro_rules! suite {
             a_user_is_forgotten_once_they_are_a_member_nowhere
             many_writers_of_one_conversation_leave_a_dense_log
             two_markers_of_one_change_never_both_commit
+            no_message_passes_where_one_of_two_blocks_the_other
+            nobody_puts_in_a_group_whom_they_block_or_who_blocks_them
+            others_put_a_user_in_so_many_groups_and_no_more
+            an_older_owner_takes_back_neither_a_block_nor_what_was_accepted
+            blocks_are_listed_page_by_page_up_to_their_limit
+            blocks_go_with_who_is_erased
         }
     };
     ($fixture:expr; $($promise:ident)*) => {
@@ -109,7 +122,7 @@ fn is_own(group: &AppendGroup, found: &[(usize, Marker)]) -> bool {
 pub(crate) fn change(new: &mut NewEntry, change: impl FnOnce(&mut Entry)) {
     let mut entry = (*new.entry).clone();
     change(&mut entry);
-    *new = NewEntry::new(entry, new.digest, new.push, new.issued_ms);
+    *new = NewEntry::new(entry, new.digest, new.push, new.right.clone());
 }
 
 async fn kept_of(store: Arc<dyn Store>, id: ConversationId) -> Kept {
@@ -133,8 +146,12 @@ pub(crate) struct Talk {
 
 impl Talk {
     pub(crate) fn new(users: &[&UserId]) -> Self {
-        let members =
-            users.iter().map(|user| Member { user: (*user).clone(), role: Role::Owner, first_seq: 1 });
+        let members = users.iter().map(|user| Member {
+            user: (*user).clone(),
+            role: Role::Owner,
+            first_seq: 1,
+            added_by: None,
+        });
         let state = Arc::new(Conversation {
             kind: ConversationKind::Group,
             name: Some("a group".into()),
@@ -142,6 +159,7 @@ impl Talk {
             messages: 0,
             last_time_ms: 0,
             members: members.collect(),
+            blocked_by: Vec::new(),
         });
         Self { id: ConversationId::from_bytes(*Uuid::new_v4().as_bytes()), state }
     }
@@ -443,6 +461,7 @@ pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture:
         user: bob.clone(),
         role: Role::Member,
         first_seq: 5,
+        added_by: None,
     });
     talk.state = group.state.clone();
     assert_eq!(settle(&fixture.store(), group).await.unwrap(), Appended::Applied);
@@ -499,7 +518,7 @@ pub(crate) async fn who_writes_or_joins_has_read_up_to_there(fixture: &mut impl 
     change(&mut group.entries[1], |entry| entry.messages = 3);
     let state = Arc::make_mut(&mut group.state);
     state.messages = 3;
-    state.members.push(Member { user: carol.clone(), role: Role::Member, first_seq: 3 });
+    state.members.push(Member { user: carol.clone(), role: Role::Member, first_seq: 3, added_by: None });
     talk.apply(&fixture.store(), group).await;
     fixture.reopen().await;
     assert_eq!(read_of(fixture, &carol, talk.id).await, at(2, 2), "the message after that is unread");
@@ -791,31 +810,37 @@ pub(crate) async fn what_an_erased_user_asked_for_earlier_is_not_written(fixture
     let mut talk = Talk::new(&[&alice]);
     let mut mixed =
         talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "b"), (fresh_temp_id(), "c")]);
-    for (new, (sender, issued_ms)) in
-        mixed.entries.iter_mut().zip([(&alice, Some(50)), (&bob, Some(50)), (&bob, None)])
-    {
+    for (new, (sender, right)) in mixed.entries.iter_mut().zip([
+        (&alice, Some(Right::own(50))),
+        (&bob, Some(Right::own(50))),
+        (&bob, None),
+    ]) {
         change(new, |entry| entry.sender = sender.clone());
-        new.issued_ms = issued_ms;
+        new.right = right;
     }
     let name = |name: &str| UserChange::Name(Some(name.into()));
     let store = fixture.store();
-    assert!(store.change_user(&bob, name("Bob"), Some(50)).await.unwrap());
+    assert!(store.change_user(&bob, name("Bob"), Some(Right::own(50))).await.unwrap());
     store.begin_erasure(&bob, UserId::erased([1; 16]), 50).await.unwrap();
-    assert_eq!(settle(&store, mixed.clone()).await.unwrap(), Appended::Barred(vec![(1, Barred::Sender)]));
+    assert_eq!(
+        settle(&store, mixed.clone()).await.unwrap(),
+        Appended::Barred(vec![(1, Barred::Sender(Lost::Erased))])
+    );
     let mut later = mixed.clone();
-    later.entries[1].issued_ms = Some(51);
-    let barred = Appended::Barred(vec![(1, Barred::Sender)]);
+    later.entries[1].right = Some(Right::own(51));
+    let barred = Appended::Barred(vec![(1, Barred::Sender(Lost::Erased))]);
     assert_eq!(settle(&store, later.clone()).await.unwrap(), barred, "while it is open none counts");
-    assert!(!store.change_user(&bob, name("Bob"), Some(51)).await.unwrap());
+    assert!(!store.change_user(&bob, name("Bob"), Some(Right::own(51))).await.unwrap());
+    fixture.landed().await;
     assert!(store.finish_erasure(&bob).await.unwrap());
     drop(store);
     fixture.reopen().await;
     let store = fixture.store();
     assert_eq!(settle(&store, mixed).await.unwrap(), barred);
-    assert!(!store.change_user(&bob, name("Bob"), Some(50)).await.unwrap());
+    assert!(!store.change_user(&bob, name("Bob"), Some(Right::own(50))).await.unwrap());
     assert_eq!(store.users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
     assert_eq!(store.conversation(talk.id).await.unwrap(), None, "nothing was written");
-    assert!(store.change_user(&bob, name("Bob"), Some(51)).await.unwrap());
+    assert!(store.change_user(&bob, name("Bob"), Some(Right::own(51))).await.unwrap());
     talk.apply(&store, later).await;
 }
 
@@ -825,7 +850,7 @@ pub(crate) async fn who_is_being_erased_joins_nothing(fixture: &mut impl Fixture
     talk.say(&store, &alice, "one").await;
     store.begin_erasure(&bob, UserId::erased([1; 16]), 50).await.unwrap();
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "bob comes")]);
-    let member = Member { user: bob.clone(), role: Role::Member, first_seq: 3 };
+    let member = Member { user: bob.clone(), role: Role::Member, first_seq: 3, added_by: None };
     Arc::make_mut(&mut group.state).members.push(member);
     let barred = Appended::Barred(vec![(1, Barred::Joining)]);
     assert_eq!(settle(&store, group.clone()).await.unwrap(), barred);
@@ -997,7 +1022,7 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     talk.say(&fixture.store(), &alice, "x").await;
     assert!(fixture.store().change_user(&bob, UserChange::Name(Some("Bob".into())), None).await.unwrap());
     fixture.store().set_read(&bob, talk.id, ReadPosition { seq: 1, messages: 1 }).await.unwrap();
-    assert_eq!(fixture.store().erasure(&bob).await.unwrap(), None);
+    assert_eq!(fixture.store().standing(&bob).await.unwrap().erasure, None);
     let begun = fixture.store().begin_erasure(&bob, first.clone(), 50).await.unwrap();
     let open = OpenErasure { user: bob.clone(), became: first };
     assert_eq!(begun, Erasure { at_ms: 50, open: Some(open) });
@@ -1013,7 +1038,10 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     talk.apply(&fixture.store(), group).await;
     assert!(fixture.store().finish_erasure(&bob).await.unwrap());
     fixture.reopen().await;
-    assert_eq!(fixture.store().erasure(&bob).await.unwrap(), Some(Erasure { at_ms: 50, open: None }));
+    assert_eq!(
+        fixture.store().standing(&bob).await.unwrap().erasure,
+        Some(Erasure { at_ms: 50, open: None })
+    );
     assert!(!fixture.store().open_erasures().await.unwrap().contains(&bob));
     assert_eq!(fixture.store().users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
     assert_eq!(fixture.store().inbox(&bob, None, usize::MAX).await.unwrap(), []);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use uuid::Uuid;
 
+mod people;
 mod state;
 mod upkeep;
 
@@ -16,8 +17,8 @@ use self::state::State;
 use super::runs::Runs;
 use super::{
     AppendAnswers, AppendGroup, Conversation, Glance, Glances, Granularity, INTENT_SHARDS, Inbox,
-    InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError,
-    User, UserChange, Users,
+    InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right, Standing,
+    Store, StoreError, User, UserChange, Users,
 };
 
 /// A store in memory, under one lock.
@@ -41,6 +42,12 @@ impl MemoryStore {
 
 #[cfg(test)]
 impl MemoryStore {
+    /// The same with other limits for people.
+    pub(crate) fn with_people(self, people: super::PeopleConfig) -> Self {
+        self.state.lock().people = people;
+        self
+    }
+
     /// The next append dies half-way: its log is written, and nothing else.
     pub(crate) fn tear(&self) {
         self.state.lock().is_torn = true;
@@ -225,17 +232,27 @@ impl Users for MemoryStore {
         &self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
-        let erasure = state.erasures.get(user);
-        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
+        if right.is_some_and(|right| right.lost(user, |user| state.standing(user)).is_some()) {
             return Ok(false);
         }
         if let Some(after) = change.apply(state.users.get(user)) {
             state.users.insert(user.clone(), after);
         }
         Ok(true)
+    }
+
+    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
+        Ok(self.state.lock().standing(user))
+    }
+
+    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let standing = state.standings.entry(user.clone()).or_default();
+        standing.refused_before_ms = standing.refused_before_ms.max(before_ms);
+        Ok(())
     }
 }
 

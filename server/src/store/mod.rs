@@ -12,12 +12,16 @@ use bytes::Bytes;
 use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, TempId, UserId};
 
 mod answers;
+mod apart;
+mod barred;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
 mod inbox;
 mod intents;
 pub mod memory;
+mod people;
+mod rights;
 mod runs;
 #[cfg(test)]
 pub(crate) mod shaky;
@@ -25,8 +29,12 @@ mod upkeep;
 mod users;
 
 pub use answers::{Answers, AppendAnswers, Owed};
+pub use apart::{Apart, glance_apart, last_entries_apart, runs_apart, users_apart};
+pub use barred::{Barred, Grounds};
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};
 pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
+pub use people::{BlockChange, BlockOutcome, Blocked, People, PeopleConfig, Tally};
+pub use rights::{Lost, Right, Standing};
 pub use upkeep::{Aged, Ages, Erasure, Granularity, Kept, MARKERS_KEPT_MS, OpenErasure, Upkeep};
 pub use users::{User, UserChange, Users};
 
@@ -39,23 +47,32 @@ const STORED_VERSION: u8 = 1;
 
 /// All that a node needs from its store. Who needs less takes the narrow trait.
 #[async_trait]
-pub trait Store: Log + Glances + Inbox + Users + Intents + Upkeep {
+pub trait Store: Log + Glances + Inbox + Users + People + Intents + Upkeep {
     /// Names this life of the store. It changes when acked data may be missing.
     fn store_id(&self) -> StoreId;
 
     /// Whether it can take a write and answer a read now.
     async fn health(&self) -> Result<(), StoreError>;
 
+    /// What stored data was found damaged since it was opened, and what to do about it. It goes on: what is
+    /// damaged is left out.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Ends in order: refuses new writes, finishes those it has taken. Reads may still work. Once more is fine.
     async fn close(&self);
 }
 
-/// Why a store call failed. Neither case says that nothing was written.
+/// Why a store call failed. Only [`Full`](Self::Full) says that nothing was written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached or does not answer in time; try again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// There is no room for it. Nothing was written; try again later.
+    #[error("{0}")]
+    Full(String),
     /// Something stored cannot be read back; somebody must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
@@ -73,6 +90,8 @@ pub struct Member {
     pub role: Role,
     /// The first entry they may see: the one that added them.
     pub first_seq: u64,
+    /// Who brought them in, until they accept it: by writing in it, or by keeping it ([`People::accept`]).
+    pub added_by: Option<UserId>,
 }
 
 /// The current state of a conversation, written in the same atomic step as its head.
@@ -90,6 +109,9 @@ pub struct Conversation {
     pub last_time_ms: u64,
     /// At most 100, in the order they joined.
     pub members: Vec<Member>,
+    /// Of a pair: who of the two blocks the other. The store's own, by [`People::set_block`]: an append does not
+    /// change it, whatever the state of its group says, nor does it take back what was accepted meanwhile.
+    pub blocked_by: Vec<UserId>,
 }
 
 impl Conversation {
@@ -111,9 +133,8 @@ pub struct NewEntry {
     pub digest: [u8; 16],
     /// Its push events are due: the intent of the group covers it.
     pub push: bool,
-    /// When the token was issued by which it was asked for, in Unix milliseconds: 0 if the token does not
-    /// say. `None`: the server itself asks.
-    pub issued_ms: Option<u64>,
+    /// By which token it was asked for. `None`: the server itself asks.
+    pub right: Option<Right>,
     /// Time since the sender's first attempt in milliseconds: a marker that is older, with a margin of 15
     /// minutes, may go unseen. `u64::MAX`, as it is made: nobody knows.
     pub age_ms: u64,
@@ -121,10 +142,10 @@ pub struct NewEntry {
 
 impl NewEntry {
     /// An entry to append, with what the fields say. It is encoded here, once for the store and for delivery.
-    pub fn new(entry: Entry, digest: [u8; 16], push: bool, issued_ms: Option<u64>) -> Self {
+    pub fn new(entry: Entry, digest: [u8; 16], push: bool, right: Option<Right>) -> Self {
         let stored = postcard::to_extend(&entry, vec![STORED_VERSION]);
         let stored = stored.expect("entries have no unsized sequences").into();
-        Self { entry: Arc::new(entry), stored, digest, push, issued_ms, age_ms: u64::MAX }
+        Self { entry: Arc::new(entry), stored, digest, push, right, age_ms: u64::MAX }
     }
 
     /// The same, first tried so many milliseconds ago.
@@ -235,35 +256,6 @@ impl AppendGroup {
     fn messages(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().map(|new| &*new.entry).filter(|entry| entry.body.is_message())
     }
-
-    /// Entries by index that must not be written, and why. `erasure` gives the last erasure of a user.
-    pub fn barred(&self, mut erasure: impl FnMut(&UserId) -> Option<Erasure>) -> Vec<(usize, Barred)> {
-        let mut barred = Vec::new();
-        for (index, new) in self.entries.iter().enumerate() {
-            let Some(issued_ms) = new.issued_ms else { continue };
-            if erasure(&new.entry.sender).is_some_and(|erasure| erasure.bars(issued_ms)) {
-                barred.push((index, Barred::Sender));
-            }
-        }
-        for member in self.state.members.iter().filter(|member| member.first_seq > self.expected_head) {
-            let index = (member.first_seq - self.expected_head - 1) as usize;
-            let is_barred = barred.iter().any(|(other, _)| *other == index);
-            if !is_barred && erasure(&member.user).is_some_and(|erasure| erasure.open.is_some()) {
-                barred.push((index, Barred::Joining));
-            }
-        }
-        barred.sort_unstable_by_key(|(index, _)| *index);
-        barred
-    }
-}
-
-/// Why an entry is not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barred {
-    /// Its sender was erased after the token was issued by which it was asked for. This is final.
-    Sender,
-    /// It makes somebody a member who is being erased. Once they are, it may be asked for again.
-    Joining,
 }
 
 /// What is known of an earlier commit of the same change.
@@ -283,7 +275,7 @@ pub enum Appended {
     /// Nothing was written: these entries of the group (by index) have a marker already.
     Duplicates(Vec<(usize, Marker)>),
     /// Nothing was written: these entries of the group (by index, ascending) must not be, since a user was
-    /// erased. Markers win over it, it wins over the head.
+    /// erased or a token revoked. Markers win over it, it wins over the head.
     Barred(Vec<(usize, Barred)>),
     /// Nothing was written: the head is not the expected one.
     Conflict {

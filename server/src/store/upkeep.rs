@@ -124,9 +124,6 @@ pub trait Upkeep: Send + Sync {
     /// one atomic step: it can be done again.
     async fn finish_erasure(&self, user: &UserId) -> Result<bool, StoreError>;
 
-    /// The last erasure of a user.
-    async fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError>;
-
     /// Users whose erasure is open.
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError>;
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tern_protocol::UserId;
 
-use super::StoreError;
+use super::{Right, Standing, StoreError};
 
 /// What is kept of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -46,12 +46,19 @@ pub trait Users: Send + Sync {
 
     /// Changes a user in one atomic step. Durable when it returns.
     ///
-    /// `issued_ms` is when the token was issued that gives the right to it, as in
-    /// [`NewEntry`](super::NewEntry): false, and nothing is changed, if the user was erased after that.
+    /// `right` is that of the token by which it was asked for, as in [`NewEntry`](super::NewEntry): false, and
+    /// nothing is changed, if it was lost.
     async fn change_user(
         &self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError>;
+
+    /// What was taken from the user's tokens.
+    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError>;
+
+    /// Tokens of the user issued before this time, in Unix milliseconds, give no right any more: once this has
+    /// returned, what bears one is [`Barred`](super::Barred). Durable; never goes back. Makes nobody known.
+    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError>;
 }

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use super::accounts::{AccountError, Operator, Revocation};
 use super::export::{ExportError, Lines};
 use super::{Parts, erase, export};
 
@@ -54,6 +55,25 @@ pub enum Request {
     },
     /// Give the space of removed rows back to the disk now.
     Compact {},
+    /// A user's sessions.
+    Sessions {
+        /// Whose.
+        user: UserId,
+    },
+    /// Close a session of a user, or all.
+    CloseSessions {
+        /// Whose.
+        user: UserId,
+        /// Which; absent: all.
+        session: Option<String>,
+    },
+    /// Revoke a user's tokens.
+    Revoke {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        revocation: Revocation,
+    },
 }
 
 /// What a store does besides [`Store`](crate::store::Store) that keeps its rows in a directory.
@@ -165,6 +185,9 @@ impl Request {
             Self::Export { .. } => "export",
             Self::Erase { .. } => "erase",
             Self::Compact {} => "compact",
+            Self::Sessions { .. } => "sessions",
+            Self::CloseSessions { .. } => "close_sessions",
+            Self::Revoke { .. } => "revoke",
         }
     }
 }
@@ -187,7 +210,18 @@ pub async fn run(
             erase(parts, &user).await.map(|erased| json!(erased)).map_err(|error| error.to_string())
         }
         Request::Compact {} => store.compact().await,
+        Request::Sessions { user } => told(parts.accounts.sessions(&Operator::Machine, &user).await),
+        Request::CloseSessions { user, session } => {
+            told(parts.accounts.close(&Operator::Machine, &user, session.as_deref()).await)
+        }
+        Request::Revoke { user, revocation } => {
+            told(parts.accounts.revoke(&Operator::Machine, &user, revocation).await)
+        }
     }
+}
+
+fn told(done: Result<impl Serialize, AccountError>) -> Result<Value, String> {
+    done.map(|done| json!(done)).map_err(|error| error.to_string())
 }
 
 struct Answers(BufWriter<OwnedWriteHalf>);

@@ -11,12 +11,14 @@ use tokio::sync::oneshot;
 use super::Parts;
 use crate::clock::unix_ms;
 use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
-use crate::delivery::{Class, Except, Parcel};
+use crate::delivery::{Class, Except, Parcel, Which};
 use crate::roster::Outgoing;
-use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
+use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError, users_apart};
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
+/// Blocks forgotten in one step.
+const BLOCKS_PAGE: usize = 256;
 /// Longest wait for the user's sessions to end.
 const SESSIONS_WAIT: Duration = Duration::from_secs(10);
 /// Pause before something temporary is tried again.
@@ -57,12 +59,15 @@ pub enum EraseError {
     /// Others add the user to conversations as fast as they are taken out.
     #[error("the user is being added to conversations again and again; run it again")]
     Contended,
+    /// Nothing is kept of them: perhaps the id is misspelt.
+    #[error("nothing is kept of the user {0}, so nobody was erased: check the id")]
+    Unknown(UserId),
     /// Such ids are never of users.
     #[error("{0} stands for a user who was erased already")]
     Already(UserId),
 }
 
-/// Erases a user. A user who is not known is erased too: others may have written to them.
+/// Erases a user. Who never connected is erased too, if others have written to them. Again is fine.
 ///
 /// No step rests on another conversation's: from the first on, whatever bears an older token of theirs and
 /// whatever makes them a member is refused by the store, so that what was found done stays done.
@@ -70,12 +75,16 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     if user.is_erased() {
         return Err(EraseError::Already(user.clone()));
     }
+    if !is_known(parts, user).await? {
+        return Err(EraseError::Unknown(user.clone()));
+    }
     let fresh = UserId::erased(rand::random());
     // From here on no token that exists opens a session.
     let erasure = parts.store.begin_erasure(user, fresh.clone(), unix_ms()).await?;
     let became = erasure.open.map_or(fresh, |open| open.became);
     close_sessions(parts, user).await?;
     let erasing = Erasing { parts, user, became: &became, began_ms: erasure.at_ms };
+    while parts.store.forget_blocks(user, BLOCKS_PAGE).await? {}
     let mut erased = Erased { became: became.clone(), conversations: 0, entries: 0 };
     for _ in 0..ROUNDS_MAX {
         let mut ends = Vec::new();
@@ -95,6 +104,15 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     Err(EraseError::Contended)
 }
 
+/// Something is kept of the user, or was until they were erased.
+async fn is_known(parts: &Parts, user: &UserId) -> Result<bool, StoreError> {
+    let profile = users_apart(&*parts.store, std::slice::from_ref(user)).await?;
+    let is_user = !profile.damaged.is_empty() || profile.found.iter().any(Option::is_some);
+    Ok(is_user
+        || parts.store.standing(user).await?.erasure.is_some()
+        || !parts.store.inbox(user, None, 1).await?.is_empty())
+}
+
 async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> {
     let started = Instant::now();
     let close = Outgoing::new(Close {
@@ -107,7 +125,7 @@ async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> 
         // Again each time: somebody who was just being greeted may have got in.
         parts.delivery.hand_out(Parcel {
             to: [user.clone()].into(),
-            class: Class::Close,
+            class: Class::Close(Which::All),
             body: close.clone(),
             except: Except::Nobody,
             arrived: None,
@@ -196,7 +214,7 @@ impl Erasing<'_> {
             after: None,
             // An earlier attempt may be as old as the erasure.
             age_ms: unix_ms().saturating_sub(self.began_ms).min(u64::from(DEDUPE_WINDOW_S) * 1000),
-            issued_ms: None,
+            right: None,
             change: Change::Erase { user: self.user.clone() },
         };
         let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
@@ -258,8 +276,10 @@ mod tests {
     use crate::ops::metrics::Metrics;
     use crate::roster::Roster;
     use crate::router::Router;
+    use crate::store::Right;
     use crate::store::memory::MemoryStore;
-    use crate::store::shaky::{Fault, Shaky};
+    use crate::store::shaky::{Call, Fault, Shaky};
+    use crate::upkeep::Accounts;
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
@@ -328,7 +348,8 @@ mod tests {
             delivery.clone(),
             Metrics::none(),
         );
-        Parts { store: shaky.clone(), router: Router::new(owners), delivery }
+        let accounts = Accounts::new(shaky.clone(), delivery.clone(), Metrics::none());
+        Parts { store: shaky.clone(), router: Router::new(owners), delivery, accounts }
     }
 
     async fn ask(parts: &Parts, sender: &str, issued_ms: u64, change: Change, id: ConversationId) -> Outcome {
@@ -342,7 +363,7 @@ mod tests {
             temp_id: TempId::from_uuid(uuid::Uuid::new_v4()),
             after: None,
             age_ms: 0,
-            issued_ms: Some(issued_ms),
+            right: Some(Right::own(issued_ms)),
             change,
         };
         let reply = Reply::new(move |outcome| drop(reply.send(outcome)));
@@ -387,6 +408,30 @@ mod tests {
         ask(&parts, "bob", later, say("hello, I am new"), group(1)).await.unwrap();
         let log = log(&parts, group(1)).await;
         assert!(!log.contains("secret") && !log.contains("and again") && log.contains("I am new"), "{log}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_write_about_the_user_meanwhile_is_rewritten_too() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob", "carol"]).await;
+        let step = Duration::from_secs(1);
+        shaky.slow_reads(step);
+        let erasing = tokio::spawn({
+            let parts = parts.clone();
+            async move { erase(&parts, &user("bob")).await }
+        });
+        // The log is read, and looks like its end; an admin's removal of him is under way and takes its time.
+        let reads = shaky.calls(Call::Entries);
+        while shaky.calls(Call::Entries) == reads {
+            tokio::time::sleep(step / 10).await;
+        }
+        shaky.script([Fault::Conflict, Fault::Conflict]);
+        ask(&parts, "alice", 1, Change::Remove { users: vec![user("bob")] }, group(1)).await.unwrap();
+        erasing.await.unwrap().unwrap();
+        shaky.slow_reads(Duration::ZERO);
+        let log = log(&parts, group(1)).await;
+        assert!(log.contains("Removed") && !log.contains("bob"), "{log}");
     }
 
     #[tokio::test]
@@ -440,11 +485,23 @@ mod tests {
             assert!(tries < 20, "{error}");
         }
         shaky.calm();
-        tokio::time::sleep(late * 2).await;
+        shaky.landed().await;
         for number in 1..=10 {
             let log = log(&parts, group(number)).await;
             assert!(!log.contains("bob") && !log.contains("secret"), "{log}");
             assert_eq!(log.matches("Left").count(), 1, "said once: {log}");
         }
+    }
+
+    #[tokio::test]
+    async fn erasing_an_id_of_which_nothing_is_kept_says_so() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob"]).await;
+        let nobody = erase(&parts, &user("bop")).await.unwrap_err();
+        assert!(matches!(nobody, EraseError::Unknown(_)), "{nobody}");
+        assert_eq!(parts.store.standing(&user("bop")).await.unwrap().erasure, None);
+        erase(&parts, &user("bob")).await.expect("others have made bob a member");
+        erase(&parts, &user("bob")).await.expect("again is fine");
     }
 }

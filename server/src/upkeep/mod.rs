@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+mod accounts;
 mod control;
 mod erase;
 mod export;
+mod pace;
 mod retention;
 
+pub use accounts::{
+    AccountError, Accounts, Closed, Operator, REVOKED, Revocation, Revoked, Sessions, revoked,
+};
 pub use control::{CONTROL_SOCKET, Control, ControlError, OnDisk, Request, ask, run};
 pub use erase::{EraseError, Erased, erase};
 pub use export::{ExportError, Lines, export};
@@ -17,6 +22,7 @@ pub use retention::{RetentionConfig, RetentionError, Swept, sweep};
 
 use retention::sweep_for_ever;
 
+use crate::clock::unix_ms;
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::router::Router;
@@ -31,6 +37,8 @@ pub struct Parts {
     pub router: Router,
     /// Who is connected.
     pub delivery: Delivery,
+    /// Their sessions and tokens.
+    pub accounts: Accounts,
 }
 
 /// Ends erasures that were cut short, then removes what is too old, until `stop`.
@@ -39,7 +47,7 @@ pub async fn work(config: RetentionConfig, parts: Parts, metrics: Metrics, stop:
         () = end_erasures(&parts) => {}
         () = stop.cancelled() => return,
     }
-    sweep_for_ever(config, parts.store, metrics, stop).await;
+    sweep_for_ever(config, parts.store, metrics, stop, unix_ms).await;
 }
 
 async fn end_erasures(parts: &Parts) {

@@ -21,6 +21,8 @@ export const TOKEN_INVALID = 4100;
 export const TOKEN_EXPIRED = 4101;
 export const TOKEN_SUBJECT = 4102;
 export const SESSION_REPLACED = 4103;
+export const TOKEN_REVOKED = 4104;
+export const SESSION_CLOSED = 4105;
 export const DRAINING = 4200;
 export const SHUTDOWN = 4202;
 export const RATE_LIMITED = 4300;
@@ -75,6 +77,10 @@ export const Code = {
   TOKEN_SUBJECT: 4102,
   /** A newer session of this user took this one's place. */
   SESSION_REPLACED: 4103,
+  /** The token was revoked: a newer one is needed. */
+  TOKEN_REVOKED: 4104,
+  /** An operator closed this session. */
+  SESSION_CLOSED: 4105,
   /** This node is draining. */
   DRAINING: 4200,
   /** This node stops. */

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use http::Uri;
 use serde::{Deserialize, Serialize};
+use tern_protocol::{USER_ID_BYTES_MAX, UserId};
 
 use crate::auth::algorithm::Algorithm;
+use crate::auth::claims::Scope;
 use crate::auth::unusable::{AuthConfigError, ISSUERS_MAX};
 
 /// One `[[auth.jwks]]`.
@@ -26,6 +28,17 @@ pub struct JwksConfig {
     /// most every 30 s. Example: `3600`.
     #[serde(default = "refresh_s")]
     pub refresh_s: u64,
+    /// What stands before the `sub` of its tokens in the ids of its users, so that they are nobody else's.
+    /// Absent: nothing. Example: `"partner:"`.
+    pub user_prefix: Option<String>,
+    /// Its tokens may name users of other issuers as well. Must be set where that could happen: where the
+    /// prefix of another issuer begins with its own, or both have none.
+    #[serde(default)]
+    pub shares_users: bool,
+    /// Which words of `scope` count in its tokens: `messages:write` (send as any user), `admin` (see and
+    /// close sessions, revoke tokens). Absent: none. Example: `["messages:write"]`.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
     /// PEM file with the certificate authority of the URL, if it is none of this machine's.
     /// Example: `"/etc/tern/idp-ca.pem"`.
     pub ca_file: Option<PathBuf>,
@@ -35,7 +48,21 @@ fn refresh_s() -> u64 {
     3600
 }
 
+/// Longest prefix in bytes: half of an id.
+const PREFIX_BYTES_MAX: usize = USER_ID_BYTES_MAX / 2;
+
+fn is_prefix(prefix: &str) -> bool {
+    let user = UserId::new(&format!("{prefix}x"));
+    (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) && user.is_ok_and(|user| !user.is_erased())
+}
+
 impl JwksConfig {
+    /// Its tokens can say that they are of a user of the other one.
+    fn names_users_of(&self, other: &Self) -> bool {
+        let prefix = |jwks: &Self| jwks.user_prefix.clone().unwrap_or_default();
+        prefix(other).starts_with(&prefix(self))
+    }
+
     /// The URL in its parts, if it is one that may be asked: scheme https, or http on loopback.
     pub(super) fn uri(&self) -> Result<Uri, &'static str> {
         let uri: Uri = self.url.parse().map_err(|_| "is not a URL")?;
@@ -61,6 +88,18 @@ pub(in crate::auth) fn check(issuers: &[JwksConfig]) -> Result<(), AuthConfigErr
     }
     for (index, jwks) in issuers.iter().enumerate() {
         let bad = |problem| Err(AuthConfigError::Issuer { issuer: jwks.issuer.clone(), problem });
+        if jwks.user_prefix.as_ref().is_some_and(|prefix| !is_prefix(prefix)) {
+            return bad(
+                "needs a user_prefix of 1 to 64 bytes that users' ids may begin with, such as \"partner:\"",
+            );
+        }
+        if !jwks.shares_users
+            && issuers.iter().enumerate().any(|(at, other)| at != index && jwks.names_users_of(other))
+        {
+            return bad(
+                "could name the users of another issuer: give it a user_prefix, or say shares_users = true if that is meant",
+            );
+        }
         if let Err(problem) = jwks.uri() {
             return Err(AuthConfigError::JwksUrl { url: jwks.url.clone(), problem });
         }

@@ -3,9 +3,12 @@
 //! A token with an unknown `kid` asks for a fetch, but never more often than [`FETCH_PAUSE`]; whoever
 //! waits for it waits at most [`WAIT_MAX`].
 
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -30,6 +33,11 @@ const FETCH_PAUSE: Duration = Duration::from_secs(30);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// A set that could not be renewed for this long is not trusted any more.
 const SET_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Most keys that are not in the set and remembered as asked for; with more, some are told longer than need
+/// be that their key may come.
+const UNKNOWN_MAX: usize = 1024;
+/// So long a key that a fetch did not bring is refused without another fetch: then it may be asked for anew.
+const UNKNOWN_KEPT: Duration = Duration::from_secs(300);
 /// First pause after a failed fetch; it doubles up to [`FETCH_PAUSE`].
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -37,6 +45,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Issuer {
     pub(super) config: JwksConfig,
     state: Mutex<State>,
+    hasher: RandomState,
     /// Somebody met a `kid` that is not in the set.
     wanted: Notify,
     /// Counts the fetches that have ended, well or not.
@@ -45,13 +54,24 @@ pub(super) struct Issuer {
 
 #[derive(Default)]
 struct State {
-    set: Option<(Arc<[VerifyingKey]>, Instant)>,
+    set: Option<Set>,
+    /// Keys that were asked for and are not in the set, by a hash, and when first.
+    unknown: HashMap<u64, Instant>,
     /// A fetch is under way.
     fetching: bool,
     /// When the last fetch began.
     tried: Option<Instant>,
     /// Why the last fetch failed.
     failure: Option<String>,
+}
+
+/// What an issuer has published.
+struct Set {
+    keys: Arc<[VerifyingKey]>,
+    /// When the fetch began that brought it.
+    asked: Instant,
+    /// When it was here.
+    fetched: Instant,
 }
 
 /// What a token finds.
@@ -65,6 +85,21 @@ pub(super) enum Found {
         /// A fetch is under way or about to begin: it is worth waiting for.
         soon: bool,
     },
+    /// The issuer was asked since somebody first came with it, and does not have it.
+    Nowhere,
+}
+
+impl State {
+    /// When somebody first came with this key, of late. Where there is no room for it: now.
+    fn first_seen(&mut self, key: u64, now: Instant) -> Instant {
+        if self.unknown.len() >= UNKNOWN_MAX || self.unknown.contains_key(&key) {
+            self.unknown.retain(|_, seen| now.saturating_duration_since(*seen) <= UNKNOWN_KEPT);
+        }
+        if self.unknown.len() >= UNKNOWN_MAX && !self.unknown.contains_key(&key) {
+            return now;
+        }
+        *self.unknown.entry(key).or_insert(now)
+    }
 }
 
 impl Issuer {
@@ -72,6 +107,7 @@ impl Issuer {
         Arc::new(Self {
             config,
             state: Mutex::default(),
+            hasher: RandomState::default(),
             wanted: Notify::new(),
             ended: watch::Sender::new(0),
         })
@@ -81,12 +117,17 @@ impl Issuer {
     /// Else a fetch is asked for.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm, now: Instant) -> Found {
         let mut state = self.state.lock();
-        if let Some((set, fetched)) = &state.set {
+        if let Some(Set { keys, fetched, .. }) = &state.set {
             if now.duration_since(*fetched) > SET_AGE_MAX {
                 state.set = None;
-            } else if set.iter().any(|key| fits(key, kid, algorithm)) {
-                return Found::Keys(set.clone());
+            } else if keys.iter().any(|key| fits(key, kid, algorithm)) {
+                return Found::Keys(keys.clone());
             }
+        }
+        let asked = state.set.as_ref().map(|set| set.asked);
+        let first_seen = state.first_seen(self.hasher.hash_one((kid, algorithm.name())), now);
+        if asked.is_some_and(|asked| asked > first_seen) {
+            return Found::Nowhere;
         }
         self.wanted.notify_one();
         let pause_over = state.tried.map_or(now, |tried| tried + FETCH_PAUSE);
@@ -118,9 +159,10 @@ impl Issuer {
 
     /// Fetches once and keeps the set if it is good.
     pub(super) async fn fetch(&self) -> Result<(), String> {
+        let asked = Instant::now();
         {
             let mut state = self.state.lock();
-            state.tried = Some(Instant::now());
+            state.tried = Some(asked);
             state.fetching = true;
         }
         let fetched = fetch::get(&self.config).await.and_then(|text| set::parse(&text, &self.config));
@@ -128,7 +170,7 @@ impl Issuer {
         state.fetching = false;
         let outcome = match fetched {
             Ok(keys) => {
-                state.set = Some((keys.into(), Instant::now()));
+                state.set = Some(Set { keys: keys.into(), asked, fetched: Instant::now() });
                 state.failure = None;
                 Ok(())
             }

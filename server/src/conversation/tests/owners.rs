@@ -13,7 +13,7 @@ use super::{GROUP, Listener, Node, ask, say, say_to, session, temp, text, user, 
 use crate::roster::Roster;
 use crate::store::memory::MemoryStore;
 use crate::store::shaky::{Call, Fault, Shaky};
-use crate::store::{Log, Upkeep};
+use crate::store::{Log, Right, Upkeep};
 
 fn node(gate: &Arc<Gate>) -> Node {
     Node::new(gate.clone(), gate.store.clone(), &Roster::default())
@@ -409,8 +409,8 @@ async fn what_bears_an_older_token_of_an_erased_user_is_refused_and_the_rest_is_
     gate.close(GROUP);
     let under_way = node.submit(say("alice", 1, "x"));
     settle_down().await;
-    let mine = node.submit(Ask { issued_ms: Some(1_000), ..say("bob", 2, "x") });
-    let other = node.submit(Ask { issued_ms: Some(1_000), ..say("alice", 3, "x") });
+    let mine = node.submit(Ask { right: Some(Right::own(1_000)), ..say("bob", 2, "x") });
+    let other = node.submit(Ask { right: Some(Right::own(1_000)), ..say("alice", 3, "x") });
     let became = tern_protocol::UserId::erased([1; 16]);
     gate.store.begin_erasure(&user("bob"), became, 2_000).await.unwrap();
     gate.open().await;

@@ -12,7 +12,7 @@ use super::super::ask::{Ask, Change, change_of};
 use super::super::plan::{Plan, Snapshot, Verdict};
 use super::super::state::{Decision, Facts, decide};
 use super::{GROUP, ask, say, session, temp, user};
-use crate::store::{Conversation, Marker};
+use crate::store::{Conversation, Marker, Right};
 
 /// A world without markers, except those a test adds: every look-up finds nothing.
 fn plan_with(state: Option<&Conversation>, batch: &[Ask], mut facts: Facts) -> Plan {
@@ -115,7 +115,7 @@ fn a_pair_goes_on_without_an_erased_user_and_takes_them_back_when_they_are_writt
     let pair = after(None, &[to_bob(1)]);
     let alone = after(Some(&pair), &[erase("bob", 2)]);
     assert_eq!(roles(&alone), [("alice".into(), Role::Owner)]);
-    assert!(matches!(refusal(&alone, say("alice", 3, "anybody?")), Refusal::Forbidden(_)));
+    assert!(matches!(refusal(&alone, say("alice", 3, "anybody?")), Refusal::Unreachable));
     let group = plan(Some(&alone), &[to_bob(4)]).group.unwrap();
     assert_eq!(group.entries[0].entry.body, EntryBody::Added { users: vec![user("bob")] });
     assert_eq!(group.state.member(&user("bob")).unwrap().first_seq, 3, "what was before stays out of sight");
@@ -372,7 +372,7 @@ fn every_frame_that_changes_a_log_names_its_place() {
 fn an_ask_crosses_a_wire_as_it_is() {
     let mut asked = say("alice", 1, "hi");
     asked.asker = Some(session(3));
-    (asked.after, asked.issued_ms) = (Some(temp(9)), Some(4));
+    (asked.after, asked.right) = (Some(temp(9)), Some(Right::own(4)));
     let bytes = postcard::to_stdvec(&asked).unwrap();
     assert_eq!(postcard::from_bytes::<Ask>(&bytes).unwrap(), asked);
 }

@@ -11,7 +11,7 @@ use super::super::plan::{Snapshot, Verdict};
 use super::super::settle::{GivenUp, Input, Next, Settling, World};
 use super::super::state::Facts;
 use super::{GROUP, ask, say, temp, user, users};
-use crate::store::{AppendGroup, Appended, Barred, Conversation, Marker, Member, StoreError};
+use crate::store::{AppendGroup, Appended, Barred, Conversation, Lost, Marker, Member, StoreError};
 
 const SETTLE: Duration = Duration::from_secs(8);
 
@@ -21,6 +21,7 @@ fn group(head: u64, others: &[&str]) -> Arc<Conversation> {
         user,
         role: if index == 0 { tern_protocol::Role::Owner } else { tern_protocol::Role::Member },
         first_seq: 1,
+        added_by: None,
     };
     let names: Vec<&str> = std::iter::once("alice").chain(others.iter().copied()).collect();
     Arc::new(Conversation {
@@ -30,6 +31,7 @@ fn group(head: u64, others: &[&str]) -> Arc<Conversation> {
         messages: 0,
         last_time_ms: 1,
         members: users(&names).into_iter().enumerate().map(member).collect(),
+        blocked_by: Vec::new(),
     })
 }
 
@@ -247,7 +249,7 @@ fn what_the_store_bars_is_refused_and_the_rest_goes_on() {
     let asks = vec![say("bob", 1, "late"), add, say("alice", 3, "on")];
     let mut run = Run::new(asks, Some(group(5, &["bob"])));
     let Next::Append(_) = run.step(Input::Begin) else { panic!("no append") };
-    let next = run.appended(Appended::Barred(vec![(0, Barred::Sender), (1, Barred::Joining)]));
+    let next = run.appended(Appended::Barred(vec![(0, Barred::Sender(Lost::Erased)), (1, Barred::Joining)]));
     let next = run.no_markers(next);
     assert_eq!(next, Next::ReadState, "one of them is final");
     let next = run.state(group(5, &["bob"]));

@@ -12,14 +12,15 @@ use fjall::Readable;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_protocol::StoreId;
-use uuid::Uuid;
 
 use super::directory::{Directory, OpenError, create_private, is_absent, sync_dir};
 use super::disk::{Disk, read_failed};
+use super::identity::Identity;
 use super::op::{Frozen, Op};
 use super::tripwire::CountFile;
+use super::values::{self, Commit};
 use super::verify::{Checker, Findings};
-use super::{EmbeddedStore, open};
+use super::{EmbeddedStore, keys, open};
 use crate::clock::unix_ms;
 use crate::store::StoreError;
 
@@ -68,6 +69,11 @@ pub enum BackupError {
         /// How many.
         faults: u64,
     },
+    /// The store has rows that cannot be read.
+    #[error(
+        "nothing was backed up, since stored data is damaged ({0}): stop the node, then copy every row that can be read into a new store: tern store salvage DIR --to NEW, with the data directory as DIR"
+    )]
+    Damaged(String),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -146,7 +152,7 @@ fn write(
         if closing.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("the store is being closed".into()).into());
         }
-        let (key, value) = item.into_inner().map_err(read_failed)?;
+        let (key, value) = item.into_inner().map_err(read_failed).map_err(damaged)?;
         let mut writer = match current.take() {
             Some(writer) => writer,
             None => Writer::create(dir, files.len() + 1)?,
@@ -171,6 +177,14 @@ fn write(
     };
     seal(dir, &manifest).map_err(io_at(dir))?;
     Ok(manifest)
+}
+
+/// A backup is whole or none: a store with damage gives none, and has another way out.
+fn damaged(error: StoreError) -> BackupError {
+    match error {
+        StoreError::Corrupt(what) => BackupError::Damaged(what),
+        error => error.into(),
+    }
 }
 
 /// Makes the backup valid: the manifest appears whole and durable, or not at all.
@@ -309,15 +323,27 @@ impl Backup {
             return Err(BackupError::Occupied(to.into()));
         }
         let directory = Directory::claim(to)?;
-        CountFile::create(&directory.count(), self.manifest.commits).map_err(io_at(to))?;
-        let (disk, _) = open::open_database(&directory, 0)?;
+        directory.begin("a restore")?;
+        let identity = Identity::new();
+        CountFile::create(&directory.count(), identity, self.manifest.commits).map_err(io_at(to))?;
+        let (disk, _) = open::open_database(&directory, identity.salt, 0)?;
         let mut rows = disk.space.start_ingestion().map_err(read_failed)?;
-        self.rows(|key, value| Ok(rows.write(key, value).map_err(read_failed)?))?;
+        self.rows(|key, value| {
+            // From here on they are commits of the new store.
+            let value = match keys::kind(&key) {
+                keys::Kind::Commit => {
+                    let commit = Commit { salt: identity.salt, ..Commit::decode(&value)? };
+                    values::encode(&commit).into()
+                }
+                _ => value,
+            };
+            Ok(rows.write(key, value).map_err(read_failed)?)
+        })?;
         rows.finish().map_err(read_failed)?;
         drop(disk);
-        // The id comes last: without it a restore that was cut short is never taken for a store.
-        let store_id = StoreId::from_uuid(Uuid::new_v4());
-        directory.set_store_id(store_id)?;
+        directory.set_identity(identity)?;
+        directory.finish()?;
+        let store_id = identity.store_id;
         Ok((store_id, findings))
     }
 

@@ -15,11 +15,13 @@ use super::intents::IntentChange;
 use super::keys;
 use super::op::{Frozen, Op, Reply};
 use super::values::{self, Head, Shape};
+use crate::store::people::carried;
 use crate::store::{
-    Answers, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Kept, Marker, Member, Owed,
-    ReadPosition, StoreError, User, UserChange,
+    Answers, AppendAnswers, AppendGroup, Appended, BlockOutcome, Conversation, Erasure, Kept, Marker, Member,
+    Owed, ReadPosition, Right, Standing, StoreError, User, UserChange,
 };
 
+mod people;
 mod upkeep;
 
 /// The operations of one commit.
@@ -35,7 +37,7 @@ pub(super) struct Batch<'a> {
     answers: Vec<Answer>,
     intents: Vec<IntentChange>,
     pub(super) kept: Option<(ConversationId, Kept)>,
-    pub(super) erasure: Option<(UserId, Erasure)>,
+    pub(super) standing: Option<(UserId, Standing)>,
     entries: usize,
 }
 
@@ -58,7 +60,7 @@ pub(super) struct Rows {
 pub(super) struct Decided {
     states: Vec<(ConversationId, Arc<Conversation>, bool)>,
     kept: Option<(ConversationId, Kept)>,
-    erasure: Option<(UserId, Erasure)>,
+    standing: Option<(UserId, Standing)>,
     intents: Vec<IntentChange>,
     answers: Vec<Answer>,
 }
@@ -74,7 +76,7 @@ impl<'a> Batch<'a> {
             answers: Vec::new(),
             intents: Vec::new(),
             kept: None,
-            erasure: None,
+            standing: None,
             entries: 0,
         }
     }
@@ -98,9 +100,16 @@ impl<'a> Batch<'a> {
                 Answer::Appends(owed, results)
             }
             Op::SetRead { key, read, reply } => Answer::Flag(reply, self.set_read(key, read)),
-            Op::ChangeUser { user, change, issued_ms, reply } => {
-                Answer::Flag(reply, self.change_user(&user, change, issued_ms))
+            Op::ChangeUser { user, change, right, reply } => {
+                Answer::Flag(reply, self.change_user(&user, change, right))
             }
+            Op::RefuseBefore { user, before_ms, reply } => {
+                self.refuse_before(user, before_ms);
+                Answer::Done(reply, Ok(()))
+            }
+            Op::SetBlock { change, reply } => Answer::Block(reply, self.set_block(change)),
+            Op::Accept { user, conversation, reply } => Answer::Flag(reply, self.accept(&user, conversation)),
+            Op::ForgetBlocks { blocks, reply } => Answer::Done(reply, self.forget_blocks(&blocks)),
             Op::ClearIntents { intents, reply } => Answer::Done(reply, self.clear_intents(intents)),
             Op::Age { age, reply } => Answer::Flag(reply, self.age(age)),
             Op::Rewrite { rewrite, reply } => Answer::Done(reply, self.rewrite(rewrite)),
@@ -111,12 +120,16 @@ impl<'a> Batch<'a> {
                 Answer::Flag(reply, self.finish_erasure(&user, &conversations))
             }
             Op::Snapshot { reply } => Answer::Snapshot(reply),
+            Op::Fill { filling, reply } => {
+                self.writes.insert(keys::filling(), filling);
+                Answer::Done(reply, Ok(()))
+            }
         };
         self.answers.push(answer);
     }
 
     pub(super) fn decide(self) -> (Rows, Decided) {
-        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, erasure, .. } = self;
+        let Self { disk, mut writes, fresh, markers, states, answers, intents, kept, standing, .. } = self;
         // Before they can be seen: who finds none of them looks on disk.
         disk.recent.written(markers.keys().map(|key| &key[..]), Instant::now());
         let mut decided = Vec::with_capacity(states.len());
@@ -128,7 +141,7 @@ impl<'a> Batch<'a> {
             }
             decided.push((id, state, is_new));
         }
-        (Rows { fresh, writes }, Decided { states: decided, kept, erasure, intents, answers })
+        (Rows { fresh, writes }, Decided { states: decided, kept, standing, intents, answers })
     }
 
     fn append(&mut self, append: Append) -> Result<Appended, StoreError> {
@@ -136,16 +149,17 @@ impl<'a> Batch<'a> {
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let barred = append.group.barred(|user| self.disk.erasures.get(user));
+        let current = self.conversation(append.group.conversation)?;
+        let barred = self.barred(&append.group, current.as_deref())?;
         if !barred.is_empty() {
             return Ok(Appended::Barred(barred));
         }
-        let current = self.conversation(append.group.conversation)?;
         let head = current.as_ref().map_or(0, |state| state.head);
         if head != append.group.expected_head {
             return Ok(Appended::Conflict { head });
         }
-        self.write(append, current.as_deref());
+        self.disk.room.check()?;
+        self.write(append, current.as_deref())?;
         Ok(Appended::Applied)
     }
 
@@ -162,10 +176,12 @@ impl<'a> Batch<'a> {
         Ok(found)
     }
 
-    fn write(&mut self, append: Append, current: Option<&Conversation>) {
+    fn write(&mut self, append: Append, current: Option<&Conversation>) -> Result<(), StoreError> {
         let Append { group, records, departures, reads, intent } = append;
         let AppendGroup { conversation, entries, state, .. } = &*group;
         let conversation = *conversation;
+        let state = current.map_or_else(|| state.clone(), |current| carried(state, current));
+        self.count_added(current, &state)?;
         self.entries += entries.len();
         for (Record { entry, marker }, new) in records.into_iter().zip(entries) {
             self.fresh.push(entry);
@@ -191,8 +207,12 @@ impl<'a> Batch<'a> {
         }
         let is_shape_new = !same_members
             || current.is_none_or(|current| current.kind != state.kind || current.name != state.name);
-        let new = NewState { state: state.clone(), is_new: current.is_none(), is_shape_new };
-        let new = match self.states.remove(&conversation) {
+        self.put_state(conversation, NewState { state, is_new: current.is_none(), is_shape_new });
+        Ok(())
+    }
+
+    fn put_state(&mut self, id: ConversationId, new: NewState) {
+        let new = match self.states.remove(&id) {
             Some(before) => NewState {
                 is_new: before.is_new,
                 is_shape_new: before.is_shape_new || new.is_shape_new,
@@ -200,7 +220,7 @@ impl<'a> Batch<'a> {
             },
             None => new,
         };
-        self.states.insert(conversation, new);
+        self.states.insert(id, new);
     }
 
     fn set_read(&mut self, key: Bytes, read: ReadPosition) -> Result<bool, StoreError> {
@@ -214,8 +234,8 @@ impl<'a> Batch<'a> {
 
     fn clear_intents(&mut self, intents: Vec<(u8, Bytes)>) -> Result<(), StoreError> {
         for (shard, key) in intents {
-            // Only what is there counts as cleared.
-            if self.get(&key)?.is_some() {
+            // Only what is there counts as cleared. What cannot be read is there, and can be removed.
+            if !matches!(self.get(&key), Ok(None)) {
                 self.writes.insert(key, None);
                 self.intents.push(IntentChange::Cleared { shard });
             }
@@ -227,15 +247,23 @@ impl<'a> Batch<'a> {
         &mut self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
-        let erasure = self.disk.erasures.get(user);
-        if issued_ms.zip(erasure).is_some_and(|(issued_ms, erasure)| erasure.bars(issued_ms)) {
+        if right.is_some_and(|right| right.lost(user, |user| self.disk.standings.get(user)).is_some()) {
             return Ok(false);
         }
         let key = keys::user(user);
-        let before: Option<User> =
-            self.get(&key)?.map(|bytes| values::decode("a user", &bytes)).transpose()?;
+        let before = self
+            .get(&key)
+            .and_then(|bytes| bytes.map(|bytes| values::decode::<User>("a user", &bytes)).transpose());
+        // What cannot be read is written anew: it is a name and a time.
+        let before = match before {
+            Err(error @ StoreError::Corrupt(_)) => {
+                self.disk.seen.note(&error);
+                None
+            }
+            before => before?,
+        };
         if let Some(after) = change.apply(before.as_ref()) {
             self.writes.insert(key, Some(values::encode(&after)));
         }
@@ -271,8 +299,8 @@ impl Decided {
         if let Some((id, kept)) = self.kept {
             disk.states.aged(id, kept);
         }
-        if let Some((user, erasure)) = self.erasure {
-            disk.erasures.put(&user, erasure);
+        if let Some((user, standing)) = self.standing {
+            disk.standings.put(&user, standing);
         }
         disk.intents.note(&self.intents);
         let mut appended: Vec<(AppendAnswers, Answers)> = Vec::new();
@@ -289,6 +317,7 @@ impl Decided {
 enum Answer {
     Appends(Owed, Vec<Result<Appended, StoreError>>),
     Flag(Reply<bool>, Result<bool, StoreError>),
+    Block(Reply<BlockOutcome>, Result<BlockOutcome, StoreError>),
     Done(Reply<()>, Result<(), StoreError>),
     Erasure(Reply<Erasure>, Result<Erasure, StoreError>),
     /// Taken when everything before it is durable.
@@ -309,6 +338,7 @@ impl Answer {
                 }
             }
             Self::Flag(reply, result) => drop(reply.send(result)),
+            Self::Block(reply, result) => drop(reply.send(result)),
             Self::Done(reply, result) => drop(reply.send(result)),
             Self::Erasure(reply, result) => drop(reply.send(result)),
             Self::Snapshot(reply) => {

@@ -14,9 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::batch::Batch;
 use super::disk::Disk;
+use super::identity::Salt;
+use super::keys;
 use super::op::{Op, Reply};
 use super::tripwire::Tripwire;
-use super::{keys, values};
+use super::values::{self, Commit};
 use crate::budget::{Budget, Charge};
 use crate::ops::metrics::{Metrics, record};
 use crate::store::{GROUP_BYTES_MAX, StoreError};
@@ -39,6 +41,8 @@ pub(super) struct Hooks {
     pub(super) commit: Box<dyn FnMut(OwnedWriteBatch) -> fjall::Result<()> + Send>,
     /// Called with the reason when durability can no longer be promised. Does not return in production.
     pub(super) fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Free bytes of the disk; `None`: the system is asked.
+    pub(super) free: Option<Box<dyn Fn() -> Option<u64> + Send>>,
 }
 
 /// The way in: bounded, waits for room.
@@ -136,6 +140,8 @@ pub(super) struct Committer {
     pub(super) disk: Disk,
     /// Number of the last commit.
     pub(super) commits: u64,
+    /// What tells the commits of this store from those of another.
+    pub(super) salt: Salt,
     pub(super) tripwire: Tripwire,
     pub(super) hooks: Hooks,
     pub(super) metrics: Metrics,
@@ -220,6 +226,7 @@ impl Committer {
         if count > 0 {
             let started = Instant::now();
             let number = self.commits + 1;
+            let commit = Commit { number, salt: self.salt };
             let mut write = OwnedWriteBatch::with_capacity(self.disk.db.clone(), count + 1);
             for (key, value) in rows.fresh {
                 write.insert(&self.disk.space, key, value);
@@ -230,7 +237,7 @@ impl Committer {
                     None => write.remove(&self.disk.space, key),
                 }
             }
-            write.insert(&self.disk.space, keys::commit(number), values::encode(&number));
+            write.insert(&self.disk.space, keys::commit(number), values::encode(&commit));
             let write = write.durability(Some(PersistMode::SyncData));
             if let Err(error) = (self.hooks.commit)(write) {
                 return Err(self.broken(&format!("a commit failed: {error}")));

@@ -24,6 +24,14 @@ const READ: u8 = b'r';
 const USER: u8 = b'u';
 const INTENT: u8 = b'p';
 const ERASURE: u8 = b'x';
+const FILLING: u8 = b'z';
+const REVOCATION: u8 = b'v';
+const BLOCK: u8 = b'k';
+const TALLY: u8 = b'a';
+
+/// Second letter of the key of a block: by whom, or of whom.
+const BY: u8 = b'b';
+const OF: u8 = b'o';
 
 // The length of a user id is kept in one byte.
 const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
@@ -42,6 +50,10 @@ pub(super) enum Kind {
     Read,
     User,
     Erasure,
+    Filling,
+    Revocation,
+    Block,
+    Tally,
     Unknown,
 }
 
@@ -59,6 +71,10 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         Some(&READ) => Kind::Read,
         Some(&USER) => Kind::User,
         Some(&ERASURE) => Kind::Erasure,
+        Some(&FILLING) => Kind::Filling,
+        Some(&REVOCATION) => Kind::Revocation,
+        Some(&BLOCK) => Kind::Block,
+        Some(&TALLY) => Kind::Tally,
         _ => Kind::Unknown,
     }
 }
@@ -144,27 +160,81 @@ pub(super) fn conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
 
 /// The erasure of a user: found by who knows the id, and telling nobody else.
 pub(super) fn erasure(user: &UserId) -> Bytes {
-    join(&[&[ERASURE], &erased(user)])
+    join(&[&[ERASURE], &hashed(user)])
 }
 
-/// What an erased user is known by.
-pub(super) fn erased(user: &UserId) -> [u8; 16] {
+/// Before when the tokens of a user are refused: found as an erasure is, and staying after one.
+pub(super) fn revocation(user: &UserId) -> Bytes {
+    join(&[&[REVOCATION], &hashed(user)])
+}
+
+/// What a user is known by who may have been erased.
+pub(super) fn hashed(user: &UserId) -> [u8; 16] {
     let mut hash = [0; 16];
     hash.copy_from_slice(&Sha256::digest(user.as_str())[..16]);
     hash
 }
 
-/// The user's hash in the key of an erasure.
-pub(super) fn erasure_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
-    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure"))
+/// The user's hash in the key of an erasure or a revocation.
+pub(super) fn user_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
+    key.get(1..).and_then(|hash| hash.try_into().ok()).ok_or_else(|| damaged("erasure or revocation"))
 }
 
 /// What the keys of all erasures start with.
 pub(super) const ERASURES: &[u8] = &[ERASURE];
 
+/// What fills a journal up, and is gone with the next commit of it.
+pub(super) fn filling() -> Bytes {
+    join(&[&[FILLING]])
+}
+
+/// What the keys of all revocations start with.
+pub(super) const REVOCATIONS: &[u8] = &[REVOCATION];
+
 /// A user.
 pub(super) fn user(user: &UserId) -> Bytes {
     join(&[&[USER], text(user)])
+}
+
+/// What is counted of a user.
+pub(super) fn tally(user: &UserId) -> Bytes {
+    join(&[&[TALLY], text(user)])
+}
+
+/// That one user blocks another; its value says since when.
+pub(super) fn block(by: &UserId, user: &UserId) -> Bytes {
+    join(&[&[BLOCK, BY, length(by)], text(by), text(user)])
+}
+
+/// The same, found by who is blocked.
+pub(super) fn block_of(user: &UserId, by: &UserId) -> Bytes {
+    join(&[&[BLOCK, OF, length(user)], text(user), text(by)])
+}
+
+/// What the keys of all blocks by a user start with.
+pub(super) fn blocks_by(by: &UserId) -> Bytes {
+    join(&[&[BLOCK, BY, length(by)], text(by)])
+}
+
+/// What the keys of all blocks of a user start with.
+pub(super) fn blocks_of(user: &UserId) -> Bytes {
+    join(&[&[BLOCK, OF, length(user)], text(user)])
+}
+
+/// Who blocks and who is blocked, in either of the two keys of a block.
+pub(super) fn block_sides(key: &[u8]) -> Result<(UserId, UserId), StoreError> {
+    let (first, second) = block_users(key)?;
+    Ok(if key[1] == BY { (first, second) } else { (second, first) })
+}
+
+/// The first and the second user in the key of a block.
+pub(super) fn block_users(key: &[u8]) -> Result<(UserId, UserId), StoreError> {
+    let parse = || {
+        let (first, second) = key.get(3..)?.split_at_checked(usize::from(*key.get(2)?))?;
+        let user = |text: &[u8]| UserId::new(std::str::from_utf8(text).ok()?).ok();
+        Some((user(first)?, user(second)?))
+    };
+    parse().ok_or_else(|| damaged("block"))
 }
 
 /// A push intent: shard, time, conversation and first seq.
@@ -250,6 +320,14 @@ mod tests {
         let (a, ab) = (UserId::new("a").unwrap(), UserId::new("ab").unwrap());
         assert!(!row(&ab, id).starts_with(&rows(&a)));
         assert!(!read(&ab, id).starts_with(&reads(&a)));
+        assert!(
+            !block(&ab, &a).starts_with(&blocks_by(&a)) && !block_of(&ab, &a).starts_with(&blocks_of(&a))
+        );
+        assert_eq!(block_users(&block(&ab, &a)).unwrap(), (ab.clone(), a.clone()));
+        assert_eq!(block_users(&block_of(&a, &ab)).unwrap(), (a.clone(), ab.clone()));
+        for key in [block(&ab, &a), block_of(&a, &ab)] {
+            assert_eq!(block_sides(&key).unwrap(), (ab.clone(), a.clone()));
+        }
         assert_eq!(row_conversation(&row(&a, id)).unwrap(), id);
     }
 }

@@ -7,15 +7,25 @@ mod append;
 mod backup;
 mod batch;
 mod committer;
+mod compact;
+mod constants;
 mod directory;
 mod disk;
-mod erasures;
+mod identity;
 mod intents;
 mod journals;
 mod keys;
 mod op;
 mod open;
+mod people;
 mod recent;
+mod records;
+mod recover;
+mod salvage;
+mod scratch;
+mod seen;
+mod space;
+mod standings;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -23,6 +33,7 @@ mod tripwire;
 mod upkeep;
 mod values;
 mod verify;
+mod watch;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -38,9 +49,12 @@ use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use tokio::sync::Semaphore;
 
 pub use backup::{Backup, BackupError, Manifest};
+pub use compact::Compacted;
 pub use directory::OpenError;
-pub use open::{Recovered, recover_accept_loss};
-pub use verify::{Findings, verify_store};
+pub use recover::{Recovered, recover_accept_loss};
+pub use salvage::{Damage, Holes, RowCount, SalvageError, Salvaged, salvage, verify_store};
+pub use scratch::Scratch;
+pub use verify::Findings;
 
 use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
@@ -48,9 +62,11 @@ use self::directory::Directory;
 use self::disk::Disk;
 use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
+use self::watch::{Watch, Watched};
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError, User, UserChange, Users,
+    Intent, Intents, Log, Marker, Order, PageLimit, PeopleConfig, ReadPosition, Right, Standing, Store,
+    StoreError, User, UserChange, Users,
 };
 use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
@@ -71,11 +87,17 @@ pub struct EmbeddedConfig {
     pub dir: PathBuf,
     /// Memory for blocks read from disk, in MiB.
     pub cache_mib: u32,
+    /// With less free space on its disk, in MiB, the node is not ready and takes no messages until there is
+    /// more again: a disk that is really full ends it.
+    pub free_mib_min: u32,
+    /// The section `people`.
+    #[serde(skip)]
+    pub people: PeopleConfig,
 }
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self { dir: "store".into(), cache_mib: 64 }
+        Self { dir: "store".into(), cache_mib: 64, free_mib_min: 256, people: PeopleConfig::default() }
     }
 }
 
@@ -92,6 +114,10 @@ pub struct EmbeddedStore {
     intent_scan: Arc<Semaphore>,
     /// Long work in the background stops.
     closing: Arc<AtomicBool>,
+    /// Once at a time.
+    compacting: tokio::sync::Mutex<()>,
+    dir: PathBuf,
+    watch: Option<Watch>,
     /// Last: the directory is given up when the database is closed.
     _directory: Directory,
 }
@@ -114,7 +140,7 @@ impl EmbeddedStore {
         };
         Self::open_with(
             config,
-            Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) },
+            Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal), free: None },
             metrics,
             memory,
         )
@@ -122,40 +148,43 @@ impl EmbeddedStore {
 
     fn open_with(
         config: EmbeddedConfig,
-        hooks: Hooks,
+        mut hooks: Hooks,
         metrics: Metrics,
         memory: &Budget,
     ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, store_id, disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, mut disk, commits, count_file } = opened;
+        disk.people = Arc::new(config.people);
         let io = |source| directory.io(source);
+        disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
+        let watch = Watch::start(Watched {
+            disk: disk.clone(),
+            free: hooks.free.take().unwrap_or_else(|| {
+                let dir = config.dir.clone();
+                Box::new(move || space::free(&dir).ok())
+            }),
+            floor: u64::from(config.free_mib_min) * 1024 * 1024,
+            fatal: hooks.fatal.clone(),
+        });
+        let watch = watch.map_err(io)?;
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
+        let salt = identity.salt;
+        let committer = Committer { disk: disk.clone(), commits, salt, tripwire, hooks, metrics };
         let (queue, thread) = committer.start(memory).map_err(io)?;
         Ok(Self {
-            store_id,
+            store_id: identity.store_id,
             disk,
             queue: Some(queue),
             committer: Some(thread),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             intent_scan: Arc::new(Semaphore::new(1)),
             closing: Arc::default(),
+            compacting: tokio::sync::Mutex::default(),
+            dir: config.dir,
+            watch: Some(watch),
             _directory: directory,
         })
-    }
-
-    /// Gives the space of removed and replaced rows back to the disk; the bytes used before and after.
-    /// Reads and writes all tables once.
-    pub async fn compact(&self) -> Result<(u64, u64), StoreError> {
-        self.scan(&self.scans, |disk| {
-            let used = || disk.db.disk_space().map_err(disk::read_failed);
-            let before = used()?;
-            disk.space.rotate_memtable_and_wait().map_err(disk::read_failed)?;
-            disk.space.major_compact().map_err(disk::read_failed)?;
-            Ok((before, used()?))
-        })
-        .await
     }
 
     /// Queues groups whose conversations are in memory.
@@ -199,7 +228,7 @@ impl EmbeddedStore {
         let disk = self.disk.clone();
         let scan = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            scan(&disk)
+            scan(&disk).inspect_err(|error| disk.seen.note(error))
         });
         scan.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a read failed: {error}"))))
     }
@@ -226,6 +255,7 @@ impl Appends {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
+        self.watch = None;
         self.queue = None;
         if let Some(thread) = self.committer.take() {
             let _ = thread.join(); // its panics are reported by itself
@@ -242,7 +272,17 @@ impl Store for EmbeddedStore {
     async fn health(&self) -> Result<(), StoreError> {
         // A write is a commit and proves nothing that the next message would not: a store that cannot commit
         // ends the process.
-        self.scan(&self.scans, |disk| disk.get(&keys::commit(0)).map(drop)).await
+        let look = |disk: &Disk| {
+            disk.alive()?;
+            disk.room.check()?;
+            // A damaged block is told by itself: the rest goes on.
+            disk.unless_damaged(disk.get(&keys::commit(0))).map(drop)
+        };
+        self.scan(&self.scans, look).await
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.disk.seen.words()
     }
 
     /// Commits what is queued, and syncs. Reads still work; a backup stops.
@@ -393,10 +433,19 @@ impl Users for EmbeddedStore {
         &self,
         user: &UserId,
         change: UserChange,
-        issued_ms: Option<u64>,
+        right: Option<Right>,
     ) -> Result<bool, StoreError> {
         let user = user.clone();
-        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, issued_ms, reply }).await
+        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, right, reply }).await
+    }
+
+    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
+        Ok(self.disk.standings.get(user))
+    }
+
+    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
+        let user = user.clone();
+        self.submit(USER_BYTES, |reply| Op::RefuseBefore { user, before_ms, reply }).await
     }
 }
 

@@ -6,7 +6,9 @@ use tern_protocol::{ConversationId, Entry, UserId};
 use tokio::sync::oneshot;
 
 use super::append::Append;
-use crate::store::{Erasure, Kept, Owed, ReadPosition, StoreError, UserChange};
+use crate::store::{
+    BlockChange, BlockOutcome, Erasure, Kept, Owed, ReadPosition, Right, StoreError, UserChange,
+};
 
 /// Where the answer to an operation goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -14,15 +16,71 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A durable write, its values encoded already where they can be: the committer is one thread, its callers
 /// are many.
 pub(super) enum Op {
-    Appends { appends: Vec<Append>, owed: Owed },
-    SetRead { key: Bytes, read: ReadPosition, reply: Reply<bool> },
-    ChangeUser { user: UserId, change: UserChange, issued_ms: Option<u64>, reply: Reply<bool> },
-    ClearIntents { intents: Vec<(u8, Bytes)>, reply: Reply<()> },
-    Age { age: Age, reply: Reply<bool> },
-    Rewrite { rewrite: Rewrite, reply: Reply<()> },
-    BeginErasure { user: UserId, became: UserId, at_ms: u64, reply: Reply<Erasure> },
-    FinishErasure { user: UserId, conversations: Vec<ConversationId>, reply: Reply<bool> },
-    Snapshot { reply: Reply<Frozen> },
+    Appends {
+        appends: Vec<Append>,
+        owed: Owed,
+    },
+    SetRead {
+        key: Bytes,
+        read: ReadPosition,
+        reply: Reply<bool>,
+    },
+    ChangeUser {
+        user: UserId,
+        change: UserChange,
+        right: Option<Right>,
+        reply: Reply<bool>,
+    },
+    RefuseBefore {
+        user: UserId,
+        before_ms: u64,
+        reply: Reply<()>,
+    },
+    SetBlock {
+        change: BlockChange,
+        reply: Reply<BlockOutcome>,
+    },
+    Accept {
+        user: UserId,
+        conversation: ConversationId,
+        reply: Reply<bool>,
+    },
+    /// Blocks by the first user of the second.
+    ForgetBlocks {
+        blocks: Vec<(UserId, UserId)>,
+        reply: Reply<()>,
+    },
+    ClearIntents {
+        intents: Vec<(u8, Bytes)>,
+        reply: Reply<()>,
+    },
+    Age {
+        age: Age,
+        reply: Reply<bool>,
+    },
+    Rewrite {
+        rewrite: Rewrite,
+        reply: Reply<()>,
+    },
+    BeginErasure {
+        user: UserId,
+        became: UserId,
+        at_ms: u64,
+        reply: Reply<Erasure>,
+    },
+    FinishErasure {
+        user: UserId,
+        conversations: Vec<ConversationId>,
+        reply: Reply<bool>,
+    },
+    Snapshot {
+        reply: Reply<Frozen>,
+    },
+    /// Bytes that mean nothing; `None` takes them out again. Always a commit.
+    Fill {
+        filling: Option<Bytes>,
+        reply: Reply<()>,
+    },
 }
 
 impl Op {
@@ -30,7 +88,11 @@ impl Op {
     pub(super) fn is_alone(&self) -> bool {
         matches!(
             self,
-            Self::Age { .. } | Self::Rewrite { .. } | Self::BeginErasure { .. } | Self::FinishErasure { .. }
+            Self::RefuseBefore { .. }
+                | Self::Age { .. }
+                | Self::Rewrite { .. }
+                | Self::BeginErasure { .. }
+                | Self::FinishErasure { .. }
         )
     }
 }

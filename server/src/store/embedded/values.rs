@@ -6,11 +6,26 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationKind, Entry, UserId};
 
+use super::identity::Salt;
 use super::keys;
 use crate::store::{Conversation, Intent, Kept, Marker, Member, STORED_VERSION, StoreError};
 
 /// Version of every value written by this program.
 const VERSION: u8 = STORED_VERSION;
+
+/// One commit: its number, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Commit {
+    pub(super) number: u64,
+    pub(super) salt: Salt,
+}
+
+impl Commit {
+    /// Reads a commit.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode("a commit number", bytes)
+    }
+}
 
 /// Head of a log: newest seq, the messages up to it and its time in Unix milliseconds.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -26,12 +41,18 @@ pub(super) struct Shape {
     pub(super) kind: ConversationKind,
     pub(super) name: Option<String>,
     pub(super) members: Vec<Member>,
+    pub(super) blocked_by: Vec<UserId>,
 }
 
 impl Shape {
     /// All of a state but its head.
     pub(super) fn of(state: &Conversation) -> Self {
-        Self { kind: state.kind, name: state.name.clone(), members: state.members.clone() }
+        Self {
+            kind: state.kind,
+            name: state.name.clone(),
+            members: state.members.clone(),
+            blocked_by: state.blocked_by.clone(),
+        }
     }
 }
 
@@ -57,9 +78,9 @@ struct StoredMarker {
 
 /// The state of a conversation from its two values.
 pub(super) fn conversation(head: Head, shape: Shape) -> Conversation {
-    let Shape { kind, name, members } = shape;
+    let Shape { kind, name, members, blocked_by } = shape;
     let Head { seq, messages, time_ms } = head;
-    Conversation { kind, name, head: seq, messages, last_time_ms: time_ms, members }
+    Conversation { kind, name, head: seq, messages, last_time_ms: time_ms, members, blocked_by }
 }
 
 /// A value in its stored form.

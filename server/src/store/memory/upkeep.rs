@@ -108,12 +108,13 @@ impl Upkeep for MemoryStore {
     }
 
     async fn begin_erasure(&self, user: &UserId, became: UserId, at_ms: u64) -> Result<Erasure, StoreError> {
-        let erasures = &mut self.state.lock().erasures;
-        if let Some(open) = erasures.get(user).filter(|erasure| erasure.open.is_some()) {
+        let mut state = self.state.lock();
+        let last = &mut state.standings.entry(user.clone()).or_default().erasure;
+        if let Some(open) = last.as_ref().filter(|erasure| erasure.open.is_some()) {
             return Ok(open.clone());
         }
         let erasure = Erasure { at_ms, open: Some(OpenErasure { user: user.clone(), became }) };
-        erasures.insert(user.clone(), erasure.clone());
+        *last = Some(erasure.clone());
         Ok(erasure)
     }
 
@@ -125,23 +126,17 @@ impl Upkeep for MemoryStore {
         state.rows.retain(|(owner, _), _| owner != user);
         state.reads.retain(|(owner, _), _| owner != user);
         state.users.remove(user);
-        if let Some(erasure) = state.erasures.get_mut(user) {
+        state.tallies.remove(user);
+        if let Some(erasure) = state.standings.get_mut(user).and_then(|standing| standing.erasure.as_mut()) {
             erasure.open = None;
         }
         Ok(true)
     }
 
-    async fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError> {
-        Ok(self.state.lock().erasures.get(user).cloned())
-    }
-
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {
         let state = self.state.lock();
-        Ok(state
-            .erasures
-            .iter()
-            .filter(|(_, erasure)| erasure.open.is_some())
-            .map(|(user, _)| user.clone())
-            .collect())
+        let erasures = state.standings.values().filter_map(|standing| standing.erasure.as_ref());
+        let open = erasures.filter_map(|erasure| erasure.open.as_ref());
+        Ok(open.map(|open| open.user.clone()).collect())
     }
 }

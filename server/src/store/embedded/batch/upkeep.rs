@@ -5,7 +5,7 @@ use tern_protocol::{ConversationId, UserId};
 use super::super::op::{Age, Rewrite};
 use super::super::{keys, values};
 use super::Batch;
-use crate::store::{Erasure, Kept, OpenErasure, StoreError};
+use crate::store::{Erasure, Kept, OpenErasure, Standing, StoreError};
 
 impl Batch<'_> {
     /// True if it was done, false if the log has changed since it was looked at.
@@ -55,13 +55,22 @@ impl Batch<'_> {
         became: UserId,
         at_ms: u64,
     ) -> Result<Erasure, StoreError> {
-        if let Some(open) = self.disk.erasures.get(&user).filter(|erasure| erasure.open.is_some()) {
+        let standing = self.disk.standings.get(&user);
+        if let Some(open) = standing.erasure.clone().filter(|erasure| erasure.open.is_some()) {
             return Ok(open);
         }
         let erasure = Erasure { at_ms, open: Some(OpenErasure { user: user.clone(), became }) };
         self.writes.insert(keys::erasure(&user), Some(values::encode(&erasure)));
-        self.erasure = Some((user, erasure.clone()));
+        self.standing = Some((user, Standing { erasure: Some(erasure.clone()), ..standing }));
         Ok(erasure)
+    }
+
+    pub(super) fn refuse_before(&mut self, user: UserId, before_ms: u64) {
+        let standing = self.disk.standings.get(&user);
+        if before_ms > standing.refused_before_ms {
+            self.writes.insert(keys::revocation(&user), Some(values::encode(&before_ms)));
+            self.standing = Some((user, Standing { refused_before_ms: before_ms, ..standing }));
+        }
     }
 
     pub(super) fn finish_erasure(
@@ -79,10 +88,12 @@ impl Batch<'_> {
             self.writes.insert(keys::read(user, *id), None);
         }
         self.writes.insert(keys::user(user), None);
-        if let Some(erasure) = self.disk.erasures.get(user) {
+        self.writes.insert(keys::tally(user), None);
+        let standing = self.disk.standings.get(user);
+        if let Some(erasure) = standing.erasure {
             let erasure = Erasure { open: None, ..erasure };
             self.writes.insert(keys::erasure(user), Some(values::encode(&erasure)));
-            self.erasure = Some((user.clone(), erasure));
+            self.standing = Some((user.clone(), Standing { erasure: Some(erasure), ..standing }));
         }
         Ok(true)
     }
