@@ -236,3 +236,26 @@ async fn tokens_are_minted_inspected_and_verified() {
     assert_eq!(output.status.code(), Some(1));
     assert!(!stderr(&output).contains(&token), "{}", stderr(&output));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_read_nothing_do_not_keep_a_node_that_stops() {
+    // Silence counts as death only after 20 minutes: nobody waits for that.
+    let options = tern_tests::loose().set("TRANSPORT__KEEPALIVE_S", "600").set("SESSION__STALLED_S", "1200");
+    let mut server = options.set("DRAIN__DEADLINE_MS", "500").start().await;
+    let mut alice = RawClient::open(&server, Wire::WebSocketBinary, "alice").await;
+    let mut deaf = Vec::new();
+    let members: Vec<String> = (0..12).map(|number| format!("deaf{number}")).collect();
+    for (number, name) in members.iter().enumerate() {
+        deaf.push(RawClient::open(&server, Wire::ALL[number % 4], name).await);
+    }
+    let group = alice.group("team", &members.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    // More than kernels, windows and outboxes hold.
+    while server.metric("tern_lagged_total").await.unwrap_or(0.0) < members.len() as f64 {
+        alice.say_in(group, &"x".repeat(16_000)).await;
+    }
+    server.signal("TERM");
+    let exit = server.exit().await;
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(!exit.stderr.contains("did not take what it was owed"), "{}", exit.stderr);
+    drop(deaf);
+}
