@@ -92,7 +92,7 @@ pub struct EmbeddedConfig {
     pub free_mib_min: u32,
     /// The section `people`.
     #[serde(skip)]
-    pub people: PeopleConfig,
+    pub(crate) people: PeopleConfig,
 }
 
 impl Default for EmbeddedConfig {
