@@ -151,21 +151,22 @@ impl Worker {
                 Ok(access) => access,
                 // One that cannot be read keeps no other from being confirmed.
                 Err(error) => {
-                    failed = Err(Refused::from(error).within(conversation));
+                    failed = failed.and(Err(Refused::from(error).within(conversation)));
                     continue;
                 }
             };
             if access.is_some_and(|access| seq > access.last_seq) {
                 access = history.access_up_to(user, conversation, seq).await?;
             }
-            // A position must lie in the part of the log that the user may see.
-            match access {
-                None => return Err(Refused::not_found().within(conversation)),
-                Some(access) if seq > access.last_seq => {
-                    return Err(ahead(conversation, seq, access.last_seq));
+            // A position must lie in the part of the log that the user may see. The others count all the same.
+            failed = failed.and(match access {
+                None => Err(Refused::not_found().within(conversation)),
+                Some(access) if seq > access.last_seq => Err(ahead(conversation, seq, access.last_seq)),
+                Some(_) => {
+                    self.gateway.confirm(&self.seat, conversation, seq);
+                    Ok(())
                 }
-                Some(_) => self.gateway.confirm(&self.seat, conversation, seq),
-            }
+            });
         }
         failed
     }
