@@ -225,6 +225,9 @@ fn erase(user: UserId, yes: bool, data: &Data) -> anyhow::Result<ExitCode> {
 fn compact(data: &Data) -> anyhow::Result<ExitCode> {
     let done = data.ask(Request::Compact {}, |_| Ok(()))?;
     println!("{} bytes on disk before, {} now", done["bytes_before"], done["bytes_after"]);
+    if done["held_files"] != 0 {
+        println!("{} old files are still read by a backup; compact again after it", done["held_files"]);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -336,7 +336,10 @@ impl Shard {
     fn give_up(&mut self, id: ConversationId, why: &GivenUp) {
         let Some(owned) = self.owned.get_mut(&id) else { return };
         let Some(Work::Settling(_, callers)) = owned.work.take().map(|work| *work) else { return };
-        tracing::warn!(conversation = %id, ?why, "a batch was given up");
+        // That the disk is full is told once, by the store.
+        if !matches!(why, GivenUp::Full) {
+            tracing::warn!(conversation = %id, ?why, "a batch was given up");
+        }
         for caller in owned.give_up(callers) {
             answer(&self.context.metrics, caller, Err(Refusal::Unavailable(why.for_people())));
         }

@@ -62,7 +62,7 @@ pub(super) fn open_at(dir: &Path) -> Result<Option<Data>, OpenError> {
     if !dir.join("store.json").exists() {
         return Err(OpenError::Missing { dir: dir.into() });
     }
-    let config = EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB };
+    let config = EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB, free_mib_min: 0 };
     match EmbeddedStore::open(config, Metrics::none()) {
         Ok(store) => Ok(Some(Data::of(store))),
         Err(OpenError::Locked { .. }) => Ok(None),
@@ -92,7 +92,6 @@ impl OnDisk for Embedded {
     }
 
     async fn compact(&self) -> Result<Value, String> {
-        let (before, after) = self.0.compact().await.map_err(|error| error.to_string())?;
-        Ok(json!({"bytes_before": before, "bytes_after": after}))
+        self.0.compact().await.map(|compacted| json!(compacted)).map_err(|error| error.to_string())
     }
 }

@@ -52,12 +52,15 @@ pub trait Store: Log + Glances + Inbox + Users + Intents + Upkeep {
     async fn close(&self);
 }
 
-/// Why a store call failed. Neither case says that nothing was written.
+/// Why a store call failed. Only [`Full`](Self::Full) says that nothing was written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached or does not answer in time; try again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// There is no room for it. Nothing was written; try again later.
+    #[error("{0}")]
+    Full(String),
     /// Something stored cannot be read back; somebody must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),

@@ -115,6 +115,10 @@ impl<'a> Batch<'a> {
                 Answer::Flag(reply, self.finish_erasure(&user, &conversations))
             }
             Op::Snapshot { reply } => Answer::Snapshot(reply),
+            Op::Fill { filling, reply } => {
+                self.writes.insert(keys::filling(), filling);
+                Answer::Done(reply, Ok(()))
+            }
         };
         self.answers.push(answer);
     }
@@ -149,6 +153,7 @@ impl<'a> Batch<'a> {
         if head != append.group.expected_head {
             return Ok(Appended::Conflict { head });
         }
+        self.disk.room.check()?;
         self.write(append, current.as_deref());
         Ok(Appended::Applied)
     }

@@ -41,6 +41,8 @@ pub(super) struct Hooks {
     pub(super) commit: Box<dyn FnMut(OwnedWriteBatch) -> fjall::Result<()> + Send>,
     /// Called with the reason when durability can no longer be promised. Does not return in production.
     pub(super) fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Free bytes of the disk; `None`: the system is asked.
+    pub(super) free: Option<Box<dyn Fn() -> Option<u64> + Send>>,
 }
 
 /// The way in: bounded, waits for room.

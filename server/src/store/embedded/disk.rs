@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, Readable, Snapshot};
+use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use tern_protocol::{ConversationId, Entry, UserId};
 
 use super::identity::Salt;
 use super::intents::IntentShards;
 use super::keys;
 use super::recent::RecentMarkers;
+use super::space::Room;
 use super::standings::Standings;
 use super::states::{Known, States};
 use super::values::{self, Commit, Head, Row, Shape};
@@ -32,6 +33,7 @@ pub(super) struct Disk {
     pub(super) recent: Arc<RecentMarkers>,
     pub(super) standings: Arc<Standings>,
     pub(super) intents: Arc<IntentShards>,
+    pub(super) room: Arc<Room>,
 }
 
 impl Disk {
@@ -43,6 +45,7 @@ impl Disk {
             recent: Arc::new(RecentMarkers::new(Some(Instant::now()))),
             standings: Arc::default(),
             intents: Arc::default(),
+            room: Arc::default(),
         }
     }
 
@@ -63,6 +66,11 @@ impl Disk {
         }
         self.intents.load(&self.count_intents()?);
         Ok(())
+    }
+
+    /// An error once the database has given up: it could not write a table or its journal, and takes no more.
+    pub(super) fn alive(&self) -> Result<(), StoreError> {
+        self.db.persist(PersistMode::Buffer).map_err(read_failed)
     }
 
     /// A value as of the last commit.
@@ -363,10 +371,35 @@ pub(super) fn last_commit(mut numbers: Vec<u64>) -> Result<u64, StoreError> {
     Ok(last)
 }
 
-/// The words for a failed read of the database.
+/// The words for what the database could not do.
 pub(super) fn read_failed(error: fjall::Error) -> StoreError {
     match error {
-        fjall::Error::Io(error) => StoreError::Unavailable(format!("reading failed: {error}")),
-        other => StoreError::Corrupt(other.to_string()),
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            StoreError::Unavailable(format!("reading or writing failed: {error}"))
+        }
+        fjall::Error::Poisoned => StoreError::Unavailable(
+            "the database could not write one of its files and takes no more: is its disk full? The log says which"
+                .into(),
+        ),
+        other => StoreError::Corrupt(words(&other)),
     }
+}
+
+/// What is wrong with the data, for people: which file it is the database does not say.
+pub(super) fn words(error: &fjall::Error) -> String {
+    use fjall::LsmError;
+    match error {
+        fjall::Error::Storage(LsmError::ChecksumMismatch { .. }) => "a block does not match its check sum",
+        fjall::Error::Storage(LsmError::Decompress(_)) | fjall::Error::Decompress(_) => {
+            "a block cannot be unpacked"
+        }
+        fjall::Error::Storage(_) => "a table or the list of tables cannot be read",
+        fjall::Error::JournalRecovery(_) | fjall::Error::InvalidTrailer | fjall::Error::InvalidTag(_) => {
+            "a journal cannot be read"
+        }
+        fjall::Error::InvalidVersion(_) => "db/version is none that this program knows",
+        fjall::Error::Io(_) => "a file is shorter than it must be, or cannot be read",
+        _ => "the database cannot make sense of its files",
+    }
+    .into()
 }

@@ -24,6 +24,8 @@ pub(super) enum Op {
     BeginErasure { user: UserId, became: UserId, at_ms: u64, reply: Reply<Erasure> },
     FinishErasure { user: UserId, conversations: Vec<ConversationId>, reply: Reply<bool> },
     Snapshot { reply: Reply<Frozen> },
+    /// Bytes that mean nothing; `None` takes them out again. Always a commit.
+    Fill { filling: Option<Bytes>, reply: Reply<()> },
 }
 
 impl Op {

@@ -7,7 +7,7 @@ use std::path::Path;
 use fjall::{Database, KeyspaceCreateOptions};
 
 use super::directory::{Directory, OpenError, is_absent};
-use super::disk::Disk;
+use super::disk::{Disk, words};
 use super::identity::{Identity, Salt};
 use super::journals;
 use super::tripwire::CountFile;
@@ -157,7 +157,7 @@ pub(super) fn open_any_database(
         Ok(Ok(disk)) => disk,
         Ok(Err(fjall::Error::Io(source))) if is_outside(&source) => return Err(directory.io(source)),
         Ok(Err(fjall::Error::Locked)) => return Err(OpenError::Locked { dir: directory.path().into() }),
-        Ok(Err(error)) => return Err(directory.unreadable(error.to_string())),
+        Ok(Err(error)) => return Err(directory.unreadable(words(&error))),
         Err(_) => return Err(directory.unreadable("the database cannot make sense of its files")),
     };
     let loaded = disk.load().and_then(|()| disk.commits());

@@ -185,6 +185,7 @@ impl Checker {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));
             }
+            keys::Kind::Filling => {}
             keys::Kind::Revocation => {
                 keys::user_hash(key)?;
                 values::decode::<u64>("a revocation", value)?;

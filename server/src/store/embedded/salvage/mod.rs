@@ -225,7 +225,12 @@ fn note(
             let read: ReadPosition = values::decode("a read position", value)?;
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
-        keys::Kind::Commit | keys::Kind::User | keys::Kind::Erasure | keys::Kind::Revocation | keys::Kind::Unknown => {}
+        keys::Kind::Commit
+        | keys::Kind::User
+        | keys::Kind::Erasure
+        | keys::Kind::Revocation
+        | keys::Kind::Filling
+        | keys::Kind::Unknown => {}
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ impl Writing<'_> {
                 }
                 // Those are written anew, as they were if nothing was wrong.
                 Ok(None) if is_made(kind) => {
-                    tally.copied += u64::from(kind != keys::Kind::Commit);
+                    tally.copied += u64::from(!matches!(kind, keys::Kind::Commit | keys::Kind::Filling));
                     continue;
                 }
                 Ok(None) | Err(_) => {
@@ -99,8 +99,8 @@ impl Writing<'_> {
 
 /// Rows of this kind follow from what was found out about each log.
 fn is_made(kind: keys::Kind) -> bool {
-    use keys::Kind::{Commit, Head, Kept, Shape};
-    matches!(kind, Commit | Head | Kept | Shape)
+    use keys::Kind::{Commit, Filling, Head, Kept, Shape};
+    matches!(kind, Commit | Head | Kept | Shape | Filling)
 }
 
 /// What rows are called.
@@ -118,6 +118,7 @@ fn name(kind: keys::Kind) -> &'static str {
         keys::Kind::User => "users",
         keys::Kind::Erasure => "erasures",
         keys::Kind::Revocation => "revocations",
+        keys::Kind::Filling => "filling",
         keys::Kind::Unknown => "rows of an unknown kind",
     }
 }

@@ -45,7 +45,7 @@ impl Gated {
             }
         };
         let fatal_hook = move |reason: &str| drop(end.send(reason.into()));
-        let hooks = Hooks { commit: Box::new(commit), fatal: Arc::new(fatal_hook) };
+        let hooks = Hooks { commit: Box::new(commit), fatal: Arc::new(fatal_hook), free: None };
         let store = Arc::new(
             EmbeddedStore::open_with(config(dir.path()), hooks, Metrics::none(), &Budget::new(usize::MAX))
                 .unwrap(),

@@ -150,7 +150,7 @@ async fn damage(image: &Image, file: &Path, places: usize) -> (usize, usize) {
 }
 
 /// Every file of a store, largest last.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
