@@ -143,12 +143,12 @@ for_each_wire! {
             }
             Wire::WebSocketBinary => {
                 alice.send_bytes(&varint(u64::from(u32::MAX))).await;
-                1009
+                u64::from(Code::FRAME_TOO_LARGE.0)
             }
             Wire::WebSocketJson => {
-                let text = format!(r#"{{"to":"bob","text":"{}"}}"#, "x".repeat(FRAME_BYTES_MAX));
+                let text = format!(r#"{{"to":"bob","text":"{}"}}"#, "x".repeat(2 * FRAME_BYTES_MAX));
                 alice.send_bytes(text.as_bytes()).await;
-                1009
+                u64::from(Code::FRAME_TOO_LARGE.0)
             }
         };
         let end = alice.end().await;

@@ -29,6 +29,7 @@ mod dev_tokens;
 mod door;
 mod history;
 pub mod http3;
+mod idempotency;
 mod members;
 mod messages;
 mod openapi;
@@ -58,6 +59,7 @@ use crate::transport::{TransportConfig, origin};
 use crate::upkeep::Accounts;
 use connect::Entrance;
 use door::Door;
+use idempotency::IDEMPOTENCY_KEY;
 use openapi::{Document, Routes};
 use request_id::X_REQUEST_ID;
 use submit::Desk;
@@ -228,7 +230,13 @@ fn cors(transport: TransportConfig) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH, X_REQUEST_ID])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+            IDEMPOTENCY_KEY,
+            X_REQUEST_ID,
+        ])
         .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER, X_REQUEST_ID])
         .max_age(PREFLIGHT_AGE)
 }

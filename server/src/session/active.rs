@@ -179,7 +179,15 @@ impl Active {
             self.gateway.refused(error.code());
             return Step::Close(too_many(&error.to_string()));
         }
-        self.refuse(error.request(), Refused::new(error.code(), error.to_string()))
+        let about = error.about();
+        let mut refused = Refused::new(error.code(), error.to_string());
+        refused.conversation = about.to.map(|to| to.conversation(&self.seat.user));
+        refused.temp_id = about.temp_id;
+        if let (Some(conversation), Some(temp_id)) = (refused.conversation, refused.temp_id) {
+            // Refused for good: nothing waits for it.
+            self.lanes.lock().abandon(conversation, temp_id);
+        }
+        self.refuse(error.request(), refused)
     }
 
     /// A frame over the limit is refused, and nothing is read before one may come again. A change stays

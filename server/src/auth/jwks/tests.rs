@@ -206,7 +206,7 @@ fn a_set_is_not_trusted_for_ever() {
     let text = json!({ "keys": [jwk] }).to_string();
     let keys = set::parse(text.as_bytes(), &issuer.config).unwrap();
     let now = Instant::now();
-    issuer.state.lock().set = Some((keys.into(), now));
+    issuer.state.lock().set = Some(Set { keys: keys.into(), asked: now, fetched: now });
     let find = |now| issuer.find(Some("one"), Algorithm::ES256, now);
     assert!(matches!(find(now + SET_AGE_MAX), Found::Keys(_)));
     assert!(matches!(find(now + SET_AGE_MAX + Duration::from_secs(1)), Found::Later { .. }));

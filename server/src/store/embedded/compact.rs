@@ -53,6 +53,8 @@ impl EmbeddedStore {
         self.new_journal().await?;
         self.scan(&self.scans, |disk| disk.space.major_compact().map_err(read_failed)).await?;
         let held_files = self.clean_up().await?;
+        let manifests = self.manifests.clone();
+        self.scan(&self.scans, move |_| manifests.note().map_err(unusable)).await?;
         let dir = self.dir.clone();
         let bytes_after = self
             .scan(&self.scans, move |_| {

@@ -4,8 +4,10 @@
 //! disk. A commit that fails ends the process, since nobody can tell what it left behind.
 
 mod append;
+mod archive;
 mod backup;
 mod batch;
+mod block;
 mod committer;
 mod compact;
 mod directory;
@@ -14,6 +16,7 @@ mod identity;
 mod intents;
 mod journals;
 mod keys;
+mod manifests;
 mod op;
 mod open;
 mod recent;
@@ -23,6 +26,7 @@ mod salvage;
 mod space;
 mod standings;
 mod states;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tripwire;
@@ -55,6 +59,7 @@ use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
 use self::directory::Directory;
 use self::disk::Disk;
+use self::manifests::Manifests;
 use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
 use self::watch::{Watch, Watched};
@@ -110,6 +115,7 @@ pub struct EmbeddedStore {
     compacting: tokio::sync::Mutex<()>,
     dir: PathBuf,
     watch: Option<Watch>,
+    manifests: Arc<Manifests>,
     /// Last: the directory is given up when the database is closed.
     _directory: Directory,
 }
@@ -145,10 +151,11 @@ impl EmbeddedStore {
         memory: &Budget,
     ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, identity, disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, disk, commits, count_file, manifests } = opened;
         let io = |source| directory.io(source);
         let watch = Watch::start(Watched {
             disk: disk.clone(),
+            manifests: manifests.clone(),
             free: hooks.free.take().unwrap_or_else(|| {
                 let dir = config.dir.clone();
                 Box::new(move || space::free(&dir).ok())
@@ -173,6 +180,7 @@ impl EmbeddedStore {
             compacting: tokio::sync::Mutex::default(),
             dir: config.dir,
             watch: Some(watch),
+            manifests,
             _directory: directory,
         })
     }

@@ -1,15 +1,17 @@
 //! Opening a store: nothing is served unless everything acknowledged is there.
 
-use std::io;
 use std::panic::catch_unwind;
 use std::path::Path;
+use std::sync::Arc;
+use std::{fs, io};
 
 use fjall::{Database, KeyspaceCreateOptions};
 
-use super::directory::{Directory, OpenError, is_absent};
+use super::directory::{Directory, OpenError, is_absent, replace};
 use super::disk::{Disk, words};
 use super::identity::{Identity, Salt};
 use super::journals;
+use super::manifests::{self, Fault, Manifests};
 use super::tripwire::CountFile;
 use crate::clock::unix_ms;
 
@@ -17,6 +19,10 @@ use crate::clock::unix_ms;
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 /// Journals together; reached only if tables cannot be written fast enough.
 const JOURNALS_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// The file `version` of the database. A version of this program that writes another has another format of the
+/// whole directory.
+const VERSION: &[u8] = b"FJL\x03";
 
 /// A store that is known to be whole.
 pub(super) struct Opened {
@@ -26,6 +32,7 @@ pub(super) struct Opened {
     /// Number of the last commit.
     pub(super) commits: u64,
     pub(super) count_file: CountFile,
+    pub(super) manifests: Arc<Manifests>,
 }
 
 /// Opens the store in `dir`, or makes it.
@@ -40,18 +47,11 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
     // A check that was killed leaves it.
     journals::remove_dir(&directory.verify_copy()).map_err(io)?;
     let (identity, count_file, expected) = whose(&directory)?;
-    let db = directory.db();
-    if is_absent(&db.join("version")).map_err(io)? {
-        if expected > 0 && is_absent(&db).map_err(io)? {
-            return Err(directory.lost(0, expected, "db is missing"));
-        }
-        if expected > 0 {
-            return Err(directory.unreadable("db/version is missing"));
-        }
-        // It died while being made, before the first commit.
-        journals::remove_dir(&db).map_err(io)?;
+    if expected > 0 && is_absent(&directory.db()).map_err(io)? {
+        return Err(directory.lost(0, expected, "db is missing"));
     }
     let in_journals = check_journals(&directory, identity.salt, expected)?;
+    let manifests = check_tables(&directory, identity.salt, expected == 0 && in_journals.is_none())?;
     let (disk, commits) = open_database(&directory, identity.salt, cache_bytes)?;
     if commits < expected {
         return Err(directory.lost(commits, expected, "the journals and the tables hold no more"));
@@ -59,11 +59,18 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
     if let Some(last) = in_journals.filter(|last| *last < commits) {
         // A journal is never behind the tables: it has lost its end, and with it perhaps what is in no table.
         return Err(directory.damaged(format!(
-            "the last journal in db ends with commit {last}, the tables go on to {commits}"
+            "the last journal, in db, ends with commit {last}, the tables go on to {commits}"
         )));
     }
+    let manifests = match manifests {
+        Some(manifests) => manifests,
+        None => Manifests::check(&directory.db(), &directory.manifest_copy(), identity.salt)
+            .map_err(io)?
+            .map_err(|Fault(what)| directory.unreadable(what))?,
+    };
+    manifests.note().map_err(io)?;
     journals::remove_dir(&directory.journal_copy()).map_err(io)?;
-    Ok(Opened { identity, disk, commits, count_file, directory })
+    Ok(Opened { identity, disk, commits, count_file, manifests: Arc::new(manifests), directory })
 }
 
 /// Whose store it is, by both places that say so, and how many commits were durable.
@@ -107,7 +114,7 @@ fn check_journals(directory: &Directory, salt: Salt, expected: u64) -> Result<Op
         return Err(directory.lost(
             commits,
             expected,
-            cut.unwrap_or_else(|| "the last journal in db ends".into()),
+            cut.unwrap_or_else(|| format!("{} ends", journals::last_name(&journals))),
         ));
     }
     let Some(cut) = findings.cut else { return Ok(findings.commits) };
@@ -125,6 +132,47 @@ fn check_journals(directory: &Directory, salt: Salt, expected: u64) -> Result<Op
     journals::keep(&journals, &directory.journal_copy()).map_err(io)?;
     journals::apply(&cut, &journals, &db).map_err(io)?;
     Ok(findings.commits)
+}
+
+/// Sees to it that the database takes its tables for what they are. Files that are the same in every database
+/// are written anew if they are damaged. `None` if there is no database yet; one in which nothing was ever
+/// written and that is not whole died while it was made, and is removed.
+fn check_tables(directory: &Directory, salt: Salt, is_new: bool) -> Result<Option<Manifests>, OpenError> {
+    let io = |source| directory.io(source);
+    let db = directory.db();
+    if is_absent(&db).map_err(io)? {
+        return Ok(None);
+    }
+    let manifests = match Manifests::check(&db, &directory.manifest_copy(), salt).map_err(io)? {
+        Ok(manifests) => manifests,
+        Err(_) if is_new && !has_tables(&db).map_err(io)? => {
+            journals::remove_dir(&db).map_err(io)?;
+            return Ok(None);
+        }
+        Err(Fault(what)) => return Err(directory.unreadable(what)),
+    };
+    let version = db.join("version");
+    if fs::read(&version).ok().as_deref() != Some(VERSION) {
+        tracing::warn!("db/version is missing or damaged; writing it anew");
+        replace(&version, VERSION).map_err(io)?;
+    }
+    if !manifests::names_ours(&db).map_err(io)? {
+        tracing::warn!("db/keyspaces/0 is missing or damaged; writing it anew");
+        let new = directory.new_db();
+        journals::remove_dir(&new).map_err(io)?;
+        open_files(&new, 0).map_err(|error| directory.unreadable(words(&error)))?;
+        manifests::put_meta(&db, &new).map_err(io)?;
+        journals::remove_dir(&new).map_err(io)?;
+    }
+    Ok(Some(manifests))
+}
+
+/// There are tables, whatever the manifest says.
+fn has_tables(db: &Path) -> io::Result<bool> {
+    match fs::read_dir(db.join("keyspaces/1/tables")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        entries => Ok(entries?.next().is_some()),
+    }
 }
 
 /// Opens the database of the store with this salt; also the number of its last commit.
@@ -146,13 +194,7 @@ pub(super) fn open_any_database(
     cache_bytes: u64,
 ) -> Result<(Disk, u64, Option<Salt>), OpenError> {
     // The journals have been checked, the tables have not: a panic over damaged bytes is a refusal.
-    let opened = catch_unwind(|| {
-        let builder = Database::builder(directory.db()).max_journaling_size(JOURNALS_BYTES_MAX);
-        let db = builder.cache_size(cache_bytes).open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let space = db.keyspace("tern", options)?;
-        Ok::<_, fjall::Error>(Disk::new(db, space))
-    });
+    let opened = catch_unwind(|| open_files(&directory.db(), cache_bytes));
     let mut disk = match opened {
         Ok(Ok(disk)) => disk,
         Ok(Err(fjall::Error::Io(source))) if is_outside(&source) => return Err(directory.io(source)),
@@ -163,6 +205,14 @@ pub(super) fn open_any_database(
     let loaded = disk.load().and_then(|()| disk.commits());
     let (commits, salt) = loaded.map_err(|error| directory.unreadable(error.to_string()))?;
     Ok((disk, commits, salt))
+}
+
+fn open_files(db: &Path, cache_bytes: u64) -> fjall::Result<Disk> {
+    let builder = Database::builder(db).max_journaling_size(JOURNALS_BYTES_MAX);
+    let db = builder.cache_size(cache_bytes).open()?;
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+    let space = db.keyspace("tern", options)?;
+    Ok(Disk::new(db, space))
 }
 
 /// The system is in the way, not the data.

@@ -13,19 +13,16 @@ use tern_protocol::{ConversationId, Entry, EntryBody, StoreId, UserId};
 
 use self::log::{Facts, Mended};
 use self::source::Source;
-use self::table::Gap;
 use super::directory::{Directory, OpenError};
 use super::disk::read_failed;
+use super::table::Gap;
 use super::verify::{Checker, Findings};
 use super::{keys, open, values};
 use crate::store::{Erasure, Intent, ReadPosition, StoreError};
 
-mod archive;
-mod block;
 mod journal;
 mod log;
 mod source;
-mod table;
 mod write;
 
 /// What was salvaged, and what was not.

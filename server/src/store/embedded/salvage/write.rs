@@ -178,7 +178,12 @@ fn keep(
             values::decode::<u64>("a revocation", value)?;
             as_it_is(true)
         }
-        _ => None,
+        keys::Kind::Kept
+        | keys::Kind::Shape
+        | keys::Kind::Head
+        | keys::Kind::Commit
+        | keys::Kind::Filling
+        | keys::Kind::Unknown => None,
     })
 }
 

@@ -130,7 +130,11 @@ fn watched(dir: &Path) -> (EmbeddedStore, Arc<Mutex<Vec<String>>>, Arc<AtomicU64
         fatal: Arc::new(move |reason: &str| noted.lock().push(reason.to_owned())),
         free: Some(Box::new(move || Some(told.load(SeqCst)))),
     };
-    (EmbeddedStore::open_with(config(dir), hooks, Metrics::none(), &Budget::new(usize::MAX)).unwrap(), ends, free)
+    (
+        EmbeddedStore::open_with(config(dir), hooks, Metrics::none(), &Budget::new(usize::MAX)).unwrap(),
+        ends,
+        free,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

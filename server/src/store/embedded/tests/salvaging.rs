@@ -104,7 +104,8 @@ impl Image {
 }
 
 fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found: Vec<_> = files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let mut found: Vec<_> =
+        files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
     found.sort();
     found
 }

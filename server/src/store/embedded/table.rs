@@ -167,6 +167,44 @@ impl Table {
     }
 }
 
+/// The sections of a table that have a block which is not as it was written, by name; `None` if the list of
+/// sections itself cannot be read. Reads all of it.
+pub(super) fn broken(path: &Path) -> io::Result<Option<Vec<String>>> {
+    let Some(sections) = archive::sections(path) else { return Ok(None) };
+    let file = File::open(path)?;
+    let mut broken = Vec::new();
+    for (name, section) in sections {
+        let mut at = section.start;
+        let mut is_whole = true;
+        // One of a byte: the version of the format.
+        if section.end - section.start == 1 {
+            let mut byte = [0];
+            is_whole = file.read_exact_at(&mut byte, at).is_ok() && byte[0] == MAGIC[3];
+            at = section.end;
+        }
+        while is_whole && at < section.end {
+            match block_at(&file, at) {
+                Some(bytes) => at += bytes,
+                None => is_whole = false,
+            }
+        }
+        if !is_whole {
+            broken.push(name);
+        }
+    }
+    Ok(Some(broken))
+}
+
+/// Bytes of the whole block that begins there; `None` if there is none.
+fn block_at(file: &File, at: u64) -> Option<u64> {
+    let mut bytes = [0; HEAD_BYTES];
+    file.read_exact_at(&mut bytes, at).ok()?;
+    let head = Head::parse(&bytes)?;
+    let mut stored = vec![0; head.stored.min(BLOCK_BYTES_MAX) as usize];
+    file.read_exact_at(&mut stored, at + HEAD_BYTES as u64).ok()?;
+    (xxh3_128(&stored) == head.sum).then_some(HEAD_BYTES as u64 + u64::from(head.stored))
+}
+
 struct Head {
     has_rows: bool,
     sum: u128,
