@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
+use crate::descriptors::Descriptors;
 use crate::drain::Shutdown;
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
@@ -143,6 +144,7 @@ impl Node {
         dev_tokens: Option<DevTokens>,
     ) -> Result<Self, StartError> {
         config.transport.check()?;
+        let descriptors = claim_descriptors();
         let public = config.listen.public()?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
@@ -182,7 +184,7 @@ impl Node {
         let accepting = readiness.check("listeners");
         // Ports last: whoever gets through finds everything there.
         let certificate = Certificate::new(identity);
-        let listeners = Listeners::bind(&config, &certificate, &memory)?;
+        let listeners = Listeners::bind(&config, &certificate, &memory, descriptors, metrics.clone())?;
         let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
         ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
@@ -284,6 +286,20 @@ impl Node {
             pending.refuse();
         }
     }
+}
+
+/// Before the store opens its files.
+fn claim_descriptors() -> Descriptors {
+    let descriptors = Descriptors::raise();
+    if descriptors.are_few() {
+        tracing::warn!(
+            limit = descriptors.limit(),
+            connections = descriptors.connections(),
+            "few file descriptors: raise the limit (LimitNOFILE= of systemd, ulimit -Hn), or TCP connections \
+             above this number are refused"
+        );
+    }
+    descriptors
 }
 
 /// Lets clients in.

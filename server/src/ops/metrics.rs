@@ -10,6 +10,10 @@ use tern_protocol::Code;
 
 use crate::budget::{Memory, MemoryPart};
 
+mod sockets;
+
+pub use sockets::SocketMetrics;
+
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -32,6 +36,8 @@ impl std::ops::Deref for Metrics {
 pub struct Areas {
     /// Connections of clients.
     pub connections: ConnectionMetrics,
+    /// What is below their sessions.
+    pub sockets: SocketMetrics,
     /// Sending and receiving messages.
     pub messages: MessageMetrics,
     /// The owners of conversations.
@@ -118,6 +124,8 @@ pub struct MessageMetrics {
     pub push_pending: Gauge,
     /// `tern_push_events_total`: push events that left.
     pub push_events: Counter,
+    /// `tern_push_lost_total`: push intents given up, since what they are about is damaged.
+    pub push_lost: Counter,
 }
 
 /// The owners of conversations.
@@ -151,6 +159,8 @@ pub struct StoreMetrics {
     pub aged_entries: Counter,
     /// `tern_store_aged_total{what="markers"}`: dedupe markers removed because of their age.
     pub aged_markers: Counter,
+    /// `tern_store_unreadable_total`: reads that met damaged data. Somebody should look.
+    pub unreadable: Counter,
 }
 
 /// What operators did.
@@ -235,6 +245,7 @@ impl Metrics {
         let make = Maker(recorder);
         Self(Arc::new(Areas {
             connections: make.connections(),
+            sockets: SocketMetrics::register(&make),
             messages: make.messages(),
             owners: make.owners(),
             sync: make.sync(),
@@ -282,6 +293,10 @@ impl Maker<'_> {
             lagged: self.counter("tern_lagged_total", "Times a session's queue dropped a conversation."),
             push_pending: self.gauge("tern_push_pending", "Push intents whose events have not left."),
             push_events: self.counter("tern_push_events_total", "Push events that left."),
+            push_lost: self.counter(
+                "tern_push_lost_total",
+                "Push intents given up, since what they are about is damaged.",
+            ),
         }
     }
 
@@ -309,6 +324,7 @@ impl Maker<'_> {
         StoreMetrics {
             aged_entries: aged("entries"),
             aged_markers: aged("markers"),
+            unreadable: self.counter("tern_store_unreadable_total", "Reads that met damaged data."),
             commit_seconds: self.seconds("tern_store_commit_seconds", "One durable commit of the store."),
             commit_entries: self.histogram("tern_store_commit_entries", None, "Entries in one commit."),
         }
@@ -382,6 +398,17 @@ impl Maker<'_> {
     fn counter(&self, name: &'static str, what: &'static str) -> Counter {
         self.0.describe_counter(name.into(), None, what.into());
         self.0.register_counter(&Key::from_static_name(name), &METADATA)
+    }
+
+    fn counter_of(
+        &self,
+        name: &'static str,
+        label: &'static str,
+        value: &'static str,
+        what: &'static str,
+    ) -> Counter {
+        self.0.describe_counter(name.into(), None, what.into());
+        self.0.register_counter(&key(name, label, value), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, what: &'static str) -> Gauge {

@@ -3,7 +3,7 @@
 //! The intent was written with the entries. After `push_delay` the publisher looks who has not seen them,
 //! lets the events leave, and only then forgets the intent. It reads a log only if somebody waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,9 @@ use crate::clock::unix_ms;
 use crate::delivery::Confirmed;
 use crate::events::{Events, EventsError, PushEvent};
 use crate::ops::metrics::Metrics;
-use crate::store::{Conversation, INTENT_SHARDS, Intent, PageLimit, Store, StoreError};
+use crate::store::{
+    Apart, Conversation, INTENT_SHARDS, Intent, PageLimit, Store, StoreError, glance_apart, runs_apart,
+};
 
 mod rule;
 #[cfg(test)]
@@ -186,12 +188,18 @@ impl Publisher {
         let mut ids: Vec<ConversationId> = intents.iter().map(|intent| intent.conversation).collect();
         ids.sort_unstable();
         ids.dedup();
-        let glances = self.store.glance(&ids).await?;
+        let Apart { found: glances, damaged } = glance_apart(&*self.store, &ids).await?;
+        let damaged: HashSet<ConversationId> = damaged.into_iter().map(|place| ids[place]).collect();
         let mut states: HashMap<ConversationId, Arc<Conversation>> =
             ids.into_iter().zip(glances).filter_map(|(id, glance)| Some((id, glance?.state))).collect();
         let mut due = Vec::new();
         for intent in intents {
             let id = intent.conversation;
+            // Whom to tell what cannot be known. It keeps nobody else from being told.
+            if damaged.contains(&id) {
+                self.metrics.messages.push_lost.increment(1);
+                continue;
+            }
             if states.get(&id).is_none_or(|state| state.head < intent.to_seq)
                 && let Some(state) = self.store.conversation(id).await?
             {
@@ -211,7 +219,13 @@ impl Publisher {
         let mut left = rule::ranges(due.iter().map(|due| due.intent));
         let mut logs: HashMap<ConversationId, Vec<Entry>> = HashMap::new();
         while !left.is_empty() {
-            let runs = self.store.runs(&left, READ).await?;
+            let Apart { found: runs, damaged } = runs_apart(&*self.store, &left, READ).await?;
+            if !damaged.is_empty() {
+                // The texts of the first one are lost, and its events with them.
+                self.metrics.messages.push_lost.increment(1);
+                left.remove(0);
+                continue;
+            }
             let read = runs.len();
             for ((id, range), run) in left.iter_mut().zip(runs) {
                 // What is not there has aged out, unless it is the last: that may be cut.

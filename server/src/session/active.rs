@@ -120,6 +120,7 @@ impl Active {
         let envelope = match inbound {
             Inbound::Frame(envelope) => envelope,
             Inbound::Bad(error) => return self.on_bad_frame(&error),
+            Inbound::Alive => return Step::Nothing,
         };
         let request = envelope.request;
         let change = change_of(envelope.frame, &self.seat.user);

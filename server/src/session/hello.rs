@@ -15,8 +15,8 @@ use crate::auth::Claims;
 use crate::budget::MemoryPart;
 use crate::clock::{now, unix_ms};
 use crate::roster::{Begun, Origin, Outbox, Outgoing, Seat, SeatGuard, Stage};
-use crate::store::{Lost, Store, StoreError, UserChange};
-use crate::transport::{Inbound, LinkInfo, LinkReader};
+use crate::store::{Lost, Store, StoreError, UserChange, users_apart};
+use crate::transport::{Inbound, LinkError, LinkInfo, LinkReader};
 use crate::upkeep::{REVOKED, revoked};
 
 /// What whoever comes with the token of an erased user is told.
@@ -44,7 +44,7 @@ pub(super) async fn greet(
         )));
     }
     let wait = gateway.settings.transport.hello_timeout();
-    let inbound = timeout_at(info.established + wait, reader.recv())
+    let inbound = timeout_at(info.established + wait, first_frame(reader))
         .await
         .map_err(|_| close_for(Code::HELLO_TIMEOUT, format!("no hello within {} ms", wait.as_millis())))?;
     let (request, hello) = match inbound {
@@ -56,9 +56,20 @@ pub(super) async fn greet(
             }
         },
         Ok(Inbound::Bad(error)) => return Err(Some(close_for(error.code(), error.to_string()))),
+        Ok(Inbound::Alive) => return Err(None),
         Err(error) => return Err(error.reply()),
     };
     open(gateway, number, info, outbox, request, hello).await.map_err(Some)
+}
+
+/// What is no frame does not count.
+async fn first_frame(reader: &mut LinkReader) -> Result<Inbound, LinkError> {
+    loop {
+        match reader.recv().await {
+            Ok(Inbound::Alive) => {}
+            first => return first,
+        }
+    }
 }
 
 fn back_off(code: Code, reason: &str, after: Duration) -> Close {
@@ -159,7 +170,8 @@ fn unavailable(error: StoreError) -> Close {
 
 /// Keeps the user's display name, and that they have been here.
 pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreError> {
-    let known = store.users(std::slice::from_ref(&claims.user)).await?.pop().flatten();
+    // Who cannot be read is written anew.
+    let known = users_apart(store, std::slice::from_ref(&claims.user)).await?.found.pop().flatten();
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }

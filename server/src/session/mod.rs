@@ -35,6 +35,7 @@ mod on_read;
 pub mod quota;
 mod reads;
 mod refused;
+mod rollback;
 mod run;
 mod step;
 mod strikes;
@@ -48,6 +49,7 @@ pub use step::close_for;
 
 use deadline::Patience;
 use quota::{Quota, QuotaConfig};
+use rollback::Rollback;
 
 /// What sessions are told when the node has gone.
 pub const STOPS: &str = "this node stops";
@@ -136,6 +138,7 @@ struct Inner {
     /// A permit for each read that the store works on.
     reads: Semaphore,
     sessions: AtomicU64,
+    rollback: Rollback,
 }
 
 impl Gateway {
@@ -160,6 +163,7 @@ impl Gateway {
                 memory,
                 reads,
                 sessions,
+                rollback: Rollback::default(),
             }),
         }
     }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, TempId, UserId};
 
 mod answers;
+mod apart;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
@@ -26,6 +27,7 @@ mod upkeep;
 mod users;
 
 pub use answers::{Answers, AppendAnswers, Owed};
+pub use apart::{Apart, glance_apart, last_entries_apart, runs_apart, users_apart};
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};
 pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
 pub use rights::{Lost, Right, Standing};
@@ -47,6 +49,12 @@ pub trait Store: Log + Glances + Inbox + Users + Intents + Upkeep {
 
     /// Whether it can take a write and answer a read now.
     async fn health(&self) -> Result<(), StoreError>;
+
+    /// What stored data was found damaged since it was opened, and what to do about it. It goes on: what is
+    /// damaged is left out.
+    fn damage(&self) -> Option<String> {
+        None
+    }
 
     /// Ends in order: refuses new writes, finishes those it has taken. Reads may still work. Once more is fine.
     async fn close(&self);

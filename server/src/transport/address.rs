@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use metrics::Counter;
 use parking_lot::Mutex;
 use tern_protocol::Code;
 use tokio::time::Instant;
@@ -171,12 +172,20 @@ impl AddressLimits {
 pub struct AddressGate {
     limits: Arc<Mutex<AddressLimits>>,
     memory: Budget,
+    refused: Counter,
 }
 
 impl AddressGate {
     /// Nobody is connected yet. Each connection is charged to `memory`.
     pub fn new(config: &TransportConfig, memory: &Budget) -> Self {
-        Self { limits: Arc::new(Mutex::new(AddressLimits::new(config))), memory: memory.clone() }
+        let limits = Arc::new(Mutex::new(AddressLimits::new(config)));
+        Self { limits, memory: memory.clone(), refused: Counter::noop() }
+    }
+
+    /// The same, counting here whom it turns away.
+    #[must_use]
+    pub fn counting(self, refused: Counter) -> Self {
+        Self { refused, ..self }
     }
 
     /// Whether [`AddressGate::admit`] would admit; counts nothing.
@@ -187,11 +196,21 @@ impl AddressGate {
         self.limits.lock().check(address, Instant::now())
     }
 
+    /// Somebody was turned away because of what [`AddressGate::check`] said.
+    pub fn count_refusal(&self) {
+        self.refused.increment(1);
+    }
+
     /// Counts a connection until the permit is dropped.
     pub fn admit(&self, address: IpAddr) -> Result<AddressPermit, AddressRefused> {
+        let memory = self.admitted(address).inspect_err(|_| self.count_refusal())?;
+        Ok(AddressPermit { gate: self.clone(), address, _memory: memory })
+    }
+
+    fn admitted(&self, address: IpAddr) -> Result<Charge, AddressRefused> {
         let memory = self.memory.try_charge(CONNECTION_BYTES).ok_or(AddressRefused::Memory)?;
         self.limits.lock().admit(address, Instant::now())?;
-        Ok(AddressPermit { gate: self.clone(), address, _memory: memory })
+        Ok(memory)
     }
 }
 

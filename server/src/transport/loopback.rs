@@ -85,22 +85,32 @@ impl DrivenLink {
         Self { info, reader, outbox, driving }
     }
 
+    /// What is more than a sign of life.
+    async fn inbound(&mut self) -> Result<Inbound, LinkError> {
+        loop {
+            match within(self.reader.recv()).await {
+                Ok(Inbound::Alive) => {}
+                other => return other,
+            }
+        }
+    }
+
     pub(super) async fn frame(&mut self) -> Frame {
-        match within(self.reader.recv()).await.unwrap() {
+        match self.inbound().await.unwrap() {
             Inbound::Frame(envelope) => envelope.frame,
-            Inbound::Bad(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
 
     pub(super) async fn bad(&mut self) -> String {
-        match within(self.reader.recv()).await.unwrap() {
-            Inbound::Frame(envelope) => panic!("{}", envelope.frame.name()),
+        match self.inbound().await.unwrap() {
             Inbound::Bad(error) => error.to_string(),
+            other => panic!("{other:?}"),
         }
     }
 
     pub(super) async fn end(&mut self) -> LinkError {
-        within(self.reader.recv()).await.unwrap_err()
+        self.inbound().await.unwrap_err()
     }
 
     /// What a session does about an error that it can answer.

@@ -102,6 +102,7 @@ impl QuicListener {
         }
         if refused.is_err() || self.handshakes.now() >= self.config.quic_handshakes_max {
             tracing::debug!(%address, ?refused, "connection refused");
+            self.gate.count_refusal();
             incoming.refuse();
             return None;
         }

@@ -122,7 +122,7 @@ impl Worker {
         let marked = self.gateway.history.mark_read(user, conversation, seq).await?;
         match marked {
             Marked::NotFound => return Err(Refused::not_found().within(conversation)),
-            Marked::Ahead(head) => return Err(ahead(conversation, seq, head)),
+            Marked::Ahead(head) => return Err(self.ahead(conversation, seq, head)),
             // What was read was seen.
             Marked::Rose(_) | Marked::Stood => self.gateway.confirm(&self.seat, conversation, seq),
         }
@@ -138,7 +138,16 @@ impl Worker {
         let (history, user) = (&self.gateway.history, &self.seat.user);
         let ids: Vec<ConversationId> = positions.iter().map(|position| position.conversation).collect();
         let accesses = history.accesses(user, &ids).await?;
-        for (Position { conversation, seq }, mut access) in positions.into_iter().zip(accesses) {
+        let mut failed = Ok(());
+        for (Position { conversation, seq }, access) in positions.into_iter().zip(accesses) {
+            let mut access = match access {
+                Ok(access) => access,
+                // One that cannot be read keeps no other from being confirmed.
+                Err(error) => {
+                    failed = Err(Refused::from(error).within(conversation));
+                    continue;
+                }
+            };
             if access.is_some_and(|access| seq > access.last_seq) {
                 access = history.access_up_to(user, conversation, seq).await?;
             }
@@ -146,12 +155,12 @@ impl Worker {
             match access {
                 None => return Err(Refused::not_found().within(conversation)),
                 Some(access) if seq > access.last_seq => {
-                    return Err(ahead(conversation, seq, access.last_seq));
+                    return Err(self.ahead(conversation, seq, access.last_seq));
                 }
                 Some(_) => self.gateway.confirm(&self.seat, conversation, seq),
             }
         }
-        Ok(())
+        failed
     }
 
     /// The answer and later changes come through the notice.
@@ -190,9 +199,10 @@ impl Worker {
         let outgoing = Outgoing::new(Envelope { request, frame });
         self.seat.outbox.push_backlog(&outgoing).await.map_err(|_| Gone)
     }
-}
 
-fn ahead(conversation: ConversationId, seq: u64, head: u64) -> Refused {
-    let detail = format!("seq {seq} is above the head {head} of {conversation}");
-    Refused::new(Code::CURSOR_AHEAD, detail).within(conversation)
+    fn ahead(&self, conversation: ConversationId, seq: u64, head: u64) -> Refused {
+        self.gateway.rollback.note(conversation, seq, head, now());
+        let detail = format!("seq {seq} is above the head {head} of {conversation}");
+        Refused::new(Code::CURSOR_AHEAD, detail).within(conversation)
+    }
 }

@@ -223,8 +223,8 @@ impl<'a> Batch<'a> {
 
     fn clear_intents(&mut self, intents: Vec<(u8, Bytes)>) -> Result<(), StoreError> {
         for (shard, key) in intents {
-            // Only what is there counts as cleared.
-            if self.get(&key)?.is_some() {
+            // Only what is there counts as cleared. What cannot be read is there, and can be removed.
+            if !matches!(self.get(&key), Ok(None)) {
                 self.writes.insert(key, None);
                 self.intents.push(IntentChange::Cleared { shard });
             }
@@ -242,8 +242,17 @@ impl<'a> Batch<'a> {
             return Ok(false);
         }
         let key = keys::user(user);
-        let before: Option<User> =
-            self.get(&key)?.map(|bytes| values::decode("a user", &bytes)).transpose()?;
+        let before = self
+            .get(&key)
+            .and_then(|bytes| bytes.map(|bytes| values::decode::<User>("a user", &bytes)).transpose());
+        // What cannot be read is written anew: it is a name and a time.
+        let before = match before {
+            Err(error @ StoreError::Corrupt(_)) => {
+                self.disk.seen.note(&error);
+                None
+            }
+            before => before?,
+        };
         if let Some(after) = change.apply(before.as_ref()) {
             self.writes.insert(key, Some(values::encode(&after)));
         }

@@ -23,6 +23,7 @@ mod recent;
 mod records;
 mod recover;
 mod salvage;
+mod seen;
 mod space;
 mod standings;
 mod states;
@@ -153,6 +154,7 @@ impl EmbeddedStore {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
         let open::Opened { directory, identity, disk, commits, count_file, manifests } = opened;
         let io = |source| directory.io(source);
+        disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
         let watch = Watch::start(Watched {
             disk: disk.clone(),
             manifests: manifests.clone(),
@@ -226,7 +228,7 @@ impl EmbeddedStore {
         let disk = self.disk.clone();
         let scan = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            scan(&disk)
+            scan(&disk).inspect_err(|error| disk.seen.note(error))
         });
         scan.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a read failed: {error}"))))
     }
@@ -276,6 +278,10 @@ impl Store for EmbeddedStore {
             disk.get(&keys::commit(0)).map(drop)
         };
         self.scan(&self.scans, look).await
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.disk.seen.words()
     }
 
     /// Commits what is queued, and syncs. Reads still work; a backup stops.

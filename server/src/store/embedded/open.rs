@@ -14,6 +14,7 @@ use super::journals;
 use super::manifests::{self, Fault, Manifests};
 use super::tripwire::CountFile;
 use crate::clock::unix_ms;
+use crate::descriptors::Descriptors;
 
 /// Unsorted data is written to a table at this size. It bounds memory and what a restart reads.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
@@ -54,7 +55,7 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
     let manifests = check_tables(&directory, identity.salt, expected == 0 && in_journals.is_none())?;
     let (disk, commits) = open_database(&directory, identity.salt, cache_bytes)?;
     if commits < expected {
-        return Err(directory.lost(commits, expected, "the journals and the tables hold no more"));
+        return Err(directory.lost(commits, expected, "the tables and the journals in db hold no more"));
     }
     if let Some(last) = in_journals.filter(|last| *last < commits) {
         // A journal is never behind the tables: it has lost its end, and with it perhaps what is in no table.
@@ -151,6 +152,10 @@ fn check_tables(directory: &Directory, salt: Salt, is_new: bool) -> Result<Optio
         }
         Err(Fault(what)) => return Err(directory.unreadable(what)),
     };
+    if is_absent(&db.join("lock")).map_err(io)? {
+        // It is empty, and the database does not open without it.
+        replace(&db.join("lock"), b"").map_err(io)?;
+    }
     let version = db.join("version");
     if fs::read(&version).ok().as_deref() != Some(VERSION) {
         tracing::warn!("db/version is missing or damaged; writing it anew");
@@ -208,7 +213,9 @@ pub(super) fn open_any_database(
 }
 
 fn open_files(db: &Path, cache_bytes: u64) -> fjall::Result<Disk> {
-    let builder = Database::builder(db).max_journaling_size(JOURNALS_BYTES_MAX);
+    let builder = Database::builder(db)
+        .max_cached_files(Some(Descriptors::now().store_files()))
+        .max_journaling_size(JOURNALS_BYTES_MAX);
     let db = builder.cache_size(cache_bytes).open()?;
     let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
     let space = db.keyspace("tern", options)?;

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 
+use parking_lot::Mutex;
 use tern_protocol::{ConversationId, EntryBody, TempId};
 use uuid::Uuid;
 
@@ -247,7 +249,8 @@ fn damage_in_any_tenth_of_any_file_is_harmless_or_told_and_a_way_leads_out() {
         let harms = harms(data_end(&path), if is_long { 100 } else { 10 });
         cases.extend(harms.into_iter().map(|harm| (file.clone(), harm)));
     }
-    let (next, ends) = (AtomicUsize::new(0), parking_lot::Mutex::new(BTreeMap::new()));
+    let (next, ends) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let silent = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
@@ -256,12 +259,18 @@ fn damage_in_any_tenth_of_any_file_is_harmless_or_told_and_a_way_leads_out() {
                     copy_dir(image.dir.path(), dir.path());
                     inflict(*harm, &dir.path().join(file), &other.dir.path().join(file));
                     let what = format!("{} {harm:?}", file.display());
-                    let end = end(&image, dir.path(), file, &what, is_long);
-                    *ends.lock().entry((file, end)).or_insert(0) += 1;
+                    let end =
+                        catch_unwind(AssertUnwindSafe(|| end(&image, dir.path(), file, &what, is_long)));
+                    match end {
+                        Ok(end) => *ends.lock().entry((file, end)).or_insert(0) += 1,
+                        Err(_) => silent.lock().push(what),
+                    }
                 }
             });
         }
     });
+    let silent = silent.into_inner();
+    assert!(silent.is_empty(), "{} of {} ended badly: {silent:#?}", silent.len(), cases.len());
     let ends = ends.into_inner();
     for ((file, end), count) in &ends {
         println!("{}: {count} {end:?}", file.display());

@@ -128,7 +128,7 @@ async fn of_a_whole_store_everything_is_salvaged() {
     assert_eq!(same, image.entries());
     let rows = |kind| salvaged.rows[kind].copied;
     assert_eq!((rows("dedupe markers"), rows("users"), rows("inbox rows")), (same, 2, 8));
-    let [source, _] = Directory::identities_in(&image.dir.path().join("store"));
+    let source = Directory::claim(&image.dir.path().join("store")).unwrap().identity().unwrap();
     let source = source.map(|identity| identity.store_id);
     assert_eq!(salvaged.previous_store_id, source);
     assert_ne!(salvaged.store_id, source, "clients must notice");
