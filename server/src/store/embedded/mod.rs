@@ -17,6 +17,7 @@ mod intents;
 mod journals;
 mod keys;
 mod manifests;
+mod numbers;
 mod op;
 mod open;
 mod recent;

@@ -12,6 +12,7 @@ use super::disk::{Disk, words};
 use super::identity::{Identity, Salt};
 use super::journals;
 use super::manifests::{self, Fault, Manifests};
+use super::numbers;
 use super::tripwire::CountFile;
 use crate::clock::unix_ms;
 use crate::descriptors::Descriptors;
@@ -207,7 +208,7 @@ pub(super) fn open_any_database(
         Ok(Err(error)) => return Err(directory.unreadable(words(&error))),
         Err(_) => return Err(directory.unreadable("the database cannot make sense of its files")),
     };
-    let loaded = disk.load().and_then(|()| disk.commits());
+    let loaded = disk.load().and_then(|()| numbers::commits(&disk));
     let (commits, salt) = loaded.map_err(|error| directory.unreadable(error.to_string()))?;
     Ok((disk, commits, salt))
 }

@@ -9,8 +9,9 @@ use tern_protocol::{ConversationId, Entry, EntryBody, GROUP_MEMBERS_MAX, UserId}
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::directory::{Directory, OpenError, is_absent};
-use super::disk::{last_commit, read_failed};
+use super::disk::read_failed;
 use super::identity::Salt;
+use super::numbers::last_commit;
 use super::values::{self, Commit, Head, Row, Shape};
 use super::{journals, keys, open};
 use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};

@@ -63,6 +63,7 @@ async fn image(commits: usize, has_table: bool) -> Image {
         ends.push(data_end(&journal(source.path())));
     }
     wait_for_count(source.path(), commits as u64);
+    store.manifests.note().unwrap();
     copy_dir(source.path(), dir.path());
     let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
     Image { dir, talk: talk.id, log, store_id: store.store_id(), ends }
@@ -444,6 +445,9 @@ async fn a_broken_commit_with_whole_ones_behind_it_is_no_write_that_was_cut_shor
     for at in (begin..end).step_by(29).chain([begin + 5]) {
         let dir = image.copy();
         flip(&journal(dir.path()), at, 0x10);
+        // The last one was cut short besides.
+        let file = fs::OpenOptions::new().write(true).open(journal(dir.path())).unwrap();
+        file.set_len(image.ends[11] - 7).unwrap();
         let before = fs::read(journal(dir.path())).unwrap();
         let error = EmbeddedStore::open(config(dir.path()), Metrics::none()).err().unwrap();
         let text = error.to_string();
@@ -538,6 +542,22 @@ async fn a_recovered_store_opens_takes_writes_and_opens_again_wherever_the_journ
             expected = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_after_which_the_store_does_not_open_says_so() {
+    let image = image(80, true).await;
+    flip(&journal(image.dir.path()), image.ends[60] + 40, 0x04);
+    // In a block that nothing reads at the start, and near enough to the end that the table is seen not to be
+    // as it was.
+    let table = image.dir.path().join("store/db/keyspaces/1/tables/0");
+    let length = fs::metadata(&table).unwrap().len();
+    flip(&table, length.saturating_sub(8000).max(200), 0x04);
+    let error = recover_accept_loss(&image.dir.path().join("store")).unwrap_err();
+    assert!(matches!(error, OpenError::Beyond { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("db/keyspaces/1/tables/0 is not as it was written"), "{text}");
+    assert!(text.contains("tern store salvage"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
