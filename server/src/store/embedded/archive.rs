@@ -40,7 +40,7 @@ fn sections_of(tail: &[u8], length: u64, start: u64) -> Option<HashMap<String, R
     }
     let (sum, at) = (u128::from_le_bytes(trailer.take(16)?.try_into().ok()?), trailer.u64()?);
     let list = tail.get(usize::try_from(at.checked_sub(start)?).ok()?..at_end)?;
-    if xxh3_128(list) != sum {
+    if trailer.u64()? != list.len() as u64 || xxh3_128(list) != sum {
         return None;
     }
     let mut list = Fields(list);

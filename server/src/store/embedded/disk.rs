@@ -20,7 +20,7 @@ use super::values::{self, Head, Row, Shape};
 use crate::store::runs::Runs;
 use crate::store::{
     Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
-    ReadPosition, StoreError,
+    PeopleConfig, ReadPosition, StoreError,
 };
 
 /// The database, with one keyspace for everything: its parts then reach tables together, so the
@@ -36,6 +36,8 @@ pub(super) struct Disk {
     pub(super) intents: Arc<IntentShards>,
     pub(super) room: Arc<Room>,
     pub(super) seen: Arc<Seen>,
+    /// Limits of what is written of people.
+    pub(super) people: Arc<PeopleConfig>,
 }
 
 impl Disk {
@@ -49,6 +51,7 @@ impl Disk {
             intents: Arc::default(),
             room: Arc::default(),
             seen: Arc::default(),
+            people: Arc::default(),
         }
     }
 
@@ -264,7 +267,7 @@ impl Disk {
     }
 
     /// `None` for what is damaged, which is noted.
-    fn unless_damaged<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    pub(super) fn unless_damaged<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         match read {
             Ok(read) => Ok(Some(read)),
             Err(error @ StoreError::Corrupt(_)) => {

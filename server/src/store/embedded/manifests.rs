@@ -156,26 +156,21 @@ pub(super) fn put_meta(db: &Path, other: &Path) -> io::Result<()> {
 
 /// Compares a table with what the manifest says of it. `None`: it is damaged in places, of which the database
 /// notices each when it reads it.
-fn check_table(
-    path: &Path,
-    named: &Named,
-    known: &Known,
-) -> io::Result<Result<Option<KnownTable>, &'static str>> {
+fn check_table(path: &Path, named: &Named, known: &Known) -> io::Result<Result<Option<KnownTable>, String>> {
     let Named { id, sum, .. } = *named;
-    let Some((length, tail)) = measure(path)? else { return Ok(Err("is missing")) };
+    let Some((length, tail)) = measure(path)? else { return Ok(Err("is missing".into())) };
     let found = KnownTable { id, sum, length, tail };
     if let Some(known) = known.tables.iter().find(|table| (table.id, table.sum) == (id, sum)) {
-        return Ok(if *known == found { Ok(Some(found)) } else { Err("is not as it was written") });
+        return Ok(if *known == found { Ok(Some(found)) } else { Err("is not as it was written".into()) });
     }
     if sum_of(path)? == Some(sum) {
         return Ok(Ok(Some(found)));
     }
-    let Some(broken) = table::broken(path)? else { return Ok(Err("is damaged at its end")) };
-    if broken.is_empty() {
-        return Ok(Err("is whole, but not the table that its manifest names"));
+    if let Some(what) = table::index_damage(path)? {
+        return Ok(Err(format!("is damaged: {what}")));
     }
-    if broken.iter().any(|section| section != "data") {
-        return Ok(Err("is damaged in its index"));
+    if Table::open(path, named.base)?.gaps().is_empty() {
+        return Ok(Err("is whole, but not the table that its manifest names".into()));
     }
     tracing::error!(
         file = %path.display(),
@@ -187,7 +182,7 @@ fn check_table(
 /// It is a whole table, but not the one that a manifest names so.
 pub(super) fn is_foreign(path: &Path, named: &Named) -> io::Result<bool> {
     let is_own = sum_of(path)?.is_none_or(|sum| sum == named.sum);
-    Ok(!is_own && table::broken(path)?.is_some_and(|broken| broken.is_empty()))
+    Ok(!is_own && table::index_damage(path)?.is_none() && Table::open(path, named.base)?.gaps().is_empty())
 }
 
 /// Length and hash of the end; `None` if there is no such file.

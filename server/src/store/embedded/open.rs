@@ -7,7 +7,8 @@ use std::{fs, io};
 
 use fjall::{Database, KeyspaceCreateOptions};
 
-use super::directory::{Directory, OpenError, is_absent, replace};
+use super::constants;
+use super::directory::{Directory, OpenError, is_absent};
 use super::disk::{Disk, words};
 use super::identity::{Identity, Salt};
 use super::journals;
@@ -21,10 +22,6 @@ use crate::descriptors::Descriptors;
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 /// Journals together; reached only if tables cannot be written fast enough.
 const JOURNALS_BYTES_MAX: u64 = 128 * 1024 * 1024;
-
-/// The file `version` of the database. A version of this program that writes another has another format of the
-/// whole directory.
-const VERSION: &[u8] = b"FJL\x03";
 
 /// A store that is known to be whole.
 pub(super) struct Opened {
@@ -49,6 +46,9 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
     // A check that was killed leaves it.
     journals::remove_dir(&directory.verify_copy()).map_err(io)?;
     let (identity, count_file, expected) = whose(&directory)?;
+    if expected > 0 {
+        constants::restore(&directory.db()).map_err(io)?;
+    }
     if expected > 0 && is_absent(&directory.db()).map_err(io)? {
         return Err(directory.lost(0, expected, "db is missing"));
     }
@@ -153,15 +153,6 @@ fn check_tables(directory: &Directory, salt: Salt, is_new: bool) -> Result<Optio
         }
         Err(Fault(what)) => return Err(directory.unreadable(what)),
     };
-    if is_absent(&db.join("lock")).map_err(io)? {
-        // It is empty, and the database does not open without it.
-        replace(&db.join("lock"), b"").map_err(io)?;
-    }
-    let version = db.join("version");
-    if fs::read(&version).ok().as_deref() != Some(VERSION) {
-        tracing::warn!("db/version is missing or damaged; writing it anew");
-        replace(&version, VERSION).map_err(io)?;
-    }
     if !manifests::names_ours(&db).map_err(io)? {
         tracing::warn!("db/keyspaces/0 is missing or damaged; writing it anew");
         let new = directory.new_db();
