@@ -52,11 +52,7 @@ pub(super) enum Op {
         at_ms: u64,
         reply: Reply<Erasure>,
     },
-    FinishErasure {
-        user: UserId,
-        conversations: Vec<ConversationId>,
-        reply: Reply<bool>,
-    },
+    FinishErasure { user: UserId, kept: KeptOf, reply: Reply<bool> },
     Snapshot {
         reply: Reply<Frozen>,
     },
@@ -94,6 +90,15 @@ pub(super) struct Age {
     pub(super) before: Kept,
     pub(super) after: Kept,
     pub(super) removed: Vec<Bytes>,
+}
+
+/// What is kept of a user besides their messages.
+#[derive(Default)]
+pub(super) struct KeptOf {
+    /// Conversations of which they have a row or a read position.
+    pub(super) conversations: Vec<ConversationId>,
+    /// Push intents of what they wrote: shards and keys.
+    pub(super) intents: Vec<(u8, Bytes)>,
 }
 
 /// Entries to be put in the place of others.
