@@ -8,7 +8,8 @@ use fjall::{Database, KeyspaceCreateOptions};
 
 use super::constants;
 use super::directory::{Directory, OpenError, is_absent};
-use super::disk::{Disk, words};
+use super::disk::Disk;
+use super::failures::words;
 use super::identity::{Identity, Salt};
 use super::journals;
 use super::tripwire::CountFile;

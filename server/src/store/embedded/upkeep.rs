@@ -5,7 +5,8 @@ use bytes::Bytes;
 use fjall::Readable;
 use tern_protocol::{ConversationId, Entry, UserId};
 
-use super::disk::{Disk, read_failed};
+use super::disk::Disk;
+use super::failures::read_failed;
 use super::op::{Age, KeptOf, Op, Rewrite};
 use super::{EmbeddedStore, USER_BYTES, keys, values};
 use crate::store::{

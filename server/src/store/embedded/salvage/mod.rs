@@ -17,7 +17,7 @@ use self::source::Source;
 use self::survey::survey;
 use self::table::Gap;
 use super::directory::{Directory, OpenError};
-use super::disk::read_failed;
+use super::failures::read_failed;
 use super::verify::{Checker, Findings};
 use super::open;
 use crate::store::StoreError;
