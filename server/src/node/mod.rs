@@ -314,13 +314,15 @@ fn open(
 ) -> Arc<QuicListener> {
     let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
     let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
-    let session::Services { auth, quota, router, history, store, presence, metrics, .. } = &services;
+    let session::Services { auth, quota, router, delivery, history, store, presence, metrics, .. } =
+        &services;
     let http = |gateway: &Gateway| http::Services {
         gateway: gateway.clone(),
         shutdown: shutdown.clone(),
         auth: auth.clone(),
         quota: quota.clone(),
         router: router.clone(),
+        delivery: delivery.clone(),
         history: history.clone(),
         store: store.clone(),
         presence: presence.clone(),
@@ -336,6 +338,7 @@ fn open(
         transport: config.transport.clone(),
         outbox: config.outbox.clone(),
         rates: config.quota.clone(),
+        people: config.people.clone(),
         node: lease.node,
         boot: lease.boot,
     };

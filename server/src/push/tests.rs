@@ -214,7 +214,8 @@ async fn a_state_that_is_behind_hides_nobody() {
     bench.shaky.stale_glances(1);
     bench.store.glance(&[talk.id]).await.unwrap();
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "bob comes"), (fresh_temp_id(), "hello")]);
-    let member = crate::store::Member { user: bob, role: tern_protocol::Role::Member, first_seq: 2 };
+    let member =
+        crate::store::Member { user: bob, role: tern_protocol::Role::Member, first_seq: 2, added_by: None };
     Arc::make_mut(&mut group.state).members.push(member);
     talk.apply(&bench.store, group).await;
     bench.publisher.publish_due().await.unwrap();

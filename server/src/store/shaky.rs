@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
+use tokio_util::task::TaskTracker;
 
 use super::{
-    Aged, Ages, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Glance, Glances, Granularity,
-    Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right,
-    Standing, Store, StoreError, Upkeep, User, UserChange, Users,
+    Aged, Ages, AppendAnswers, AppendGroup, Appended, BlockChange, BlockOutcome, Blocked, Conversation,
+    Erasure, Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order,
+    PageLimit, People, ReadPosition, Right, Standing, Store, StoreError, Upkeep, User, UserChange, Users,
 };
 
 /// What goes wrong with one append.
@@ -58,6 +59,7 @@ pub(crate) enum Call {
     SetRead,
     Users,
     ChangeUser,
+    People,
     Intents,
     ClearIntents,
     IntentsWaiting,
@@ -80,6 +82,8 @@ pub(crate) struct Shaky {
     dice: Mutex<Option<Dice>>,
     /// So many of the next calls of this kind fail.
     failing: Mutex<HashMap<Call, usize>>,
+    /// Appends that come late.
+    late: TaskTracker,
     calls: Mutex<HashMap<Call, usize>>,
     /// Every read waits so long, in milliseconds.
     read_ms: AtomicU64,
@@ -99,6 +103,7 @@ impl Shaky {
             script: Mutex::default(),
             dice: Mutex::default(),
             failing: Mutex::default(),
+            late: TaskTracker::new(),
             calls: Mutex::default(),
             read_ms: AtomicU64::new(0),
             stale_by: AtomicUsize::new(0),
@@ -150,6 +155,12 @@ impl Shaky {
     pub(crate) fn stale_glances(&self, by: usize) {
         self.stale_by.store(by, Ordering::Relaxed);
         self.seen.lock().clear();
+    }
+
+    /// Waits until no append of before is still on its way.
+    pub(crate) async fn landed(&self) {
+        self.late.close();
+        self.late.wait().await;
     }
 
     /// Calls of a kind so far. An append counts once for each group.
@@ -217,13 +228,14 @@ async fn append(
     store: Arc<dyn Store>,
     group: Arc<AppendGroup>,
     fault: Fault,
+    late: &TaskTracker,
 ) -> Result<Appended, StoreError> {
     match fault {
         Fault::Nothing => store.append(&group).await,
         Fault::UnknownApplied => store.append(&group).await.map(|_| Appended::Unknown),
         Fault::UnknownLost => Ok(Appended::Unknown),
         Fault::UnknownLate(after) => {
-            tokio::spawn(async move {
+            late.spawn(async move {
                 tokio::time::sleep(after).await;
                 let _ = store.append(&group).await;
             });
@@ -269,8 +281,8 @@ impl Log for Shaky {
     async fn append_all(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
         for (ticket, group) in groups {
             let (store, owed) = (self.store.clone(), answers.owe(vec![ticket]));
-            let fault = self.fault();
-            tokio::spawn(async move { owed.settle([append(store, group, fault).await]) });
+            let (fault, late) = (self.fault(), self.late.clone());
+            tokio::spawn(async move { owed.settle([append(store, group, fault, &late).await]) });
         }
     }
 
@@ -421,6 +433,39 @@ impl Users for Shaky {
 }
 
 #[async_trait]
+impl People for Shaky {
+    async fn set_block(&self, change: BlockChange) -> Result<BlockOutcome, StoreError> {
+        self.count(Call::People)?;
+        self.store.set_block(change).await
+    }
+
+    async fn blocks(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<Blocked>, StoreError> {
+        self.read(Call::People).await?;
+        self.store.blocks(user, after, limit).await
+    }
+
+    async fn blocked_between(&self, user: &UserId, others: &[UserId]) -> Result<Vec<bool>, StoreError> {
+        self.read(Call::People).await?;
+        self.store.blocked_between(user, others).await
+    }
+
+    async fn accept(&self, user: &UserId, conversation: ConversationId) -> Result<bool, StoreError> {
+        self.count(Call::People)?;
+        self.store.accept(user, conversation).await
+    }
+
+    async fn forget_blocks(&self, user: &UserId, limit: usize) -> Result<bool, StoreError> {
+        self.count(Call::People)?;
+        self.store.forget_blocks(user, limit).await
+    }
+}
+
+#[async_trait]
 impl Intents for Shaky {
     async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
         self.read(Call::Intents).await?;
@@ -518,6 +563,10 @@ mod tests {
         }
 
         async fn reopen(&mut self) {}
+
+        async fn landed(&mut self) {
+            self.0.landed().await;
+        }
     }
 
     contract::suite!(Rolled::new());

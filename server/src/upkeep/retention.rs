@@ -242,7 +242,9 @@ mod tests {
         let (started, jump_ms) = (now(), Arc::new(AtomicU64::new(0)));
         let clock = {
             let jump_ms = jump_ms.clone();
-            move || 10_000 + now().duration_since(started).as_millis() as u64 + jump_ms.load(Ordering::Relaxed)
+            move || {
+                10_000 + now().duration_since(started).as_millis() as u64 + jump_ms.load(Ordering::Relaxed)
+            }
         };
         let config = RetentionConfig { days: Some(8), sweep_s: 3_600 };
         let stop = CancellationToken::new();

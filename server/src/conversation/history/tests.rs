@@ -63,7 +63,12 @@ impl Room {
         });
         let state = Arc::make_mut(&mut group.state);
         state.messages = messages;
-        state.members.push(Member { user: who.clone(), role: Role::Member, first_seq: state.head });
+        state.members.push(Member {
+            user: who.clone(),
+            role: Role::Member,
+            first_seq: state.head,
+            added_by: None,
+        });
         talk.apply(&self.store, group).await;
     }
 
@@ -137,7 +142,11 @@ async fn every_question_costs_a_constant_number_of_round_trips() {
     assert_eq!((trips, members.unwrap().unwrap().len()), (2, 2), "glance, names");
     let ids: Vec<ConversationId> = talks.iter().map(|talk| talk.id).collect();
     let (trips, accesses) = room.trips(history.accesses(&me, &ids)).await;
-    assert_eq!((trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()), (1, 200), "all positions of an ack");
+    assert_eq!(
+        (trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()),
+        (1, 200),
+        "all positions of an ack"
+    );
     let (trips, accesses) = room.trips(history.accesses(&user("mallory"), &ids)).await;
     assert_eq!(
         (trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()),
@@ -251,6 +260,12 @@ async fn a_glance_that_is_behind_hides_nothing_and_sends_nobody_back() {
     assert_eq!(ahead, [], "entry 4 is there, though the glance ends at 3");
     let ahead = room.history.changed(&alice, &HashMap::from([(talk.id, 5)])).await.unwrap().ahead;
     assert_eq!(ahead, [Ahead { conversation: talk.id, cursor: 5, head: 4 }]);
+    let foreign = ConversationId::pair(&bob, &user("carol"));
+    let cursors = HashMap::from([(foreign, 3), (talk.id, 4)]);
+    let (_, ahead) = room.history.changed(&alice, &cursors).await.unwrap();
+    assert_eq!(ahead, [Ahead { conversation: foreign, cursor: 3, head: 0 }], "never hers");
+    let (_, ahead) = room.history.changed(&alice, &HashMap::from([(foreign, 0)])).await.unwrap();
+    assert_eq!(ahead, [], "a cursor of 0 claims nothing");
     assert!(matches!(
         room.history.mark_read(&alice, talk.id, 4).await.unwrap(),
         Marked::Stood | Marked::Rose(_)

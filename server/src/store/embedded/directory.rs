@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tern_protocol::StoreId;
 
-use super::space::{free, mib};
 use super::identity::{FORMAT, Identity, Unreadable};
+use super::space::{free, mib};
 use super::tripwire::CountFile;
 
 /// Why a store does not open. Each says what to do.
@@ -244,10 +244,7 @@ impl Directory {
     pub(super) fn identities_in(path: &Path) -> [Option<Identity>; 2] {
         let told = fs::read(path.join("store.json")).ok();
         let counted = CountFile::read(&path.join("commit-count")).ok().flatten();
-        [
-            told.and_then(|bytes| Identity::from_json(&bytes).ok()),
-            counted.map(|counted| counted.identity),
-        ]
+        [told.and_then(|bytes| Identity::from_json(&bytes).ok()), counted.map(|counted| counted.identity)]
     }
 
     /// Makes a new store. The id comes last: without it, nothing was ever written.

@@ -21,7 +21,7 @@ use super::values::{self, Commit, Head, Row, Shape};
 use crate::store::runs::Runs;
 use crate::store::{
     Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
-    ReadPosition, StoreError,
+    PeopleConfig, ReadPosition, StoreError,
 };
 
 /// The database, with one keyspace for everything: its parts then reach tables together, so the
@@ -37,6 +37,8 @@ pub(super) struct Disk {
     pub(super) intents: Arc<IntentShards>,
     pub(super) room: Arc<Room>,
     pub(super) seen: Arc<Seen>,
+    /// Limits of what is written of people.
+    pub(super) people: Arc<PeopleConfig>,
 }
 
 impl Disk {
@@ -50,6 +52,7 @@ impl Disk {
             intents: Arc::default(),
             room: Arc::default(),
             seen: Arc::default(),
+            people: Arc::default(),
         }
     }
 

@@ -56,7 +56,8 @@ impl CountFile {
     pub(super) fn open(path: &Path) -> io::Result<Option<(Self, Counted)>> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let read = read_slots(&mut file)?;
-        Ok(read.map(|(newest, counted)| (Self { file, identity: counted.identity, next: 1 - newest }, counted)))
+        Ok(read
+            .map(|(newest, counted)| (Self { file, identity: counted.identity, next: 1 - newest }, counted)))
     }
 
     /// The newest count in the file, which is opened for reading only; `None` if neither slot is whole.

@@ -8,9 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::disk::last_commit;
 use super::identity::Salt;
-use super::values::{self, Commit, Head, Row, Shape};
 use super::keys;
-use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};
+use super::values::{self, Commit, Head, Row, Shape};
+use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, Tally, User};
 
 /// Faults that are told in words; more are counted.
 const FAULTS_TOLD: usize = 1_000;
@@ -141,6 +141,11 @@ impl Checker {
                 values::decode::<User>("a user", value)?;
                 self.findings.users += 1;
             }
+            keys::Kind::Block => {
+                keys::block_users(key)?;
+                values::decode::<u64>("a block", value)?;
+            }
+            keys::Kind::Tally => drop(values::decode::<Tally>("a tally", value)?),
             keys::Kind::Erasure => {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));

@@ -9,9 +9,9 @@ use super::table::Table;
 use super::{Damage, Holes, archive, table};
 use crate::store::embedded::directory::{Directory, OpenError};
 use crate::store::embedded::identity::Identity;
-use crate::store::embedded::{constants, journals};
 use crate::store::embedded::tripwire::{CountFile, Counted};
 use crate::store::embedded::verify::{Checker, Findings};
+use crate::store::embedded::{constants, journals};
 
 /// Checks the store in `dir`, which no process may hold, from end to end. Damage is told whole, and what it costs;
 /// an error says that it could not be looked at.
@@ -46,7 +46,9 @@ pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
             findings.add(holes.to_string());
         }
     }
-    if let Some(missing) = counted.map(|counted| counted.count.saturating_sub(findings.commits)).filter(|n| *n > 0) {
+    if let Some(missing) =
+        counted.map(|counted| counted.count.saturating_sub(findings.commits)).filter(|n| *n > 0)
+    {
         wrong.push(format!("{missing} of the last commits are missing, after commit {}", findings.commits));
     }
     for what in wrong.into_iter().rev() {

@@ -18,8 +18,8 @@ use self::survey::survey;
 use self::table::Gap;
 use super::directory::{Directory, OpenError};
 use super::failures::read_failed;
-use super::verify::{Checker, Findings};
 use super::open;
+use super::verify::{Checker, Findings};
 use crate::store::StoreError;
 
 mod archive;
@@ -44,7 +44,7 @@ pub struct Salvaged {
     /// Files or parts of files that could not be read.
     pub damage: Vec<Damage>,
     /// Rows by what they are.
-    pub rows: BTreeMap<&'static str, Tally>,
+    pub rows: BTreeMap<&'static str, RowCount>,
     /// Conversations of which something is lost.
     pub conversations: Vec<Holes>,
     /// What the check of the new store says.
@@ -62,7 +62,7 @@ pub struct Damage {
 
 /// How many rows of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RowCount {
     /// Were taken as they are.
     pub copied: u64,
     /// Were made from others, since they are missing or did not fit.

@@ -61,7 +61,12 @@ fn note(
             let read: ReadPosition = values::decode("a read position", value)?;
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
+        keys::Kind::Block => {
+            let (by, user) = keys::block_sides(key)?;
+            of(logs, ConversationId::pair(&by, &user)).blocked(by);
+        }
         keys::Kind::Commit
+        | keys::Kind::Tally
         | keys::Kind::User
         | keys::Kind::Erasure
         | keys::Kind::Revocation

@@ -104,7 +104,8 @@ impl Image {
 }
 
 fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found: Vec<_> = files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let mut found: Vec<_> =
+        files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
     found.sort();
     found
 }
@@ -127,7 +128,8 @@ async fn of_a_whole_store_everything_is_salvaged() {
     assert_eq!(same, image.entries());
     let rows = |kind| salvaged.rows[kind].copied;
     assert_eq!((rows("dedupe markers"), rows("users"), rows("inbox rows")), (same, 2, 8));
-    let source = Directory::identities_in(&image.dir.path().join("store"))[0].map(|identity| identity.store_id);
+    let source =
+        Directory::identities_in(&image.dir.path().join("store"))[0].map(|identity| identity.store_id);
     assert_eq!(salvaged.previous_store_id, source);
     assert_ne!(salvaged.store_id, source, "clients must notice");
 }
@@ -304,7 +306,8 @@ async fn a_check_tells_all_damage_by_file_and_what_it_costs_and_writes_nothing()
     }
     let lost = findings.faults.iter().any(|fault| fault.contains(" lost ") && fault.contains("entries"));
     assert!(lost, "{:#?}", findings.faults);
-    let invented = findings.faults.iter().find(|fault| fault.contains("is due") || fault.contains("stands where"));
+    let invented =
+        findings.faults.iter().find(|fault| fault.contains("is due") || fault.contains("stands where"));
     assert_eq!(invented, None, "what follows from the damage is no fault of its own");
 }
 
@@ -319,7 +322,8 @@ async fn what_a_check_finds_in_order_opens_and_is_read_whole() {
             let dir = image.copy();
             flip(&dir.path().join(relative), length * place / 6);
             let what = format!("{} at {place}/6", relative.display());
-            let findings = verify_store(&dir.path().join("store")).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let findings =
+                verify_store(&dir.path().join("store")).unwrap_or_else(|error| panic!("{what}: {error}"));
             if findings.fault_count > 0 {
                 bad += 1;
                 continue;
@@ -404,7 +408,9 @@ async fn a_store_that_must_not_be_written_is_read_through_a_scratch_directory() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_are_the_same_in_each_store_are_written_anew() {
     let image = image(5).await;
-    for (name, bytes) in [("version", None), ("version", Some("FJ")), ("version", Some("xxxx")), ("lock", None)] {
+    for (name, bytes) in
+        [("version", None), ("version", Some("FJ")), ("version", Some("xxxx")), ("lock", None)]
+    {
         let dir = image.copy();
         let path = dir.path().join("store/db").join(name);
         match bytes {
