@@ -16,7 +16,9 @@ use tower::ServiceExt;
 
 use super::Problem;
 use super::answers::{Answers, Turn};
+use crate::budget::Budget;
 use crate::drain::Shutdown;
+use crate::ops::turned_away;
 use crate::session::Gateway;
 use crate::transport::TransportConfig;
 use crate::transport::http3::{BodyReader, Exchange, Http3Connection, HttpRequest, Resolved};
@@ -31,10 +33,11 @@ const CONNECTION_HEADERS: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Serves a connection until it ends; in a drain, until its last session has.
+/// Serves a connection until it ends; in a drain, until its last session has. Answers are charged to `memory`.
 pub async fn serve(
     mut connection: Box<Http3Connection>,
     router: Router,
+    memory: Budget,
     gateway: Gateway,
     shutdown: Shutdown,
 ) {
@@ -42,7 +45,7 @@ pub async fn serve(
     let config = connection.config().clone();
     let mut draining = pin!(shutdown.draining());
     let mut drained = false;
-    let answers = Answers::new(config.http_answers_max);
+    let answers = Answers::new(config.http_answers_max, memory);
     loop {
         let exchange = tokio::select! {
             exchange = connection.accept() => exchange,
@@ -80,7 +83,7 @@ async fn exchange_one(
         Some(Resolved::Session(request)) => match webtransport::establish(request, &config).await {
             // A task of its own: what the handshake needed is not kept for the life of the session.
             Ok(link) => drop(shutdown.spawn(gateway.serve(Box::new(link)))),
-            Err(error) => tracing::debug!(%remote, %error, "no WebTransport session"),
+            Err(error) => turned_away("webtransport", remote.ip(), &error),
         },
     }
 }
