@@ -142,6 +142,31 @@ async fn a_data_directory_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
+async fn an_old_copy_of_the_data_put_back_is_told_when_a_client_comes_that_knows_more() {
+    let mut server = Server::start().await;
+    let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
+    alice.say("bob", "before the copy").await;
+    server.signal("TERM");
+    server.exit().await;
+    let (dir, copy) = (server.data_dir().to_owned(), tempfile::tempdir().unwrap());
+    let copied = Command::new("cp").arg("-a").arg(dir.join("store")).arg(copy.path()).status().unwrap();
+    assert!(copied.success());
+    server.restart().await;
+    RawClient::open(&server, Wire::Quic, "alice").await.say("bob", "after it").await;
+    server.signal("TERM");
+    server.exit().await;
+    std::fs::remove_dir_all(dir.join("store")).unwrap();
+    std::fs::rename(copy.path().join("store"), dir.join("store")).unwrap();
+    server.restart().await;
+    let mut bob = RawClient::open(&server, Wire::Quic, "bob").await;
+    let synced = bob.sync(&[(pair("alice", "bob"), 2)]).await;
+    assert_eq!(synced.errors.len(), 1);
+    let log = server.log();
+    let told = log.lines().filter(|line| line.contains("an old copy of the data directory was put back"));
+    assert_eq!(told.count(), 1, "{log}");
+}
+
+#[tokio::test]
 async fn data_of_a_newer_version_is_refused_untouched() {
     let mut server = Server::start().await;
     RawClient::open(&server, Wire::Quic, "alice").await.say("bob", "hi").await;

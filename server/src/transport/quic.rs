@@ -105,13 +105,12 @@ impl QuicListener {
         }
         if let Err(refused) = refused {
             turned_away(refused.reason(), address, &refused);
-            self.gate.count_refusal();
+            self.gate.count(refused);
             incoming.refuse();
             return None;
         }
         if self.handshakes.now() >= self.config.quic_handshakes_max {
             turned_away("quic_handshakes_max", address, &"too many handshakes are under way");
-            self.gate.count_refusal();
             incoming.refuse();
             return None;
         }
