@@ -70,6 +70,7 @@ mod backups;
 mod commits;
 mod compacting;
 mod damage;
+mod deciles;
 mod model;
 mod salvaging;
 mod speed;
