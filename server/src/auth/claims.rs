@@ -50,7 +50,7 @@ pub struct Claims {
     pub name: Option<String>,
     /// `exp` in Unix milliseconds, without leeway; at most 2^53 - 1.
     pub expires_ms: u64,
-    /// `iat` in Unix milliseconds; 0 if the token does not say.
+    /// `iat` in Unix milliseconds; 0 if the token does not say, or says a time that has not come.
     pub issued_ms: u64,
     /// What `scope` asks for and the token's key may give.
     pub scopes: Vec<Scope>,
@@ -100,7 +100,7 @@ impl Expected<'_> {
             user: subject(claims, user_prefix)?,
             name: name(claims),
             expires_ms: ms(expires),
-            issued_ms: seconds(claims, "iat").ok().flatten().map_or(0, ms),
+            issued_ms: issued(claims, now)?.map_or(0, ms),
             scopes: scopes.iter().copied().filter(|scope| has_word(claims, scope.word())).collect(),
         })
     }
@@ -156,6 +156,7 @@ pub(super) fn check_header(header: &Object) -> Result<(Algorithm, Option<&str>),
 /// `exp` (since 1970), if the token is good now.
 pub(super) fn check_times(claims: &Object, now: Duration) -> Result<Duration, AuthError> {
     let expires = seconds(claims, "exp")?.ok_or(missing("exp"))?;
+    seconds(claims, "iat")?;
     if now >= expires.saturating_add(LEEWAY) {
         return Err(AuthError::Expired { ago_s: (now - expires).as_secs() });
     }
@@ -163,6 +164,11 @@ pub(super) fn check_times(claims: &Object, now: Duration) -> Result<Duration, Au
         return Err(refused("nbf", "is in the future"));
     }
     Ok(expires)
+}
+
+/// `iat`, if it can be true: nobody was given this token tomorrow, and no revocation shall miss it for that.
+fn issued(claims: &Object, now: Duration) -> Result<Option<Duration>, AuthError> {
+    Ok(seconds(claims, "iat")?.filter(|issued| *issued <= now + LEEWAY))
 }
 
 /// Who it is, behind the prefix of the issuer.

@@ -11,7 +11,7 @@ use crate::cluster::{NodeId, SessionRef};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::roster::outbox::TakeLimit;
-use crate::roster::{Format, Outbox, OutboxConfig, Roster, Seat, SeatGuard};
+use crate::roster::{Format, Origin, Outbox, OutboxConfig, Roster, Seat, SeatGuard};
 use crate::store::{Log, Users};
 
 mod gate;
@@ -114,7 +114,9 @@ impl Listener {
     fn new(roster: &Roster, name: &str, number: u64) -> Self {
         let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
         let device = DeviceId::new("phone").unwrap();
-        let seat = Seat::new(session(number), user(name), device, Arc::clone(&outbox));
+        let origin =
+            Origin { transport: "quic", address: std::net::Ipv4Addr::LOCALHOST.into(), token_issued_ms: 0 };
+        let seat = Seat::new(session(number), user(name), device, Arc::clone(&outbox), origin);
         let begun = roster.begin(seat, 20);
         Self { _guard: begun.guard, outbox, decoder: Decoder::default() }
     }

@@ -7,7 +7,7 @@ use tern_protocol::{Code, SendAck, TempId, UserId};
 use tokio::sync::oneshot;
 
 use super::Problem;
-use crate::auth::Claims;
+use crate::auth::{Claims, Scope};
 use crate::conversation::{Ask, Refusal, Reply, Submission, Wanted};
 use crate::router::Router;
 use crate::session::quota::{Allowance, Quota};
@@ -70,12 +70,18 @@ pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
     Refused::from(error).into()
 }
 
-/// Whether the change makes sense and the user may ask for one now. Called before anything is written.
-pub(super) fn admit(desk: &Desk, user: &UserId, wanted: &Wanted) -> Result<(), Problem> {
+/// Whether the change makes sense and the bearer may ask for one now: a back end by a rate of its own, in
+/// whosever name. Called before anything is written.
+pub(super) fn admit(desk: &Desk, claims: &Claims, wanted: &Wanted) -> Result<(), Problem> {
     wanted.check().map_err(refused)?;
-    match desk.quota.send(user, Instant::now()) {
+    let (user, now) = (&claims.user, Instant::now());
+    let (allowance, what) = match claims.may(Scope::SendAs) {
+        true => (desk.quota.send_of_back_end(user, now), "sends of this back end"),
+        false => (desk.quota.send(user, now), "sends of this user"),
+    };
+    match allowance {
         Allowance::Allowed => Ok(()),
-        Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "sends of this user")),
+        Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, what)),
     }
 }
 

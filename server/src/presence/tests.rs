@@ -13,8 +13,8 @@ use crate::roster::SeatGuard;
 use crate::roster::tests::seat;
 use crate::store::{
     Aged, Ages, AppendAnswers, AppendGroup, Conversation, Erasure, Glance, Glances, Granularity, Inbox,
-    InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker, Member, Order, PageLimit, ReadPosition,
-    Upkeep, User, UserChange, Users,
+    InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker, Member, Order, PageLimit, ReadPosition, Right,
+    Standing, Upkeep, User, UserChange, Users,
 };
 
 /// As much of a store as presence asks: conversations, inboxes and users.
