@@ -213,7 +213,7 @@ pub(crate) async fn an_append_is_readable_at_once_and_after_a_restart(fixture: &
         assert_eq!(marker, Some(Marker { seq: 2, digest: [6; 16] }));
         let row = row_of(&store, &bob, talk.id).await.unwrap();
         assert_eq!((row.first_seq, row.last_seq, row.last_time_ms, row.until_seq), (1, 2, 2000, None));
-        let intents = store.intents(&[intent_shard(talk.id)], 2000, usize::MAX).await.unwrap();
+        let intents = store.intents(&[intent_shard(talk.id)], 0..=2000, usize::MAX).await.unwrap();
         let intent = intents.iter().find(|intent| intent.conversation == talk.id).unwrap();
         assert_eq!((intent.from_seq, intent.to_seq, intent.sender.as_ref()), (1, 2, Some(&alice)));
     }
@@ -581,7 +581,7 @@ pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut im
     }
     let id = talk.id;
     let due = async |fixture: &dyn Fixture, until_ms| {
-        let intents = fixture.store().intents(&[intent_shard(id)], until_ms, usize::MAX).await.unwrap();
+        let intents = fixture.store().intents(&[intent_shard(id)], 0..=until_ms, usize::MAX).await.unwrap();
         intents.into_iter().filter(|intent| intent.conversation == id).collect::<Vec<Intent>>()
     };
     let intent = |seq, time_ms| Intent {
@@ -595,8 +595,11 @@ pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut im
     assert_eq!(due(fixture, 299).await, []);
     assert_eq!(due(fixture, 9_000).await, all[..3]);
     assert_eq!(due(fixture, u64::MAX).await, all);
-    assert_eq!(fixture.store().intents(&[intent_shard(id)], u64::MAX, 0).await.unwrap(), []);
-    assert_eq!(fixture.store().intents(&[intent_shard(id)], u64::MAX, 2).await.unwrap().len(), 2);
+    let later = fixture.store().intents(&[intent_shard(id)], 9_001..=u64::MAX, usize::MAX).await.unwrap();
+    assert_eq!(later.into_iter().filter(|intent| intent.conversation == id).collect::<Vec<_>>(), all[3..]);
+    assert_eq!(due(fixture, 9_000).await, all[..3], "whatever was looked at in between");
+    assert_eq!(fixture.store().intents(&[intent_shard(id)], 0..=u64::MAX, 0).await.unwrap(), []);
+    assert_eq!(fixture.store().intents(&[intent_shard(id)], 0..=u64::MAX, 2).await.unwrap().len(), 2);
     fixture.store().clear_intents(&all[..2]).await.unwrap();
     assert_eq!(waiting(fixture, id).await, before + 2);
     fixture.store().clear_intents(&all[..1]).await.unwrap();
@@ -621,7 +624,7 @@ pub(crate) async fn what_is_done_again_changes_nothing(fixture: &mut impl Fixtur
     let group = talk.group(&alice, &[(fresh_temp_id(), "one"), (fresh_temp_id(), "two")]);
     talk.apply(&store, group).await;
     let all = async || {
-        let intents = store.intents(&[intent_shard(talk.id)], u64::MAX, usize::MAX).await.unwrap();
+        let intents = store.intents(&[intent_shard(talk.id)], 0..=u64::MAX, usize::MAX).await.unwrap();
         let intents: Vec<_> = intents.into_iter().filter(|intent| intent.conversation == talk.id).collect();
         let rows = [row_of(&store, &alice, talk.id).await, row_of(&store, &bob, talk.id).await];
         (rows, intents, store.conversation(talk.id).await.unwrap())

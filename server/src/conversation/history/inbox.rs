@@ -9,7 +9,7 @@ use tern_protocol::{
 use super::access::Access;
 use super::list_cursor::{ListCursor, Then};
 use super::{History, members_of};
-use crate::clock::unix_ms;
+use crate::clock::stamp_ms;
 use crate::store::{Conversation, Glance, InboxRow, StoreError};
 
 /// Rows read beyond a page, so that those of conversations that the user has left do not shorten it.
@@ -112,7 +112,7 @@ impl History {
         cursor: Option<&ListCursor>,
         limit: usize,
     ) -> Result<(Vec<Known>, ListCursor, Option<ListCursor>), StoreError> {
-        let now_ms = unix_ms();
+        let now_ms = stamp_ms();
         let cursor = cursor.copied().unwrap_or_else(|| ListCursor::start(now_ms));
         let asked = limit + ROWS_SPARE;
         let rows = self.store.inbox(user, cursor.after(), asked).await?;
