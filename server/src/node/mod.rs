@@ -25,11 +25,11 @@ pub use reload::Reloader;
 
 use crate::auth::{AuthConfigError, Authenticator};
 use crate::clock::unix_ms;
-use crate::config::Config;
+use crate::config::{Config, Senseless, senseless};
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::{Confirmed, Delivery};
-use crate::drain::Shutdown;
+use crate::drain::{DrainConfigError, Shutdown};
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
 use crate::ops::logs;
@@ -74,6 +74,12 @@ pub enum StartError {
     /// A setting of the transports.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// How long a drain takes.
+    #[error(transparent)]
+    Drain(#[from] DrainConfigError),
+    /// A setting that cannot mean what it says.
+    #[error("{0} (`tern config check` names all there are)")]
+    Senseless(#[from] Senseless),
     /// What is kept and for how long.
     #[error(transparent)]
     Retention(#[from] RetentionError),
@@ -95,6 +101,8 @@ impl StartError {
             Self::Auth(_)
             | Self::Tls(_)
             | Self::Setting(_)
+            | Self::Drain(_)
+            | Self::Senseless(_)
             | Self::Retention(_)
             | Self::Listen(ListenError::Public(_))
             | Self::Ops(OpsError::Remote(_)) => true,
@@ -139,6 +147,10 @@ impl Node {
         dev_tokens: Option<DevTokens>,
     ) -> Result<Self, StartError> {
         config.transport.check()?;
+        config.drain.check()?;
+        if let Some(first) = senseless(&config).into_iter().next() {
+            return Err(first.into());
+        }
         let public = config.listen.public()?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
