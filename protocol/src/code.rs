@@ -74,8 +74,8 @@ codes! {
     4013 TOO_OLD "the first attempt is longer ago than dedupe_window_s";
     /// A named limit of Welcome was exceeded; the detail names it.
     4014 LIMIT_EXCEEDED "a limit told in welcome was exceeded";
-    /// Too many malformed frames in one session.
-    4015 TOO_MANY_ERRORS "too many malformed frames in this session";
+    /// Too many malformed or unexpected frames in one session.
+    4015 TOO_MANY_ERRORS "too many malformed or unexpected frames in this session";
     /// The token cannot be accepted.
     4100 TOKEN_INVALID "the token cannot be accepted";
     /// The token has expired.

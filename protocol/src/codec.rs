@@ -2,6 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
+use crate::about;
 use crate::envelope::{DecodeError, Envelope};
 use crate::frame::{Deliver, Frame};
 use crate::id::ConversationId;
@@ -57,6 +58,15 @@ fn read_varint(bytes: &[u8], bytes_max: usize, value_max: u64) -> Varint {
         }
     }
     if bytes.len() >= bytes_max { Varint::Bad } else { Varint::Short }
+}
+
+/// A varint of 64 bits and the bytes it takes, or what is wrong with it.
+pub(crate) fn read_varint64(bytes: &[u8]) -> Result<(u64, usize), &'static str> {
+    match read_varint(bytes, VARINT64_BYTES_MAX, u64::MAX) {
+        Varint::Read(value, used) => Ok((value, used)),
+        Varint::Short => Err("it ends too early"),
+        Varint::Bad => Err("a number has too many bytes or bits"),
+    }
 }
 
 /// Appends the binary form of a frame. All frames of this version are sent as critical, except
@@ -181,9 +191,28 @@ fn decode_payload(payload: &[u8]) -> Result<Incoming, DecodeError> {
         None => Ok(Incoming::Skipped(number)),
         Some(Ok((frame, 0))) => Ok(Incoming::Frame(Envelope { request, frame })),
         Some(Ok((frame, extra))) => {
-            Err(DecodeError::body(frame.name(), format_args!("{extra} bytes too many"), request))
+            let about = about::in_binary(frame.name(), rest).0;
+            Err(DecodeError::body(frame.name(), format_args!("{extra} bytes too many"), request, about))
         }
-        Some(Err(error)) => Err(DecodeError::body(name_of(number), error, request)),
+        Some(Err(error)) => {
+            let name = name_of(number);
+            let (about, wrong) = about::in_binary(name, rest);
+            let detail = wrong.unwrap_or_else(|| in_words(&error).to_owned());
+            Err(DecodeError::body(name, detail, request, about))
+        }
+    }
+}
+
+/// What is wrong with a body, where no field of it can be named.
+fn in_words(error: &postcard::Error) -> &'static str {
+    match error {
+        postcard::Error::DeserializeUnexpectedEnd => "it ends too early",
+        postcard::Error::DeserializeBadVarint => "a number has too many bytes or bits",
+        postcard::Error::DeserializeBadBool => "a bool is neither 0 nor 1",
+        postcard::Error::DeserializeBadOption => "an optional begins with 0 or 1",
+        postcard::Error::DeserializeBadUtf8 => "a text is not UTF-8",
+        postcard::Error::DeserializeBadEnum => "an enumeration has no variant of this number",
+        _ => "a field has a value that its type does not have",
     }
 }
 

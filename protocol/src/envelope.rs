@@ -1,5 +1,6 @@
 //! A frame with what surrounds it, and why something is not a frame: the same for both forms.
 
+use crate::about::About;
 use crate::code::Code;
 use crate::frame::Frame;
 use crate::limits::{DETAIL_BYTES_MAX, FRAME_BYTES_MAX};
@@ -53,6 +54,8 @@ pub enum DecodeError {
         detail: String,
         /// The request, to answer it.
         request: Option<u64>,
+        /// What it was about, as far as it could be read.
+        about: About,
     },
     /// A JSON text names a type that this version does not know; the next can be read.
     #[error("unknown type {name:?}")]
@@ -63,8 +66,15 @@ pub enum DecodeError {
         request: Option<u64>,
     },
     /// A JSON text is not a frame; the next can be read.
-    #[error("{0}")]
-    Json(String),
+    #[error("{detail}")]
+    Json {
+        /// What is wrong with it.
+        detail: String,
+        /// The request, to answer it.
+        request: Option<u64>,
+        /// What it was about, as far as it could be read.
+        about: About,
+    },
 }
 
 impl DecodeError {
@@ -87,13 +97,27 @@ impl DecodeError {
         match self {
             Self::UnknownCritical { request, .. }
             | Self::UnknownType { request, .. }
+            | Self::Json { request, .. }
             | Self::Body { request, .. } => *request,
             _ => None,
         }
     }
 
-    pub(crate) fn body(name: &'static str, error: impl std::fmt::Display, request: Option<u64>) -> Self {
-        Self::Body { name, detail: clip(error.to_string(), DETAIL_BYTES_MAX), request }
+    /// What the broken frame was about, as far as it could be read.
+    pub fn about(&self) -> About {
+        match self {
+            Self::Json { about, .. } | Self::Body { about, .. } => about.clone(),
+            _ => About::default(),
+        }
+    }
+
+    pub(crate) fn body(
+        name: &'static str,
+        error: impl std::fmt::Display,
+        request: Option<u64>,
+        about: About,
+    ) -> Self {
+        Self::Body { name, detail: clip(error.to_string(), DETAIL_BYTES_MAX), request, about }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, DecodeKind};
 #[cfg(feature = "schema")]
 use postcard_schema::schema::{DataModelType, NamedType};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -29,12 +29,17 @@ pub enum IdError {
     /// The id has a control character.
     #[error("{0} must not contain control characters")]
     Control(&'static str),
-    /// A user id starts with `c:`, which is how conversation ids are written.
-    #[error("user id must not start with \"c:\", which marks conversation ids")]
+    /// A user id starts with `c:` or `C:`; conversation ids begin so.
+    #[error("user id must not start with \"c:\" or \"C:\", which mark conversation ids")]
     Reserved,
     /// A conversation id is not `c:` and 26 base32 characters.
     #[error("conversation id must be \"c:\" and 26 base32 characters (a-z, 2-7)")]
     Conversation,
+    /// A conversation id whose last character carries bits beyond its 16 bytes.
+    #[error(
+        "the last character of a conversation id must be one of a, e, i, m, q, u, y and 4: no id ends otherwise"
+    )]
+    ConversationEnd,
     /// Not a UUID.
     #[error("{0} must be a UUID such as 0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05")]
     Uuid(&'static str),
@@ -125,10 +130,10 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// A user: 1–128 bytes of UTF-8 without control characters, not starting with `c:`.
+    /// A user: 1–128 bytes of UTF-8 without control characters, not starting with `c:` or `C:`.
     /// It is the `sub` claim of the user's token.
     UserId, "user id", USER_ID_BYTES_MAX,
-    |text| if text.starts_with("c:") { Err(IdError::Reserved) } else { Ok(()) }
+    |text| if text.starts_with("c:") || text.starts_with("C:") { Err(IdError::Reserved) } else { Ok(()) }
 }
 
 /// What the ids that stand for erased users start with. No token may have one as its `sub`.
@@ -295,7 +300,10 @@ impl FromStr for ConversationId {
             return Err(IdError::Conversation);
         }
         let bytes =
-            BASE32_NOPAD.decode(code.to_ascii_uppercase().as_bytes()).map_err(|_| IdError::Conversation)?;
+            BASE32_NOPAD.decode(code.to_ascii_uppercase().as_bytes()).map_err(|error| match error.kind {
+                DecodeKind::Trailing => IdError::ConversationEnd,
+                _ => IdError::Conversation,
+            })?;
         bytes.try_into().map(Self).map_err(|_| IdError::Conversation)
     }
 }
@@ -436,6 +444,11 @@ mod tests {
         assert!(matches!(UserId::new(&"x".repeat(129)), Err(IdError::Length { len: 129, .. })));
         assert_eq!(UserId::new("a\nb"), Err(IdError::Control("user id")));
         assert_eq!(UserId::new("c:bob"), Err(IdError::Reserved));
+        assert_eq!(UserId::new("C:bob"), Err(IdError::Reserved));
+        let last = |end: char| format!("c:aaaqeayeaudaocajbifqydiob{end}").parse::<ConversationId>();
+        assert!("aeimquy4".chars().all(|end| last(end).is_ok()));
+        assert_eq!(last('b'), Err(IdError::ConversationEnd));
+        assert_eq!(last('1'), Err(IdError::Conversation));
         for text in ["c:", "c:short", "c:!!!!!!!!!!!!!!!!!!!!!!!!!!", "bob"] {
             assert_eq!(text.parse::<ConversationId>(), Err(IdError::Conversation), "{text}");
         }

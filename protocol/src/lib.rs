@@ -3,6 +3,7 @@
 //! This crate does no I/O, reads no clock and is not async. The server, the Rust client and the
 //! test tools all speak through it; `docs/protocol.md` is the same protocol in prose.
 
+mod about;
 mod body;
 mod code;
 mod codec;
@@ -13,12 +14,15 @@ mod frame;
 mod id;
 mod json;
 mod limits;
+pub mod number;
 pub mod resume;
 mod role;
 #[cfg(feature = "openapi")]
 mod schema;
+mod surrogate;
 
-pub use body::{EntryBody, KIND_NAMED};
+pub use about::About;
+pub use body::{EntryBody, KIND_LOST, KIND_NAMED};
 pub use code::{Class, Code};
 pub use codec::{Decoder, Incoming, encode, encode_deliver, encode_into};
 pub use data::{Data, DataError};
@@ -29,6 +33,7 @@ pub use id::{ConversationId, DeviceId, EntryId, IdError, StoreId, Target, TempId
 pub use json::{from_json, to_json};
 pub use limits::*;
 pub use role::Role;
+pub use surrogate::without_lone_surrogates;
 
 /// ALPN of native QUIC; its number is the major version of the protocol.
 pub const ALPN: &[u8] = b"tern/1";

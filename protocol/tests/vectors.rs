@@ -45,6 +45,11 @@ struct Refused {
     code: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<u64>,
+    /// What the error names, where it could be read: the change, and user or conversation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temp_id: Option<TempId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Target>,
     /// The stream cannot be read any further.
     fatal: bool,
 }
@@ -156,6 +161,19 @@ fn json_may_be_written_in_these_ways() {
         ),
         ("escapes and spaces", " { \"to\" : \"b\\u006fb\" ,\n\"text\":\"\\ud83d\\ude00\" } "),
         ("no text beside data", r#"{"to":"bob","data":{"a":1}}"#),
+        (
+            "half a character is U+FFFD",
+            r#"{"to":"bob","text":"cut \ud83d","temp_id":"0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05"}"#,
+        ),
+        ("the other half, and a whole one", r#"{"to":"bob","text":"\udc4d \ud83d\udc4d"}"#),
+        ("half a character in data", r#"{"to":"bob","data":{"\ud83d":"\\ud83d \ud83d"}}"#),
+        ("a negative age is 0", r#"{"to":"bob","text":"hi","age_ms":-5}"#),
+        ("an age with a fraction", r#"{"to":"bob","text":"hi","age_ms":12.9}"#),
+        ("an age beyond all numbers", r#"{"to":"bob","text":"hi","age_ms":1e300}"#),
+        (
+            "whole numbers with a fraction of zero",
+            r#"{"type":"fetch","request_id":5.0,"conversation":"c:aaaqeayeaudaocajbifqydiob4","before":12.0,"limit":2e1}"#,
+        ),
         ("data that is not an object", r#"{"to":"bob","text":"hi","data":false}"#),
         ("data of null is absent", r#"{"to":"bob","text":"hi","data":null,"reply_to":null}"#),
         (
@@ -335,6 +353,7 @@ fn broken_bytes() -> Vec<(String, Vec<u8>)> {
         text("unknown variant of a target", &framed(&[50, 1, 2, 1, b'b'])),
         text("empty user id", &framed(&[50, 1, 0, 0])),
         text("user id that looks like a conversation id", &framed(&[50, 1, 0, 3, b'c', b':', b'x'])),
+        text("user id that begins with C:", &framed(&[50, 1, 0, 3, b'C', b':', b'x'])),
         text("user id with a control character", &framed(&[50, 1, 0, 2, b'a', 7])),
         text("code of 2^16", &framed(&[10, 1, 0x80, 0x80, 0x04, 0, 0, 0])),
     ]);
@@ -371,7 +390,7 @@ fn kind(error: &DecodeError) -> &'static str {
         DecodeError::UnknownCritical { .. } => "unknown_critical",
         DecodeError::UnknownType { .. } => "unknown_type",
         DecodeError::Body { .. } => "body",
-        DecodeError::Json(_) => "json",
+        DecodeError::Json { .. } => "json",
     }
 }
 
@@ -382,6 +401,8 @@ fn refused(name: String, input: Input, error: &DecodeError) -> Refused {
         error: kind(error),
         code: error.code().0,
         request_id: error.request(),
+        temp_id: error.about().temp_id,
+        to: error.about().to,
         fatal: error.fatal(),
     }
 }
@@ -451,9 +472,25 @@ fn broken_json_is_refused_with_the_golden_error() {
         ("an empty recipient", r#"{"to":"","text":"hi"}"#),
         ("a short conversation id", r#"{"to":"c:abc","text":"hi"}"#),
         ("a recipient with a control character", r#"{"to":"a\u0007","text":"hi"}"#),
-        ("a lone surrogate", r#"{"to":"bob","text":"\ud800"}"#),
         ("data with a number that nobody can hold", r#"{"to":"bob","data":[1e999]}"#),
-        ("data with a lone surrogate", r#"{"to":"bob","data":{"\ud800":1}}"#),
+        (
+            "a request that can be named",
+            r#"{"type":"send","request_id":5,"to":"c:aaaqeayeaudaocajbifqydiob4","temp_id":"0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05","text":5}"#,
+        ),
+        (
+            "a change that can be named",
+            r#"{"type":"leave_group","request_id":"5","conversation":"c:aaaqeayeaudaocajbifqydiob4","temp_id":"0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05"}"#,
+        ),
+        ("a type that is no string, of a request", r#"{"type":6,"request_id":5}"#),
+        (
+            "an age as text",
+            r#"{"to":"bob","text":"hi","age_ms":"5","temp_id":"0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05"}"#,
+        ),
+        ("a user id that begins with C:", r#"{"to":"C:aaaqeayeaudaocajbifqydiob4","text":"hi"}"#),
+        (
+            "a conversation id that ends in bits of no id",
+            r#"{"to":"c:aaaqeayeaudaocajbifqydiobb","text":"hi"}"#,
+        ),
         ("data nested 128 deep", &nested),
         ("reply_to as text", r#"{"to":"bob","text":"hi","reply_to":"1"}"#),
         ("the same field twice", r#"{"to":"bob","text":"hi","text":"ho"}"#),

@@ -11,6 +11,7 @@ mod sense;
 pub use sense::{Senseless, senseless};
 
 use crate::auth::AuthConfig;
+use crate::budget::MemoryConfig;
 use crate::conversation::ConversationConfig;
 use crate::drain::DrainConfig;
 use crate::events::file::FileEventsConfig;
@@ -56,6 +57,8 @@ enabled = true
 pub struct Config {
     /// Which node this is.
     pub node: NodeConfig,
+    /// How much memory it may take.
+    pub memory: MemoryConfig,
     /// Where it listens.
     pub listen: ListenConfig,
     /// Its certificate.

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod config;
 pub mod conversation;
 pub mod delivery;
+pub mod descriptors;
 pub mod drain;
 pub mod events;
 pub mod http;

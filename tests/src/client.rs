@@ -32,6 +32,16 @@ impl Wire {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Quic, Self::WebTransport, Self::WebSocketBinary, Self::WebSocketJson];
 
+    /// As tests are called by it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::WebTransport => "webtransport",
+            Self::WebSocketBinary => "websocket_binary",
+            Self::WebSocketJson => "websocket_json",
+        }
+    }
+
     /// The value of the `transport` label of the server's metrics.
     pub fn label(self) -> &'static str {
         match self {

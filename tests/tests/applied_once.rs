@@ -1,7 +1,7 @@
 //! Applied once: a retry gets the original id and seq, through any connection, after any crash.
 
 use tern_protocol::{Code, ConversationId, CreateGroup, Frame, RemoveMembers, Send, SendAck, Target};
-use tern_tests::{RawClient, Server, Wire, for_each_wire, fresh, message, newest, pair, to, user};
+use tern_tests::{RawClient, Server, Wire, fresh, message, newest, on_a_wire, pair, to, user};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -16,7 +16,7 @@ async fn head(client: &mut RawClient, conversation: ConversationId) -> u64 {
     client.fetch(newest(conversation)).await.head
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn a_retry_gets_the_original_on_any_connection_and_after_a_crash(wire: Wire) {
         let mut server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tern_protocol::{Code, Frame, ListMembers, Reauth, TOKEN_BYTES_MAX, Token};
 use tern_tests::http::Http;
 use tern_tests::{
-    RawClient, Server, Subprotocol, WebSocketLink, Wire, for_each_wire, loose, pair, token, user,
+    RawClient, Server, Subprotocol, WebSocketLink, Wire, for_each_wire, loose, on_a_wire, pair, token, user,
 };
 
 /// A token counts this long after its expiry.
@@ -87,7 +87,9 @@ for_each_wire! {
             assert!(secret.len() < 8 || !log.contains(secret), "{what} is in the log");
         }
     }
+}
 
+on_a_wire! {
     async fn the_name_of_the_token_is_what_others_see(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::connect(&server, wire).await;
@@ -107,7 +109,9 @@ for_each_wire! {
         let names: Vec<_> = members.iter().map(|member| (member.user.clone(), member.name.as_deref())).collect();
         assert_eq!(names, [(user("alice"), Some("Alice Ångström")), (user("bob"), None)]);
     }
+}
 
+for_each_wire! {
     async fn a_session_is_told_before_its_token_expires_and_closed_after(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::connect(&server, wire).await;
@@ -123,7 +127,9 @@ for_each_wire! {
         assert_eq!(end.transport.code, Some(wire.close_code(Code::TOKEN_EXPIRED)));
         assert!(token::now_s() >= exp + LEEWAY_S, "not before the token is over");
     }
+}
 
+on_a_wire! {
     async fn a_renewed_token_keeps_the_session(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::connect(&server, wire).await;

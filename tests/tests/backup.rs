@@ -15,7 +15,7 @@ use tern_protocol::{
     UserId,
 };
 use tern_tests::{
-    RawClient, Server, Wire, binary, bounded, for_each_wire, fresh, loose, newest, pair, seqs, text, token,
+    RawClient, Server, Wire, binary, bounded, fresh, loose, newest, on_a_wire, pair, seqs, text, token,
     until, user, within,
 };
 
@@ -296,7 +296,7 @@ fn erased_by(entry: &Entry) -> &UserId {
     }
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn an_erasure_is_seen_by_who_is_online_away_and_back(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
@@ -415,7 +415,7 @@ async fn an_erasure_that_was_killed_ends_after_the_restart() {
     .await;
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn old_entries_go_and_cursors_stay_good(wire: Wire) {
         let dir = tempfile::tempdir().expect("a directory");
         let (talk, other) = (pair("alice", "bob"), pair("alice", "carol"));
@@ -465,7 +465,7 @@ for_each_wire! {
     }
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn a_conversation_of_which_nothing_is_left_is_still_in_the_list(wire: Wire) {
         let dir = tempfile::tempdir().expect("a directory");
         let talk = pair("alice", "bob");

@@ -6,7 +6,9 @@ use tern_protocol::{
     Ack, BAD_FRAMES_MAX, Code, ConversationId, Envelope, FRAME_BYTES_MAX, Fetch, Frame, Ping, Read, encode,
 };
 use tern_tests::http::address;
-use tern_tests::{RawClient, Server, Wire, for_each_wire, loose, newest, pair, positions, to, within};
+use tern_tests::{
+    RawClient, Server, Wire, for_each_wire, loose, newest, on_a_wire, pair, positions, to, within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_tungstenite::tungstenite::Message;
@@ -141,19 +143,21 @@ for_each_wire! {
             }
             Wire::WebSocketBinary => {
                 alice.send_bytes(&varint(u64::from(u32::MAX))).await;
-                1009
+                u64::from(Code::FRAME_TOO_LARGE.0)
             }
             Wire::WebSocketJson => {
-                let text = format!(r#"{{"to":"bob","text":"{}"}}"#, "x".repeat(FRAME_BYTES_MAX));
+                let text = format!(r#"{{"to":"bob","text":"{}"}}"#, "x".repeat(2 * FRAME_BYTES_MAX));
                 alice.send_bytes(text.as_bytes()).await;
-                1009
+                u64::from(Code::FRAME_TOO_LARGE.0)
             }
         };
         let end = alice.end().await;
         assert_eq!(end.close.as_ref().map(|close| close.code), Some(Code::FRAME_TOO_LARGE), "{end:?}");
         assert_eq!(end.transport.code, Some(expected), "{end:?}");
     }
+}
 
+on_a_wire! {
     async fn positions_and_cursors_above_the_head_are_refused(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
@@ -186,7 +190,9 @@ for_each_wire! {
             assert_eq!(alice.refused(Read { conversation, seq: 1 }).await.code, Code::NOT_FOUND);
         }
     }
+}
 
+for_each_wire! {
     /// All of it at once, while two others talk.
     async fn others_go_on_talking_while_garbage_comes(wire: Wire) {
         let server = Server::start().await;

@@ -8,7 +8,8 @@ use tern_protocol::{
 };
 use tern_tests::http::{Ask, Http};
 use tern_tests::{
-    RawClient, Server, Subprotocol, WebSocketLink, Wire, for_each_wire, fresh, newest, pair, text, to, until,
+    RawClient, Server, Subprotocol, WebSocketLink, Wire, for_each_wire, fresh, newest, on_a_wire, pair, text,
+    to, until,
 };
 
 /// All sorts of values, in an order and with digits that nobody may change.
@@ -51,7 +52,9 @@ for_each_wire! {
             assert_eq!(alice.refused(other).await.code, Code::CONFLICT);
         }
     }
+}
 
+on_a_wire! {
     async fn what_may_not_stand_beside_a_text_is_refused(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
@@ -81,7 +84,9 @@ for_each_wire! {
         assert_eq!(error.code, Code::INVALID_ARGUMENT);
         assert_eq!(carol.acked(in_group(Send { reply_to: Some(3), ..to("bob", "x") })).await.seq, 4);
     }
+}
 
+for_each_wire! {
     async fn an_error_names_the_conversation_it_is_about(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

@@ -1,9 +1,9 @@
 //! Several devices of one user see the same log, own sends included.
 
 use tern_protocol::{Frame, Position, Read};
-use tern_tests::{RawClient, Server, Wire, for_each_wire, pair, seqs, text, user};
+use tern_tests::{RawClient, Server, Wire, on_a_wire, pair, seqs, text, user};
 
-for_each_wire! {
+on_a_wire! {
     async fn another_device_gets_what_this_one_sends(wire: Wire) {
         let server = Server::start().await;
         let mut phone = RawClient::open(&server, wire, "alice").await;

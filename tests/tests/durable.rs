@@ -1,9 +1,9 @@
 //! Durable: what was acked is there after a crash, where it was, as it was.
 
 use tern_protocol::{AddMembers, Frame, Read, Role, SetRole};
-use tern_tests::{RawClient, Server, Wire, for_each_wire, fresh, newest, pair, seqs, text, to, user};
+use tern_tests::{RawClient, Server, Wire, fresh, newest, on_a_wire, pair, seqs, text, to, user};
 
-for_each_wire! {
+on_a_wire! {
     async fn an_acked_message_is_there_after_kill_9_at_its_seq_once(wire: Wire) {
         let mut server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

@@ -7,7 +7,7 @@ use tern_protocol::{
     EntryBody, Frame, GROUP_MEMBERS_MAX, LeaveGroup, ListConversations, ListMembers, NAME_BYTES_MAX,
     RemoveMembers, RenameGroup, Role, SetRole, Target, UserId,
 };
-use tern_tests::{RawClient, Server, Wire, for_each_wire, fresh, message, newest, pair, text, user};
+use tern_tests::{RawClient, Server, Wire, fresh, message, newest, on_a_wire, pair, text, user};
 
 fn add(conversation: ConversationId, names: &[&str]) -> AddMembers {
     AddMembers { conversation, users: users(names), temp_id: fresh() }
@@ -45,7 +45,7 @@ async fn conversations(client: &mut RawClient, cursor: Option<String>, limit: u3
     }
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn every_change_is_an_entry_that_all_sessions_get_also_the_one_that_made_it(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

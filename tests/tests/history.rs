@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 use tern_protocol::{AddMembers, Code, ConversationId, Fetch, RemoveMembers};
 use tern_tests::http::{Http, HttpAnswer};
-use tern_tests::{RawClient, Server, Wire, for_each_wire, fresh, newest, pair, seqs, text, token, user};
+use tern_tests::{RawClient, Server, Wire, fresh, newest, on_a_wire, pair, seqs, text, token, user};
 
 fn down(from: u64, to: u64) -> Vec<u64> {
     (to..=from).rev().collect()
@@ -34,7 +34,7 @@ fn problem(answer: &HttpAnswer) -> (u16, String) {
     (answer.status.as_u16(), body["code"].as_str().expect("a code").to_owned())
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn a_page_lies_before_after_or_around_a_seq(wire: Wire) {
         let server = Server::start().await;
         let (mut alice, id) = filled(&server, wire, 60).await;

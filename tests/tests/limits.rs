@@ -7,9 +7,11 @@ use tern_protocol::{
     GROUP_MEMBERS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, Ping, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX,
     Send, Sync, TEXT_BYTES_MAX, WATCH_USERS_MAX,
 };
-use tern_tests::{Options, RawClient, Server, Wire, for_each_wire, loose, newest, pair, positions, text, to};
+use tern_tests::{
+    Options, RawClient, Server, Wire, for_each_wire, loose, newest, on_a_wire, pair, positions, text, to,
+};
 
-for_each_wire! {
+on_a_wire! {
     async fn welcome_tells_all_limits(wire: Wire) {
         let server = Options::default().start().await;
         let alice = RawClient::open(&server, wire, "alice").await;
@@ -87,7 +89,9 @@ for_each_wire! {
         }
         bob.say("carol", "others have their own").await;
     }
+}
 
+for_each_wire! {
     async fn a_flood_of_frames_is_refused_and_the_session_goes_on(wire: Wire) {
         let server = loose()
             .set("QUOTA__CONNECTION_FRAMES_PER_SECOND", "10")
@@ -122,7 +126,9 @@ for_each_wire! {
         tokio::time::sleep(Duration::from_millis(wait.into())).await;
         alice.settle().await;
     }
+}
 
+on_a_wire! {
     async fn a_send_that_was_refused_by_a_flood_keeps_its_place(wire: Wire) {
         let server = loose()
             .set("QUOTA__CONNECTION_FRAMES_PER_SECOND", "10")
@@ -152,7 +158,9 @@ for_each_wire! {
         assert_eq!(acked, start);
         assert_eq!(first_refused, sends.get(acked.len()).map(|send| send.temp_id));
     }
+}
 
+for_each_wire! {
     async fn a_session_with_too_many_unresolved_sends_is_closed(wire: Wire) {
         let server = loose()
             .set("QUOTA__USER_SENDS_PER_SECOND", "1")
@@ -171,7 +179,9 @@ for_each_wire! {
         let refused = end.frames.iter().filter(|frame| matches!(frame, Frame::Error(_))).count();
         assert!(refused <= SENDS_IN_FLIGHT_MAX, "{refused} sends were unresolved");
     }
+}
 
+on_a_wire! {
     async fn lists_longer_than_their_limit_are_refused(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tern_protocol::{Abandon, Code, Entry, Frame, Send, Target, TempId};
 use tern_tests::{
-    Options, RawClient, Server, Wire, for_each_wire, loose, message, newest, pair, seqs, text, to, user,
+    Options, RawClient, Server, Wire, loose, message, newest, on_a_wire, pair, seqs, text, to, user,
 };
 
 /// Sends of one user at once in these tests: few, so that a pipeline meets the limit.
@@ -49,7 +49,7 @@ async fn pipeline(client: &mut RawClient, sends: &[Send]) -> Pipelined {
     done
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn every_member_sees_the_same_dense_log_with_each_senders_order(wire: Wire) {
         const EACH: usize = 40;
         let server = Server::start().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tern_protocol::{
     Code, Frame, PresenceState, Target, Typing, UserPresence, UserTyping, WATCH_USERS_MAX, Watch,
 };
-use tern_tests::{Channel, Options, RawClient, Server, Wire, for_each_wire, loose, pair, user, within};
+use tern_tests::{Channel, Options, RawClient, Server, Wire, loose, on_a_wire, pair, user, within};
 
 /// Offline at once, so that it need not be waited for.
 fn hasty() -> Options {
@@ -39,7 +39,7 @@ async fn change(client: &mut RawClient) -> UserPresence {
     users.remove(0)
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn only_users_who_share_a_conversation_are_visible(wire: Wire) {
         let server = hasty().start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use tern_protocol::{Frame, Target};
-use tern_tests::{Options, RawClient, Server, Wire, for_each_wire, loose, message, pair, until};
+use tern_tests::{Options, RawClient, Server, Wire, loose, message, on_a_wire, pair, until};
 
 /// Events soon after the message.
 fn hasty() -> Options {
@@ -38,7 +38,7 @@ fn recipients(events: &[Value], preview: &str) -> Vec<String> {
     of_it.map(|event| event["recipient_id"].as_str().expect("an id").to_owned()).collect()
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn who_is_away_gets_one_event_and_who_has_confirmed_gets_none(wire: Wire) {
         let server = hasty().start().await;
         let mut alice = RawClient::connect(&server, wire).await;

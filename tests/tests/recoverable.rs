@@ -8,7 +8,8 @@ use tern_protocol::{
     RemoveMembers, Role, SYNC_CURSORS_MAX, Sync, Target,
 };
 use tern_tests::{
-    RawClient, Server, Wire, for_each_wire, fresh, message, newest, pair, positions, seqs, text, to, user,
+    RawClient, Server, Wire, for_each_wire, fresh, message, newest, on_a_wire, pair, positions, seqs, text,
+    to, user,
 };
 
 /// Sends that wait for their acks at a time.
@@ -33,7 +34,7 @@ fn range(from: u64, to: u64) -> Vec<u64> {
     (from..=to).collect()
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn a_new_device_learns_its_conversations_most_recent_first(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
@@ -142,7 +143,9 @@ for_each_wire! {
         assert_eq!((synced.changed, synced.errors.len()), (1, 0));
         assert_eq!(seqs(&synced.entries[&carol]), [2]);
     }
+}
 
+for_each_wire! {
     /// Whatever comes first, live or from the log, an entry is applied at its turn, and none is missing.
     async fn catching_up_during_live_traffic_misses_nothing(wire: Wire) {
         const COUNT: u64 = 300;
@@ -180,7 +183,9 @@ for_each_wire! {
         };
         tokio::join!(sending, receiving);
     }
+}
 
+on_a_wire! {
     async fn a_member_added_later_sees_the_log_from_there(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
@@ -274,7 +279,9 @@ for_each_wire! {
         let other = RawClient::open(&fresh, wire, "alice").await.welcome().store_id;
         assert_ne!(other, before, "other data");
     }
+}
 
+for_each_wire! {
     async fn welcome_comes_before_any_entry(wire: Wire) {
         let server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

@@ -3,7 +3,7 @@ import { utf8 } from './codec/bytes.js';
 import { DEVICE_ID_BYTES_MAX, USER_ID_BYTES_MAX } from './generated/limits.js';
 import { sha256 } from './sha256.js';
 
-/** A user: 1–128 bytes of UTF-8 without control characters, not starting with `c:`. */
+/** A user: 1–128 bytes of UTF-8 without control characters, not starting with `c:` or `C:`. */
 export type UserId = string;
 /** One installation of a client: 1–64 bytes. */
 export type DeviceId = string;
@@ -40,8 +40,8 @@ const checkUserText = check('a user id', USER_ID_BYTES_MAX);
 
 /** The user id, if it is one. */
 export function checkUser(text: string): UserId {
-  if (isConversation(text)) {
-    throw new IdError('a user id must not start with "c:", which marks conversation ids');
+  if (/^c:/i.test(text)) {
+    throw new IdError('a user id must not start with "c:" or "C:", which mark conversation ids');
   }
   return checkUserText(text);
 }

@@ -13,6 +13,9 @@ mod json;
 /// The number that no kind is given: an [`EntryBody::Opaque`] of it was read from JSON, where kinds have
 /// names, and its bytes are the JSON text of the body.
 pub const KIND_NAMED: u32 = u32::MAX;
+/// The number that stands for an entry whose kind nobody knows any more, since a damaged store lost it: an
+/// [`EntryBody::Opaque`] of it keeps the seq. No kind is given it.
+pub const KIND_LOST: u32 = u32::MAX - 1;
 
 /// What an entry says. Append-only: a kind never changes and never goes away; it may get more fields at
 /// its end, which readers of earlier versions ignore.

@@ -6,6 +6,7 @@ use super::group::ConversationSummary;
 use super::message::Position;
 use crate::entry::Entry;
 use crate::id::ConversationId;
+use crate::number::whole_or_none;
 
 /// Tell me what changed since these cursors. Answered by SyncPage frames, the missing entries
 /// (Deliver, and Gap where they are many) and SyncEnd.
@@ -66,16 +67,16 @@ pub struct Fetch {
     /// Which log.
     pub conversation: ConversationId,
     /// Entries below this seq.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub before: Option<u64>,
     /// Entries above this seq.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub after: Option<u64>,
     /// Entries on both sides of this seq, itself included.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub around: Option<u64>,
     /// 1 to 200; absent: 20.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub limit: Option<u32>,
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConversationId, TempId, UserId};
+use crate::number::whole_or_none;
 use crate::role::Role;
 
 /// What kind of conversation.
@@ -131,7 +132,7 @@ pub struct ListConversations {
     #[serde(default)]
     pub cursor: Option<String>,
     /// 1 to 200; absent: 20.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub limit: Option<u32>,
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Data;
 use crate::entry::Entry;
 use crate::id::{ConversationId, EntryId, Target, TempId};
+use crate::number::{age_or_none, whole, whole_or_none};
 
 /// A message. Answered by SendAck once it is durable, or by Error.
 ///
@@ -20,13 +21,13 @@ pub struct Send {
     /// The same for every retry of the same message.
     pub temp_id: TempId,
     /// Milliseconds since the first attempt: 0 for the first, at most 7 days; absent counts as 24 h.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "age_or_none")]
     pub age_ms: Option<u64>,
     /// What the application puts beside the text; at most 16 KiB together with it.
     #[serde(default)]
     pub data: Option<Data>,
     /// The earlier entry of the same log that this message answers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub reply_to: Option<u64>,
 }
 
@@ -80,6 +81,7 @@ pub struct Position {
     /// Which log.
     pub conversation: ConversationId,
     /// Up to and including this entry.
+    #[serde(deserialize_with = "whole")]
     pub seq: u64,
 }
 
@@ -99,6 +101,7 @@ pub struct Read {
     /// Which log.
     pub conversation: ConversationId,
     /// Up to and including this entry; never goes back.
+    #[serde(deserialize_with = "whole")]
     pub seq: u64,
 }
 

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::code::Code;
 use crate::id::{ConversationId, DeviceId, StoreId, TempId, UserId};
 use crate::limits::Limits;
+use crate::number::{whole, whole_or_none};
 
 /// A token as text. Its `Debug` form hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub struct Hello {
     #[serde(default)]
     pub agent: Option<String>,
     /// Optional abilities of the client, as a bit set; none are defined yet.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub features: u64,
 }
 
@@ -92,7 +93,7 @@ pub struct TokenExpiring {
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Ping {
     /// Comes back in the Pong.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub nonce: u64,
 }
 
@@ -101,7 +102,7 @@ pub struct Ping {
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Pong {
     /// The number of the Ping.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub nonce: u64,
 }
 
@@ -140,17 +141,21 @@ pub struct Error {
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct Close {
     /// Why; the number says what to do.
-    #[serde(default = "normal")]
+    #[serde(default = "normal", deserialize_with = "code")]
     pub code: Code,
     /// For people; at most 120 bytes.
     #[serde(default)]
     pub reason: String,
     /// Wait at least this many milliseconds before coming back.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub retry_after_ms: Option<u32>,
     /// Where to go instead.
     #[serde(default)]
     pub target: Option<String>,
+}
+
+fn code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
+    whole(deserializer).map(Code)
 }
 
 fn normal() -> Code {

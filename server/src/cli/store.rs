@@ -8,14 +8,18 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
-use tern_protocol::UserId;
+use tern_protocol::{StoreId, UserId};
 
 use crate::node::command;
-use crate::store::embedded::{Backup, Findings, Recovered, recover_accept_loss, verify_store};
+use crate::store::embedded::{
+    Backup, Findings, Recovered, Salvaged, recover_accept_loss, salvage, verify_store,
+};
 use crate::upkeep::Request;
 
 /// Exit code of a check that found something wrong.
 const EXIT_FAULTS: u8 = 2;
+/// Conversations with holes that are told one by one.
+const CONVERSATIONS_TOLD: usize = 1_000;
 
 /// Look after the message store.
 #[derive(Debug, Args)]
@@ -86,6 +90,18 @@ enum Command {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Copy every row that can be read of a damaged store into a new one; exit code 2 if something is lost
+    ///
+    /// Works where the store does not open, and changes nothing in it: it may be on a full disk or on one that
+    /// takes no writes. What cannot be read is told: files, conversations, entries. Exit codes: 0 all of it was
+    /// there, 2 something is lost, 1 it could not be done.
+    Salvage {
+        /// Data directory of the stopped node, or of its store
+        dir: PathBuf,
+        /// Data directory for the new store; it must not have one yet
+        #[arg(long, value_name = "NEW")]
+        to: PathBuf,
+    },
 }
 
 impl StoreArgs {
@@ -98,6 +114,7 @@ impl StoreArgs {
             Command::Erase { user, yes, data } => erase(user, yes, &data),
             Command::Compact { data } => compact(&data),
             Command::Recover { data, accept_loss } => recover(&data, accept_loss),
+            Command::Salvage { dir, to } => salvaged(&dir, &to),
         }
     }
 }
@@ -208,6 +225,9 @@ fn erase(user: UserId, yes: bool, data: &Data) -> anyhow::Result<ExitCode> {
 fn compact(data: &Data) -> anyhow::Result<ExitCode> {
     let done = data.ask(Request::Compact {}, |_| Ok(()))?;
     println!("{} bytes on disk before, {} now", done["bytes_before"], done["bytes_after"]);
+    if done["held_files"] != 0 {
+        println!("{} old files are still read by a backup; compact again after it", done["held_files"]);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -236,5 +256,52 @@ fn words(recovered: &Recovered) -> String {
         text.push_str(&format!("the journals as they were found are kept in {}\n", journals.display()));
     }
     text.push_str("start the node; clients notice the new store and sync afresh");
+    text
+}
+
+fn salvaged(dir: &Path, to: &Path) -> anyhow::Result<ExitCode> {
+    let salvaged = salvage(&store_in(dir), &to.join("store"))?;
+    print!("{}", report(&salvaged));
+    println!("the new store is in {}: start the node on it; clients notice and sync afresh", to.display());
+    if salvaged.findings.fault_count > 0 {
+        bail!("the new store is not in order, which is a bug: {}", salvaged.findings.faults.join("; "));
+    }
+    Ok(if salvaged.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAULTS) })
+}
+
+fn report(salvaged: &Salvaged) -> String {
+    let mut text = String::new();
+    for damage in &salvaged.damage {
+        text.push_str(&format!("damaged: {}: {}\n", damage.file.display(), damage.what));
+    }
+    for holes in salvaged.conversations.iter().take(CONVERSATIONS_TOLD) {
+        let mut lost = Vec::new();
+        if holes.lost > 0 {
+            let ranges: Vec<_> = holes.entries.iter().map(|(from, to)| format!("{from}–{to}")).collect();
+            let tombstones = match &ranges[..] {
+                [] => String::new(),
+                ranges => format!(", tombstones stand for {}", ranges.join(", ")),
+            };
+            lost.push(format!("{} entries (it starts at {}{tombstones})", holes.lost, holes.first_seq));
+        }
+        if holes.markers {
+            lost.push("its dedupe markers (what is sent again may be stored twice)".into());
+        }
+        if holes.state {
+            lost.push("its members' list or head (made anew from other rows)".into());
+        }
+        text.push_str(&format!("{} lost {}\n", holes.conversation, lost.join("; ")));
+    }
+    if salvaged.conversations.len() > CONVERSATIONS_TOLD {
+        text.push_str(&format!("{} conversations lost something\n", salvaged.conversations.len()));
+    }
+    for (kind, tally) in &salvaged.rows {
+        let made = if tally.made > 0 { format!(", {} mended", tally.made) } else { String::new() };
+        let left = if tally.dropped > 0 { format!(", {} left out", tally.dropped) } else { String::new() };
+        text.push_str(&format!("{kind}: {} copied{made}{left}\n", tally.copied));
+    }
+    let id = |id: Option<StoreId>| id.map_or_else(|| "unknown".into(), |id| id.to_string());
+    let (before, after) = (id(salvaged.previous_store_id), id(salvaged.store_id));
+    text.push_str(&format!("the store was {before} and goes on as {after}\n"));
     text
 }

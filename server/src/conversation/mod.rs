@@ -29,7 +29,7 @@ mod tests;
 pub use answer::{Committed, Outcome, Refusal, Reply};
 pub use ask::{Ask, Change, Submission, Wanted, change_of};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Memory, MemoryPart};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::store::{Log, Users};
@@ -51,8 +51,9 @@ pub struct ConversationConfig {
     /// A store that does not settle an append for this long makes the sends in it be refused as
     /// temporary, in milliseconds.
     pub settle_ms: u64,
-    /// Most memory for conversations that are kept ready and for what waits in them, in MiB. From three
-    /// quarters of it on those that are idle longest are let go; beyond it, sends are refused as temporary.
+    /// Most memory for conversations that are kept ready and for what waits in them, in MiB; a part of
+    /// `memory.limit_mib`. From three quarters of it on those that are idle longest are let go; beyond it,
+    /// sends are refused as temporary.
     pub memory_mib: NonZero<u32>,
 }
 
@@ -92,6 +93,7 @@ struct Context {
     delivery: Delivery,
     metrics: Metrics,
     budget: Budget,
+    memory: Memory,
     /// Above this many bytes in use, idle conversations are let go.
     keep: usize,
     idle: Duration,
@@ -102,12 +104,14 @@ impl Conversations {
     /// Starts the owners, one per core, with nothing in their hands. They end with [`close`](Self::close).
     pub fn new(
         config: &ConversationConfig,
+        memory: &Memory,
         log: Arc<dyn Log>,
         users: Arc<dyn Users>,
         delivery: Delivery,
         metrics: Metrics,
     ) -> Self {
-        let budget = Budget::new(config.memory_mib.get() as usize * 1024 * 1024);
+        let part = memory.part(MemoryPart::Conversations);
+        let budget = part.part(config.memory_mib.get() as usize * 1024 * 1024);
         let context = Context {
             log,
             users,
@@ -115,6 +119,7 @@ impl Conversations {
             metrics: metrics.clone(),
             keep: budget.limit() / 4 * 3,
             budget: budget.clone(),
+            memory: memory.clone(),
             idle: Duration::from_secs(config.idle_s),
             settle: Duration::from_millis(config.settle_ms),
         };

@@ -66,6 +66,8 @@ pub(super) enum Next {
 pub(super) enum GivenUp {
     /// A read failed, or an append in a way that trying again does not mend.
     Store(String),
+    /// The store has no room.
+    Full,
     /// Others write as fast as we do.
     Contended,
     /// No answer until the deadline.
@@ -77,6 +79,7 @@ impl GivenUp {
     pub(super) fn for_people(&self) -> &'static str {
         match self {
             Self::Store(_) => "the message store does not answer",
+            Self::Full => "the server is short of disk space",
             Self::Contended => "the conversation is being written by others",
             Self::TimedOut => "the message store did not answer in time",
         }
@@ -241,6 +244,7 @@ impl Settling {
                 self.unanswered = true;
                 self.pause(UNANSWERED_PAUSE, world)
             }
+            Err(StoreError::Full(_)) => Next::GiveUp(GivenUp::Full),
             Err(error @ (StoreError::Corrupt(_) | StoreError::Malformed(_))) => {
                 Next::GiveUp(GivenUp::Store(error.to_string()))
             }

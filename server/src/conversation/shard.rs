@@ -336,7 +336,10 @@ impl Shard {
     fn give_up(&mut self, id: ConversationId, why: &GivenUp) {
         let Some(owned) = self.owned.get_mut(&id) else { return };
         let Some(Work::Settling(_, callers)) = owned.work.take().map(|work| *work) else { return };
-        tracing::warn!(conversation = %id, ?why, "a batch was given up");
+        // That the disk is full is told once, by the store.
+        if !matches!(why, GivenUp::Full) {
+            tracing::warn!(conversation = %id, ?why, "a batch was given up");
+        }
         for caller in owned.give_up(callers) {
             answer(&self.context.metrics, caller, Err(Refusal::Unavailable(why.for_people())));
         }
@@ -356,7 +359,8 @@ impl Shard {
     fn let_go(&mut self, now: Instant) {
         let metrics = &self.context.metrics.owners;
         while let Some(&(since, place, id)) = self.idle.front() {
-            if now < since + self.context.idle && self.context.budget.used() <= self.context.keep {
+            let Context { idle, budget, keep, memory, .. } = &self.context;
+            if now < since + *idle && budget.used() <= *keep && !memory.is_short() {
                 break;
             }
             self.idle.pop_front();
@@ -369,7 +373,6 @@ impl Shard {
             let owned = &self.owned;
             self.idle.retain(|(_, place, id)| owned.get(id).is_some_and(|owned| owned.idle == Some(*place)));
         }
-        metrics.bytes.set(self.context.budget.used() as f64);
     }
 
     /// When the next pause is over or the next idle conversation is let go.

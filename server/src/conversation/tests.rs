@@ -7,6 +7,7 @@ use tern_protocol::{ConversationId, Decoder, DeviceId, Entry, Frame, Incoming, T
 use tokio::sync::oneshot;
 
 use super::{Ask, Change, ConversationConfig, Conversations, Outcome, Reply, Submission};
+use crate::budget::{Budget, Memory};
 use crate::cluster::{NodeId, SessionRef};
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
@@ -80,7 +81,16 @@ impl Node {
 
     fn with(config: &ConversationConfig, log: Arc<dyn Log>, users: Arc<dyn Users>, roster: &Roster) -> Self {
         let delivery = Delivery::new(roster.clone(), Metrics::none());
-        Self { conversations: Conversations::new(config, log, users, delivery, Metrics::none()) }
+        Self {
+            conversations: Conversations::new(
+                config,
+                &Memory::unlimited(),
+                log,
+                users,
+                delivery,
+                Metrics::none(),
+            ),
+        }
     }
 
     fn submit(&self, ask: Ask) -> oneshot::Receiver<Outcome> {
@@ -112,7 +122,7 @@ struct Listener {
 
 impl Listener {
     fn new(roster: &Roster, name: &str, number: u64) -> Self {
-        let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
+        let outbox = Outbox::new(Format::Binary, OutboxConfig::default(), &Budget::new(usize::MAX));
         let device = DeviceId::new("phone").unwrap();
         let origin =
             Origin { transport: "quic", address: std::net::Ipv4Addr::LOCALHOST.into(), token_issued_ms: 0 };

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use tern_protocol::Code;
+use tern_protocol::{Code, without_lone_surrogates};
 
 use super::{Api, Problem};
 
@@ -32,9 +32,13 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
         if bytes.trim_ascii_start().first() == Some(&b'[') {
             return Err(Problem::of(Code::INVALID_ARGUMENT, "the body must be a JSON object"));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
-            Category::Data => Problem::of(Code::INVALID_ARGUMENT, error.to_string()),
-            _ => Problem::of(Code::MALFORMED, format!("the body is not JSON: {error}")),
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| Problem::of(Code::MALFORMED, "the body is not JSON: it is not UTF-8"))?;
+        serde_json::from_str(&without_lone_surrogates(text)).map(Self).map_err(|error| {
+            match error.classify() {
+                Category::Data => Problem::of(Code::INVALID_ARGUMENT, error.to_string()),
+                _ => Problem::of(Code::MALFORMED, format!("the body is not JSON: {error}")),
+            }
         })
     }
 }

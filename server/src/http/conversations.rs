@@ -15,8 +15,9 @@ use super::Problem;
 use super::body::JsonBody;
 use super::cache::{self, Keep};
 use super::door::{Caller, Named, Reader};
+use super::idempotency::Key;
 use super::query::{limit, once, parameters};
-use super::submit::{Desk, admit, named, oneself, submit, unavailable};
+use super::submit::{Desk, admit, oneself, submit, unavailable};
 use crate::conversation::history::{Described, History, ListCursor};
 use crate::conversation::{Change, Wanted};
 
@@ -136,6 +137,7 @@ pub(super) async fn show(
 /// Its id derives from the caller and `temp_id`, so that a retry cannot make a second one.
 #[utoipa::path(
     post, path = "/v1/conversations", operation_id = "create_group", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ")),
     request_body = NewGroup,
     responses(
         (status = 201, description = "The group is made; Location names it", body = SendAck),
@@ -146,10 +148,11 @@ pub(super) async fn show(
 pub(super) async fn create(
     State(desk): State<Desk>,
     Caller(claims): Caller,
+    key: Key,
     JsonBody(group): JsonBody<NewGroup>,
 ) -> Result<Response, Problem> {
     let NewGroup { name, members, temp_id } = group;
-    let temp_id = named(temp_id);
+    let temp_id = key.or(temp_id)?;
     let id = ConversationId::group(&claims.user, &temp_id);
     let wanted = Wanted::group(id, temp_id, Change::Create { name, members });
     admit(&desk, &claims, &wanted)?;

@@ -70,7 +70,7 @@ impl FromRequestParts<Api> for Local {
         if !is_loopback(asked_at(head)?.host()) {
             return refuse("ask at localhost or 127.0.0.1: the Host header names something else");
         }
-        if !origin::may_connect(&head.headers, &api.0.entrance.transport) {
+        if !origin::may_connect(&head.uri, &head.headers, &api.0.entrance.transport) {
             return refuse("pages from this origin may not ask for tokens");
         }
         Ok(Self)

@@ -17,8 +17,8 @@ use crate::conversation::history::{Anchor, History, HistoryPage};
 
 /// Parameters of the query.
 const KNOWN: [&str; 5] = ["limit", "cursor", "before", "after", "around"];
-/// A whole number of this many digits or more is a time in Unix milliseconds, not a cursor of ours.
-const UNIX_MS_DIGITS: usize = 12;
+/// A whole number of this many digits or more is a time in Unix milliseconds (since 2001), no cursor of ours.
+const UNIX_MS_DIGITS: usize = 13;
 
 /// Seqs stay below 2^53, so that they are exact in JavaScript.
 const SEQ_MAX: u64 = (1 << 53) - 1;

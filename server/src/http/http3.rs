@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,14 +15,13 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::Problem;
+use super::answers::{Answers, Turn};
 use crate::drain::Shutdown;
 use crate::session::Gateway;
 use crate::transport::TransportConfig;
 use crate::transport::http3::{BodyReader, Exchange, Http3Connection, HttpRequest, Resolved};
 use crate::transport::webtransport;
 
-/// A request is answered within this time, or given up.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Headers that belong to a connection and may not be sent in HTTP/3 (RFC 9114, section 4.2).
 const CONNECTION_HEADERS: [HeaderName; 5] = [
     header::CONNECTION,
@@ -44,6 +42,7 @@ pub async fn serve(
     let config = connection.config().clone();
     let mut draining = pin!(shutdown.draining());
     let mut drained = false;
+    let answers = Answers::new(config.http_answers_max);
     loop {
         let exchange = tokio::select! {
             exchange = connection.accept() => exchange,
@@ -55,15 +54,15 @@ pub async fn serve(
             () = shutdown.stopped() => return,
         };
         let Some(exchange) = exchange else { return };
-        let (router, gateway, config) = (router.clone(), gateway.clone(), config.clone());
-        shutdown.spawn(exchange_one(exchange, remote, router, gateway, config, shutdown.clone()));
+        let (served, config, stop) = ((router.clone(), answers.clone()), config.clone(), shutdown.clone());
+        shutdown.spawn(exchange_one(exchange, remote, served, gateway.clone(), config, stop));
     }
 }
 
 async fn exchange_one(
     exchange: Exchange,
     remote: SocketAddr,
-    router: Router,
+    (router, answers): (Router, Answers),
     gateway: Gateway,
     config: Arc<TransportConfig>,
     shutdown: Shutdown,
@@ -71,7 +70,11 @@ async fn exchange_one(
     match exchange.resolve(&config).await {
         None => {}
         Some(Resolved::Request(request)) => {
-            let answered = timeout(ANSWER_TIMEOUT, answer(request, remote, router)).await;
+            let answered = async {
+                let turn = answers.turn().await;
+                answer(request, remote, router, turn).await;
+            };
+            let answered = timeout(config.answer_timeout(), answered).await;
             answered.unwrap_or_else(|_| tracing::debug!(%remote, "HTTP/3 request not answered in time"));
         }
         Some(Resolved::Session(request)) => match webtransport::establish(request, &config).await {
@@ -82,7 +85,7 @@ async fn exchange_one(
     }
 }
 
-async fn answer(request: HttpRequest, remote: SocketAddr, router: Router) {
+async fn answer(request: HttpRequest, remote: SocketAddr, router: Router, turn: Turn) {
     let HttpRequest { head, body, response: mut writer } = request;
     let response = if head.method() == Method::CONNECT {
         let detail = "CONNECT only opens WebTransport sessions: send :protocol = webtransport";
@@ -93,7 +96,7 @@ async fn answer(request: HttpRequest, remote: SocketAddr, router: Router) {
             Err(never) => match never {},
         }
     };
-    let (mut parts, mut body) = response.into_parts();
+    let (mut parts, mut body) = turn.hold(response).into_parts();
     for name in CONNECTION_HEADERS {
         parts.headers.remove(name);
     }

@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::Problem;
 use super::body::JsonBody;
 use super::door::{Caller, Named, NamedMember, Reader};
+use super::idempotency::Key;
 use super::query::{once, parameters};
-use super::submit::{Desk, admit, named, oneself, submit, unavailable};
+use super::submit::{Desk, admit, oneself, submit, unavailable};
 use crate::auth::Claims;
 use crate::conversation::history::History;
 use crate::conversation::{Change, Wanted};
@@ -85,7 +86,10 @@ pub(super) async fn list(
 /// For admins and owners.
 #[utoipa::path(
     post, path = "/v1/conversations/{id}/members", operation_id = "add_members", security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "which")),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
+    ),
     request_body = Users,
     responses(
         (status = 200, description = "They are members", body = SendAck),
@@ -97,9 +101,10 @@ pub(super) async fn add(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
+    key: Key,
     JsonBody(Users { users, temp_id }): JsonBody<Users>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Add { users })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Add { users })).await
 }
 
 /// Removes a member.
@@ -111,6 +116,7 @@ pub(super) async fn add(
         ("id" = ConversationId, Path, description = "which"),
         ("user" = UserId, Path, description = "who goes"),
         ("temp_id" = Option<TempId>, Query, description = "the same for every retry"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
     ),
     responses(
         (status = 200, description = "They are no member any more", body = SendAck),
@@ -122,12 +128,13 @@ pub(super) async fn remove(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     NamedMember(id, user): NamedMember,
+    key: Key,
     uri: Uri,
 ) -> Result<Json<SendAck>, Problem> {
     let pairs = parameters(&uri, &["temp_id"])?;
     let temp_id = once(&pairs, "temp_id")?.map(str::parse::<TempId>).transpose();
     let temp_id = temp_id.map_err(|error| Problem::parameter(error.to_string()))?;
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Remove { users: vec![user] })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Remove { users: vec![user] })).await
 }
 
 /// Gives a member a role.
@@ -138,6 +145,7 @@ pub(super) async fn remove(
     params(
         ("id" = ConversationId, Path, description = "which"),
         ("user" = UserId, Path, description = "whose"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
     ),
     request_body = NewRole,
     responses(
@@ -150,9 +158,10 @@ pub(super) async fn set_role(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     NamedMember(id, user): NamedMember,
+    key: Key,
     JsonBody(NewRole { role, temp_id }): JsonBody<NewRole>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::SetRole { user, role })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::SetRole { user, role })).await
 }
 
 /// Renames a group.
@@ -160,7 +169,10 @@ pub(super) async fn set_role(
 /// For admins and owners.
 #[utoipa::path(
     patch, path = "/v1/conversations/{id}", operation_id = "rename_group", security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "which")),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
+    ),
     request_body = NewName,
     responses(
         (status = 200, description = "It has the name", body = SendAck),
@@ -172,9 +184,10 @@ pub(super) async fn rename(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
+    key: Key,
     JsonBody(NewName { name, temp_id }): JsonBody<NewName>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Rename { name })).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Rename { name })).await
 }
 
 /// Leaves a group.
@@ -182,7 +195,10 @@ pub(super) async fn rename(
 /// If nobody is left who owns it, the oldest admin does, else the oldest member.
 #[utoipa::path(
     post, path = "/v1/conversations/{id}/leave", operation_id = "leave_group", security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "which")),
+    params(
+        ("id" = ConversationId, Path, description = "which"),
+        ("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ"),
+    ),
     request_body = Attempt,
     responses(
         (status = 200, description = "The caller is no member any more", body = SendAck),
@@ -193,9 +209,10 @@ pub(super) async fn leave(
     State(desk): State<Desk>,
     Caller(claims): Caller,
     Named(id): Named,
+    key: Key,
     JsonBody(Attempt { temp_id }): JsonBody<Attempt>,
 ) -> Result<Json<SendAck>, Problem> {
-    ask(&desk, claims, Wanted::group(id, named(temp_id), Change::Leave)).await
+    ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Leave)).await
 }
 
 async fn ask(desk: &Desk, claims: Claims, wanted: Wanted) -> Result<Json<SendAck>, Problem> {

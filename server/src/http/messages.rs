@@ -3,13 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use tern_protocol::number::{age_or_none, whole_or_none};
 use tern_protocol::{Code, Data, SendAck, Target, TempId, UserId};
 use utoipa::ToSchema;
 
 use super::Problem;
 use super::body::JsonBody;
 use super::door::Caller;
-use super::submit::{Desk, admit, named, oneself, somebody, submit};
+use super::idempotency::Key;
+use super::submit::{Desk, admit, oneself, somebody, submit};
 use crate::auth::Scope;
 use crate::conversation::{Change, Wanted};
 
@@ -27,16 +29,16 @@ pub(super) struct NewMessage {
     #[serde(default)]
     data: Option<Data>,
     /// The earlier entry of the same conversation that this message answers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     #[schema(minimum = 1, maximum = 9007199254740991_u64)]
     reply_to: Option<u64>,
     /// The same for every retry of the same message. Left out: the server makes one up, and then a retry is
     /// another message.
     #[serde(default)]
     temp_id: Option<TempId>,
-    /// Milliseconds since the first attempt, at most 7 days; absent counts as 24 hours.
-    #[serde(default)]
-    #[schema(maximum = 604_800_000)]
+    /// Milliseconds since the first attempt, at most 7 days; absent counts as 24 hours, below 0 as 0.
+    #[serde(default, deserialize_with = "age_or_none")]
+    #[schema(value_type = Option<f64>, maximum = 604_800_000)]
     age_ms: Option<u64>,
     /// In whose name; absent: the caller's. Somebody else's needs `messages:write` in the token's `scope`.
     #[serde(default)]
@@ -49,6 +51,7 @@ pub(super) struct NewMessage {
 /// included. A retry with the same `temp_id` gets the first answer again, with `duplicate` set.
 #[utoipa::path(
     post, path = "/v1/messages", operation_id = "send_message", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ")),
     request_body = NewMessage,
     responses(
         (status = 200, description = "The message is durable", body = SendAck),
@@ -59,6 +62,7 @@ pub(super) struct NewMessage {
 pub(super) async fn send(
     State(desk): State<Desk>,
     Caller(claims): Caller,
+    key: Key,
     JsonBody(message): JsonBody<NewMessage>,
 ) -> Result<Json<SendAck>, Problem> {
     let NewMessage { to, text, data, reply_to, temp_id, age_ms, from } = message;
@@ -76,7 +80,7 @@ pub(super) async fn send(
         Target::Conversation(_) => None,
     };
     let change = Change::Message { text, data, reply_to };
-    let wanted = Wanted { conversation, peer, temp_id: named(temp_id), age_ms, change };
+    let wanted = Wanted { conversation, peer, temp_id: key.or(temp_id)?, age_ms, change };
     admit(&desk, &claims, &wanted)?;
     let sender = match from {
         Some(from) => somebody(&desk, from, &claims).await?,

@@ -1,25 +1,20 @@
 //! The HTTP surface: the API for front ends and back ends and the WebSocket endpoint, one set of routes
-//! for every version of HTTP. A transport puts the peer's [`SocketAddr`] on each request.
+//! for every version of HTTP. A transport puts the peer's [`SocketAddr`](std::net::SocketAddr) on each request.
 
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, FromRef};
+use axum::extract::FromRef;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tern_protocol::Code;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tower::util::MapResponseLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 mod admin;
+mod answers;
 mod body;
 mod bootstrap;
 mod cache;
@@ -29,6 +24,7 @@ mod dev_tokens;
 mod door;
 mod history;
 pub mod http3;
+mod idempotency;
 mod members;
 mod messages;
 mod openapi;
@@ -37,6 +33,7 @@ mod presence;
 mod problem;
 mod query;
 mod request_id;
+mod serve;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -45,6 +42,7 @@ pub use bootstrap::{Bootstrap, Plain};
 pub use dev_tokens::DevTokens;
 pub use page::PageConfig;
 pub use problem::Problem;
+pub use serve::Server;
 
 use crate::auth::Authenticator;
 use crate::conversation::history::History;
@@ -58,18 +56,11 @@ use crate::transport::{TransportConfig, origin};
 use crate::upkeep::Accounts;
 use connect::Entrance;
 use door::Door;
+use idempotency::IDEMPOTENCY_KEY;
 use openapi::{Document, Routes};
 use request_id::X_REQUEST_ID;
 use submit::Desk;
 
-/// Headers must be complete within this time.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of request headers.
-const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Most request headers.
-const HEADERS_MAX: usize = 100;
-/// Most requests at a time on one HTTP/2 connection.
-const H2_STREAMS_MAX: u32 = 32;
 /// Browsers may keep the answer to a preflight for so long.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
@@ -222,13 +213,19 @@ async fn welcome() -> impl IntoResponse {
 
 /// Pages of the configured origins may ask, and read what they need of the answers.
 fn cors(transport: TransportConfig) -> CorsLayer {
-    let allowed = move |value: &HeaderValue, _: &http::request::Parts| {
-        value.to_str().is_ok_and(|origin| origin::is_allowed(origin, &transport))
+    let allowed = move |value: &HeaderValue, head: &http::request::Parts| {
+        value.to_str().is_ok_and(|origin| origin::is_allowed(origin, &head.uri, &head.headers, &transport))
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH, X_REQUEST_ID])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+            IDEMPOTENCY_KEY,
+            X_REQUEST_ID,
+        ])
         .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER, X_REQUEST_ID])
         .max_age(PREFLIGHT_AGE)
 }
@@ -247,41 +244,4 @@ fn finish(metrics: &Metrics, mut response: Response) -> Response {
     const NO_SNIFF: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
     headers.insert(NO_SNIFF, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// Serves one connection until it ends or is upgraded. In a drain, what was asked is still answered.
-pub async fn serve<S>(io: S, remote: SocketAddr, router: Router, shutdown: Shutdown)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = TowerToHyperService::new(router.layer(Extension(remote)));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES_MAX)
-        .max_headers(HEADERS_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX as u32)
-        .keep_alive_interval(Some(HEADER_TIMEOUT))
-        .keep_alive_timeout(HEADER_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = shutdown.draining() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => ended,
-                () = shutdown.stopped() => return,
-            }
-        }
-    };
-    // What goes wrong here is the peer's affair: a reset, garbage, a timeout.
-    if let Err(error) = ended {
-        tracing::trace!(%remote, %error, "HTTP connection ended");
-    }
 }

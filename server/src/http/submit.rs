@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tern_protocol::{Code, SendAck, TempId, UserId};
+use tern_protocol::{Code, SendAck, UserId};
 use tokio::sync::oneshot;
 
 use super::Problem;
@@ -20,11 +20,6 @@ pub(super) struct Desk {
     pub(super) store: Arc<dyn Store>,
     pub(super) quota: Arc<Quota>,
     pub(super) router: Router,
-}
-
-/// The name that the request gave its change, or a new one: then a retry would be another change.
-pub(super) fn named(temp_id: Option<TempId>) -> TempId {
-    temp_id.unwrap_or_else(|| TempId::from_uuid(uuid::Uuid::new_v4()))
 }
 
 /// In whose name something is done.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use crate::budget::{Memory, MemoryPart};
 use crate::config::Config;
 use crate::events::Events;
 use crate::events::file::{FileEvents, FileEventsError};
@@ -46,8 +47,12 @@ pub enum BackendError {
 }
 
 /// Opens what the configuration names. The store first: it locks the data directory.
-pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<Backends, BackendError> {
-    let data = Data::of(EmbeddedStore::open(config.store_config(), metrics.clone())?);
+pub(super) fn open(config: &Config, metrics: &Metrics, memory: &Memory) -> Result<Backends, BackendError> {
+    let data = Data::of(EmbeddedStore::open_within(
+        config.store_config(),
+        metrics.clone(),
+        memory.part(MemoryPart::Commits),
+    )?);
     let events = Arc::new(FileEvents::open(config.events_config())?);
     Ok(Backends { data, registry: Arc::new(MemoryRegistry::new()), events })
 }
@@ -57,7 +62,7 @@ pub(super) fn open_at(dir: &Path) -> Result<Option<Data>, OpenError> {
     if !dir.join("store.json").exists() {
         return Err(OpenError::Missing { dir: dir.into() });
     }
-    let config = EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB };
+    let config = EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB, free_mib_min: 0 };
     match EmbeddedStore::open(config, Metrics::none()) {
         Ok(store) => Ok(Some(Data::of(store))),
         Err(OpenError::Locked { .. }) => Ok(None),
@@ -87,7 +92,6 @@ impl OnDisk for Embedded {
     }
 
     async fn compact(&self) -> Result<Value, String> {
-        let (before, after) = self.0.compact().await.map_err(|error| error.to_string())?;
-        Ok(json!({"bytes_before": before, "bytes_after": after}))
+        self.0.compact().await.map(|compacted| json!(compacted)).map_err(|error| error.to_string())
     }
 }

@@ -31,12 +31,18 @@ impl Health {
         let store_check = readiness.check("store");
         // Messages go on without it, and what is to leave waits in the store.
         let events_check = readiness.notice("events");
+        // What is damaged is left out, and the rest goes on.
+        let data_check = readiness.notice("data");
+        data_check.ready();
         store_check.ready();
         events_check.ready();
         Self(tokio::spawn(async move {
             loop {
                 sleep(EVERY).await;
                 tell(&store_check, store.health()).await;
+                if let Some(damage) = store.damage() {
+                    data_check.down(damage);
+                }
                 tell(&events_check, events.health()).await;
             }
         }))

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StartError;
 use super::backends::{self, BackendError, Data};
+use crate::budget::Memory;
 use crate::config::Config;
 use crate::conversation::{ConversationConfig, Conversations};
 use crate::delivery::Delivery;
@@ -74,6 +75,7 @@ pub async fn command(
     let delivery = Delivery::new(Roster::default(), Metrics::none());
     let conversations = Conversations::new(
         &ConversationConfig::default(),
+        &Memory::unlimited(),
         store.clone(),
         store.clone(),
         delivery.clone(),

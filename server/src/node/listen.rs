@@ -12,14 +12,18 @@ use axum::extract::Extension;
 use axum::response::Response;
 use tower::util::MapResponseLayer;
 
+use crate::budget::{Memory, MemoryPart};
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::drain::Shutdown;
 use crate::http;
 use crate::node::config::ListenConfig;
+use crate::ops::metrics::Metrics;
 use crate::session::Gateway;
+use crate::transport::TransportConfig;
 use crate::transport::address::AddressGate;
 use crate::transport::quic::{Established, QuicListener};
-use crate::transport::tcp::TcpListener;
+use crate::transport::tcp::{Places, TcpListener};
 use crate::transport::tls::{self, Certificate};
 
 /// Tries to find a port that is free on both UDP and TCP.
@@ -71,22 +75,41 @@ pub(super) struct Listeners {
     plain: Option<TcpListener>,
     client: SocketAddr,
     http: Option<SocketAddr>,
+    config: Arc<TransportConfig>,
+    metrics: Metrics,
+}
+
+/// What every listener asks before it lets somebody in.
+struct Doors {
+    gate: AddressGate,
+    places: Places,
 }
 
 impl Listeners {
     /// Takes all ports, or none.
-    pub(super) fn bind(config: &Config, certificate: &Arc<Certificate>) -> Result<Self, ListenError> {
-        let gate = AddressGate::new(&config.transport);
-        let (quic, tls, client) = bind_client(config, certificate, &gate)?;
+    pub(super) fn bind(
+        config: &Config,
+        certificate: &Arc<Certificate>,
+        memory: &Memory,
+        descriptors: Descriptors,
+        metrics: Metrics,
+    ) -> Result<Self, ListenError> {
+        let transport = &config.transport;
+        let doors = Doors {
+            gate: AddressGate::new(transport, memory.part(MemoryPart::Connections))
+                .counting(metrics.sockets.refused_address.clone()),
+            places: Places::new(transport, descriptors, metrics.clone()),
+        };
+        let (quic, tls, client) = bind_client(config, certificate, &doors)?;
         let plain = match config.listen.http {
             None => None,
             Some(address) => {
-                let listener = TcpListener::bind(address, None, gate, &config.transport);
+                let listener = TcpListener::bind(address, None, doors.gate, doors.places, transport);
                 Some(listener.map_err(|source| ListenError::Bind { address, protocol: "TCP", source })?)
             }
         };
         let http = plain.as_ref().and_then(|plain| plain.local_addr().ok());
-        Ok(Self { quic, tls, plain, client, http })
+        Ok(Self { quic, tls, plain, client, http, config: Arc::new(transport.clone()), metrics })
     }
 
     /// Where clients connect, on UDP and TCP.
@@ -102,14 +125,15 @@ impl Listeners {
     /// Accepts until the drain begins. Every connection is a task that the drain waits for. All QUIC
     /// sessions run on the socket that is returned: it must outlive them.
     pub(super) fn serve(self, gateway: Gateway, router: Router, shutdown: &Shutdown) -> Arc<QuicListener> {
-        let Self { quic, tls, plain, client, .. } = self;
+        let Self { quic, tls, plain, client, config, metrics, .. } = self;
+        let server = |router| http::Server::new(router, config.clone(), metrics.clone(), shutdown.clone());
         let quic = Arc::new(quic);
         shutdown.spawn(accept_quic(quic.clone(), router.clone(), gateway, shutdown.clone()));
         if let Some(plain) = plain {
             let router = router.clone().layer(Extension(http::Plain));
-            shutdown.spawn(accept_tcp(plain, router, shutdown.clone()));
+            shutdown.spawn(accept_tcp(plain, server(router), shutdown.clone()));
         }
-        shutdown.spawn(accept_tcp(tls, announce_http3(router, client), shutdown.clone()));
+        shutdown.spawn(accept_tcp(tls, server(announce_http3(router, client)), shutdown.clone()));
         quic
     }
 }
@@ -118,7 +142,7 @@ impl Listeners {
 fn bind_client(
     config: &Config,
     certificate: &Arc<Certificate>,
-    gate: &AddressGate,
+    Doors { gate, places }: &Doors,
 ) -> Result<(QuicListener, TcpListener, SocketAddr), ListenError> {
     let wanted = config.listen.client;
     let mut tries = if wanted.port() == 0 { PORT_TRIES } else { 1 };
@@ -126,7 +150,8 @@ fn bind_client(
         let tcp = |source| ListenError::Bind { address: wanted, protocol: "TCP", source };
         let tls_config = tls::tcp_server_config(certificate.clone());
         let listener =
-            TcpListener::bind(wanted, Some(tls_config), gate.clone(), &config.transport).map_err(tcp)?;
+            TcpListener::bind(wanted, Some(tls_config), gate.clone(), places.clone(), &config.transport)
+                .map_err(tcp)?;
         let address = listener.local_addr().map_err(tcp)?;
         let quic_config = tls::quic_server_config(certificate.clone());
         match QuicListener::bind(address, quic_config, gate.clone(), &config.transport) {
@@ -172,14 +197,13 @@ async fn accept_quic(listener: Arc<QuicListener>, router: Router, gateway: Gatew
     }
 }
 
-async fn accept_tcp(listener: TcpListener, router: Router, shutdown: Shutdown) {
+async fn accept_tcp(listener: TcpListener, server: http::Server, shutdown: Shutdown) {
     loop {
         let pending = tokio::select! {
             pending = listener.accept() => pending,
             _ = shutdown.draining() => return,
         };
-        let router = router.clone();
-        let stop = shutdown.clone();
+        let server = server.clone();
         shutdown.spawn(async move {
             let connection = match pending.establish().await {
                 Ok(connection) => connection,
@@ -189,7 +213,7 @@ async fn accept_tcp(listener: TcpListener, router: Router, shutdown: Shutdown) {
                 }
             };
             let remote = connection.remote();
-            http::serve(connection, remote, router, stop).await;
+            server.serve(connection, remote).await;
         });
     }
 }

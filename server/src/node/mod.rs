@@ -15,6 +15,7 @@ mod health;
 mod leave;
 mod life;
 mod listen;
+mod pressure;
 mod ready;
 mod reload;
 
@@ -24,11 +25,13 @@ pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
 
 use crate::auth::{AuthConfigError, Authenticator};
+use crate::budget::{Limits, Memory, MemoryPart};
 use crate::clock::unix_ms;
 use crate::config::{Config, Senseless, senseless};
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
-use crate::delivery::{Confirmed, Delivery};
+use crate::delivery::Delivery;
+use crate::descriptors::Descriptors;
 use crate::drain::{DrainConfigError, Shutdown};
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
@@ -51,6 +54,7 @@ use backends::Backends;
 use health::Health;
 use life::Life;
 use listen::{ListenError, Listeners};
+use pressure::Pressure;
 use reload::WatchFiles;
 
 /// A node that says nothing for so long is taken for gone by the others.
@@ -132,6 +136,7 @@ pub struct Node {
     life: Life,
     store: Arc<dyn Store>,
     health: Health,
+    _pressure: Pressure,
     ops: OpsServer,
     reloader: Arc<Reloader>,
     watch: WatchFiles,
@@ -151,18 +156,20 @@ impl Node {
         if let Some(first) = senseless(&config).into_iter().next() {
             return Err(first.into());
         }
+        let descriptors = claim_descriptors();
         let public = config.listen.public()?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
         let (metrics, readiness) = (exporter.metrics(), Readiness::default());
         let auth = Arc::new(Authenticator::new(config.auth.clone())?);
+        let memory = Memory::new(config.memory.limit_bytes(&Limits::of_this_process()));
         // The store locks the data directory: before any port is taken, a second node on it fails here.
-        let Backends { data, registry, events } = backends::open(&config, &metrics)?;
+        let Backends { data, registry, events } = backends::open(&config, &metrics, &memory)?;
         let store = data.store.clone();
         let health = Health::start(&readiness, store.clone(), events.clone());
         let roster = Roster::default();
         let delivery = Delivery::new(roster.clone(), metrics.clone());
-        let (conversations, router) = start_owners(&config, &store, &delivery, &metrics);
+        let (conversations, router) = start_owners(&config, &memory, &store, &delivery, &metrics);
         let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), store.clone());
         // A later start has a higher number, so that nobody mistakes it for an earlier one.
         let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
@@ -177,18 +184,19 @@ impl Node {
             store: store.clone(),
             presence,
             metrics: metrics.clone(),
+            memory: memory.clone(),
         };
         // Intents of an earlier run are published before clients are back: they are due already.
-        let publisher =
-            start_publisher(&config, store.clone(), events, delivery.confirmed().clone(), metrics.clone());
+        let publisher = start_publisher(&config, &memory, store.clone(), events, &delivery, metrics.clone());
         let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
         let life = Life::start(&config, data, router, (delivery, accounts.clone()), metrics.clone())?;
         let shutdown = Shutdown::new();
+        let pressure = Pressure::start(memory.clone(), &readiness, metrics.clone());
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
         // Ports last: whoever gets through finds everything there.
         let certificate = Certificate::new(identity);
-        let listeners = Listeners::bind(&config, &certificate)?;
+        let listeners = Listeners::bind(&config, &certificate, &memory, descriptors, metrics.clone())?;
         let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
         ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
@@ -211,6 +219,7 @@ impl Node {
             life,
             store,
             health,
+            _pressure: pressure,
             ops,
             watch: WatchFiles::start(reloader.clone()),
             reloader,
@@ -291,6 +300,20 @@ impl Node {
     }
 }
 
+/// Before the store opens its files.
+fn claim_descriptors() -> Descriptors {
+    let descriptors = Descriptors::raise();
+    if descriptors.are_few() {
+        tracing::warn!(
+            limit = descriptors.limit(),
+            connections = descriptors.connections(),
+            "few file descriptors: raise the limit (LimitNOFILE= of systemd, ulimit -Hn), or TCP connections \
+             above this number are refused"
+        );
+    }
+    descriptors
+}
+
 /// Lets clients in.
 fn open(
     config: &Config,
@@ -335,25 +358,29 @@ fn open(
 
 fn start_owners(
     config: &Config,
+    memory: &Memory,
     store: &Arc<dyn Store>,
     delivery: &Delivery,
     metrics: &Metrics,
 ) -> (Conversations, Router) {
     let (log, users) = (store.clone(), store.clone());
     let (delivery, metrics) = (delivery.clone(), metrics.clone());
-    let conversations = Conversations::new(&config.conversation, log, users, delivery, metrics);
+    let conversations = Conversations::new(&config.conversation, memory, log, users, delivery, metrics);
     (conversations.clone(), Router::new(conversations))
 }
 
 fn start_publisher(
     config: &Config,
+    memory: &Memory,
     store: Arc<dyn Store>,
     events: Arc<dyn Events>,
-    confirmed: Confirmed,
+    delivery: &Delivery,
     metrics: Metrics,
 ) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let publisher = Publisher::new(&config.push, store, events, confirmed, metrics);
+    let confirmed = delivery.confirmed().clone();
+    let memory = memory.part(MemoryPart::Push);
+    let publisher = Publisher::new(&config.push, store, events, confirmed, metrics, memory);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
 }

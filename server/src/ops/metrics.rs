@@ -8,6 +8,12 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tern_protocol::Code;
 
+use crate::budget::{Memory, MemoryPart};
+
+mod sockets;
+
+pub use sockets::SocketMetrics;
+
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -30,6 +36,8 @@ impl std::ops::Deref for Metrics {
 pub struct Areas {
     /// Connections of clients.
     pub connections: ConnectionMetrics,
+    /// What is below their sessions.
+    pub sockets: SocketMetrics,
     /// Sending and receiving messages.
     pub messages: MessageMetrics,
     /// The owners of conversations.
@@ -44,6 +52,8 @@ pub struct Areas {
     pub refused: RefusedMetrics,
     /// The process.
     pub process: ProcessMetrics,
+    /// What clients make the node keep in memory.
+    pub memory: MemoryMetrics,
     /// What is renewed while the node runs.
     pub renewal: RenewalMetrics,
 }
@@ -114,6 +124,8 @@ pub struct MessageMetrics {
     pub push_pending: Gauge,
     /// `tern_push_events_total`: push events that left.
     pub push_events: Counter,
+    /// `tern_push_lost_total`: push intents given up, since what they are about is damaged.
+    pub push_lost: Counter,
 }
 
 /// The owners of conversations.
@@ -121,8 +133,6 @@ pub struct MessageMetrics {
 pub struct OwnerMetrics {
     /// `tern_conversations_ready`: conversations whose state is kept ready for the next change.
     pub conversations: Gauge,
-    /// `tern_conversation_bytes`: memory of these and of what waits in them, about.
-    pub bytes: Gauge,
 }
 
 /// Catching up.
@@ -149,6 +159,8 @@ pub struct StoreMetrics {
     pub aged_entries: Counter,
     /// `tern_store_aged_total{what="markers"}`: dedupe markers removed because of their age.
     pub aged_markers: Counter,
+    /// `tern_store_unreadable_total`: reads that met damaged data. Somebody should look.
+    pub unreadable: Counter,
 }
 
 /// What operators did.
@@ -186,6 +198,26 @@ pub struct ProcessMetrics {
     pub panics: Counter,
 }
 
+/// What clients make the node keep in memory.
+#[derive(Debug)]
+pub struct MemoryMetrics {
+    /// `tern_memory_limit_bytes`: what all parts together may take.
+    limit: Gauge,
+    parts: Vec<(MemoryPart, Gauge, Counter)>,
+}
+
+impl MemoryMetrics {
+    /// Tells the budget as it is now: `tern_memory_bytes{part}` is what is in use, about, and
+    /// `tern_memory_refused_total{part}` how often there was no room for more.
+    pub fn tell(&self, memory: &Memory) {
+        self.limit.set(memory.whole().limit() as f64);
+        for (part, used, refused) in &self.parts {
+            used.set(memory.part(*part).used() as f64);
+            refused.absolute(memory.part(*part).refused());
+        }
+    }
+}
+
 /// What is renewed while the node runs.
 #[derive(Debug)]
 pub struct RenewalMetrics {
@@ -213,6 +245,7 @@ impl Metrics {
         let make = Maker(recorder);
         Self(Arc::new(Areas {
             connections: make.connections(),
+            sockets: SocketMetrics::register(&make),
             messages: make.messages(),
             owners: make.owners(),
             sync: make.sync(),
@@ -220,6 +253,7 @@ impl Metrics {
             accounts: make.accounts(),
             refused: make.refused(),
             process: make.process(),
+            memory: make.memory(),
             renewal: make.renewal(),
         }))
     }
@@ -259,16 +293,16 @@ impl Maker<'_> {
             lagged: self.counter("tern_lagged_total", "Times a session's queue dropped a conversation."),
             push_pending: self.gauge("tern_push_pending", "Push intents whose events have not left."),
             push_events: self.counter("tern_push_events_total", "Push events that left."),
+            push_lost: self.counter(
+                "tern_push_lost_total",
+                "Push intents given up, since what they are about is damaged.",
+            ),
         }
     }
 
     fn owners(&self) -> OwnerMetrics {
         let what = "Conversations whose state is kept ready for the next change.";
-        let bytes = "Memory of conversations that are kept ready and of what waits in them.";
-        OwnerMetrics {
-            conversations: self.gauge("tern_conversations_ready", what),
-            bytes: self.gauge("tern_conversation_bytes", bytes),
-        }
+        OwnerMetrics { conversations: self.gauge("tern_conversations_ready", what) }
     }
 
     fn sync(&self) -> SyncMetrics {
@@ -290,6 +324,7 @@ impl Maker<'_> {
         StoreMetrics {
             aged_entries: aged("entries"),
             aged_markers: aged("markers"),
+            unreadable: self.counter("tern_store_unreadable_total", "Reads that met damaged data."),
             commit_seconds: self.seconds("tern_store_commit_seconds", "One durable commit of the store."),
             commit_entries: self.histogram("tern_store_commit_entries", None, "Entries in one commit."),
         }
@@ -321,6 +356,26 @@ impl Maker<'_> {
         ProcessMetrics { panics: self.counter("tern_panics_total", "Tasks that panicked.") }
     }
 
+    fn memory(&self) -> MemoryMetrics {
+        let (used, refused) = ("tern_memory_bytes", "tern_memory_refused_total");
+        let what = "Memory of what clients make the node keep, about, by what it is for.";
+        self.0.describe_gauge(used.into(), None, what.into());
+        self.0.describe_counter(
+            refused.into(),
+            None,
+            "Times that there was no memory for more, by part.".into(),
+        );
+        let row = |part: MemoryPart| {
+            let used = self.0.register_gauge(&key(used, "part", part.label()), &METADATA);
+            (part, used, self.0.register_counter(&key(refused, "part", part.label()), &METADATA))
+        };
+        MemoryMetrics {
+            limit: self
+                .gauge("tern_memory_limit_bytes", "What all parts of tern_memory_bytes may take together."),
+            parts: MemoryPart::ALL.map(row).into(),
+        }
+    }
+
     fn renewal(&self) -> RenewalMetrics {
         let reloads = "tern_reloads_total";
         self.0.describe_counter(reloads.into(), None, "Certificates, keys and settings renewed.".into());
@@ -343,6 +398,17 @@ impl Maker<'_> {
     fn counter(&self, name: &'static str, what: &'static str) -> Counter {
         self.0.describe_counter(name.into(), None, what.into());
         self.0.register_counter(&Key::from_static_name(name), &METADATA)
+    }
+
+    fn counter_of(
+        &self,
+        name: &'static str,
+        label: &'static str,
+        value: &'static str,
+        what: &'static str,
+    ) -> Counter {
+        self.0.describe_counter(name.into(), None, what.into());
+        self.0.register_counter(&key(name, label, value), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, what: &'static str) -> Gauge {

@@ -6,6 +6,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use parking_lot::Mutex;
 use tern_protocol::Code;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -24,7 +25,7 @@ async fn get(router: &axum::Router, path: &str) -> (StatusCode, String) {
 #[tokio::test]
 async fn readiness_names_what_is_down_and_flips_in_a_drain() {
     let readiness = Readiness::default();
-    let router = router(Arc::new(Exporter::new()), readiness.clone());
+    let router = router(Arc::new(Exporter::new()), readiness.clone(), &[]);
     let (store, events) = (readiness.check("store"), readiness.check("events"));
     let (status, body) = get(&router, "/readyz").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -63,7 +64,7 @@ async fn metrics_are_shown_in_prometheus_text_with_their_values() {
     metrics.messages.sends_applied.increment(2);
     metrics.refused.count(Code::RATE_LIMITED);
     metrics.refused.count(Code(4999));
-    let router = router(exporter, Readiness::default());
+    let router = router(exporter, Readiness::default(), &[]);
     let (status, text) = get(&router, "/metrics").await;
     assert_eq!(status, StatusCode::OK);
     for line in [
@@ -96,7 +97,7 @@ fn two_nodes_in_one_process_count_apart_and_none_counts_nowhere() {
 
 #[tokio::test]
 async fn a_version_is_told_and_other_paths_are_not_found() {
-    let router = router(Arc::new(Exporter::new()), Readiness::default());
+    let router = router(Arc::new(Exporter::new()), Readiness::default(), &[]);
     let (_, version) = get(&router, "/version").await;
     let version: serde_json::Value = serde_json::from_str(&version).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
@@ -112,10 +113,10 @@ async fn the_ops_port_stays_on_this_machine_unless_told_otherwise() {
     let start = |config: OpsConfig| async move {
         OpsServer::start(&config, Arc::new(Exporter::new()), Readiness::default()).await
     };
-    let remote = OpsConfig { listen: "0.0.0.0:0".parse().unwrap(), allow_remote: false };
+    let remote = OpsConfig { listen: "0.0.0.0:0".parse().unwrap(), allow_remote: false, hosts: Vec::new() };
     assert!(matches!(start(remote.clone()).await, Err(OpsError::Remote(_))));
     OpsConfig { allow_remote: true, ..remote }.check().unwrap();
-    let free = OpsConfig { listen: "127.0.0.1:0".parse().unwrap(), allow_remote: false };
+    let free = OpsConfig { listen: "127.0.0.1:0".parse().unwrap(), allow_remote: false, hosts: Vec::new() };
     let server = start(free.clone()).await.unwrap();
     let taken = start(OpsConfig { listen: server.address(), ..free }).await;
     assert!(taken.unwrap_err().to_string().contains(&server.address().to_string()));
@@ -189,7 +190,7 @@ fn a_bad_log_filter_names_its_key() {
 
 #[tokio::test]
 async fn a_web_page_can_change_nothing_over_the_ops_port() {
-    let router = router(Arc::new(Exporter::new()), Readiness::default());
+    let router = router(Arc::new(Exporter::new()), Readiness::default(), &[]);
     let put = async |name: &'static str, value: &'static str| {
         let request = Request::put("/log").header("host", "127.0.0.1:9433").header(name, value);
         let response = router.clone().oneshot(request.body(Body::from("debug")).unwrap()).await.unwrap();
@@ -201,4 +202,39 @@ async fn a_web_page_can_change_nothing_over_the_ops_port() {
     assert_eq!(put("sec-fetch-site", "cross-site").await, StatusCode::FORBIDDEN);
     let rebound = Request::put("/log").header("host", "evil.example").body(Body::from("debug")).unwrap();
     assert_eq!(router.clone().oneshot(rebound).await.unwrap().status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn the_ops_port_is_read_under_addresses_and_names_of_the_operator_only() {
+    let router = router(Arc::new(Exporter::new()), Readiness::default(), &["tern-1.internal".into()]);
+    let read = async |host: &'static str, path: &'static str| {
+        let request = Request::get(path).header("host", host).body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap().status()
+    };
+    for host in ["127.0.0.1:9433", "localhost:9433", "[::1]:9433", "10.1.2.3:9433", "TERN-1.internal:9433"] {
+        assert_eq!(read(host, "/livez").await, StatusCode::OK, "{host}");
+    }
+    for path in ["/livez", "/readyz", "/metrics", "/version", "/log", "/nothing"] {
+        assert_eq!(read("evil.example:9433", path).await, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(get(&router, "/livez").await.0, StatusCode::OK, "who names no host is no browser");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_connections_do_not_shut_the_ops_port() {
+    let config = OpsConfig { listen: "127.0.0.1:0".parse().unwrap(), ..OpsConfig::default() };
+    let server = OpsServer::start(&config, Arc::new(Exporter::new()), Readiness::default()).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(tokio::net::TcpStream::connect(server.address()).await.unwrap());
+    }
+    let mut asking = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    asking.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    // Its turn comes when the silent ones have had theirs.
+    tokio::time::timeout(Duration::from_secs(100), asking.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tern_protocol::{ConversationId, UserId};
 
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, glance_apart};
 
 /// Most conversations of a user that are read to find shared groups: the most recently active ones.
 pub const CONVERSATIONS_READ_MAX: usize = 256;
@@ -29,7 +29,7 @@ async fn without_pair<'a>(
     let asked: Vec<&UserId> = users.iter().copied().collect();
     let mut without = users;
     let pairs: Vec<_> = asked.iter().map(|user| ConversationId::pair(me, user)).collect();
-    for (user, pair) in asked.into_iter().zip(store.glance(&pairs).await?) {
+    for (user, pair) in asked.into_iter().zip(glance_apart(store, &pairs).await?.found) {
         if pair.is_some_and(|pair| pair.state.member(me).is_some() && pair.state.member(user).is_some()) {
             without.remove(user);
         }
@@ -46,7 +46,7 @@ async fn remove_group_members(
     let rows = store.inbox(me, None, CONVERSATIONS_READ_MAX).await?;
     let current: Vec<ConversationId> =
         rows.iter().filter(|row| row.until_seq.is_none()).map(|row| row.conversation).collect();
-    for group in store.glance(&current).await?.into_iter().flatten() {
+    for group in glance_apart(store, &current).await?.found.into_iter().flatten() {
         if group.state.member(me).is_some() {
             for member in &group.state.members {
                 hidden.remove(&member.user);

@@ -3,18 +3,21 @@
 //! The intent was written with the entries. After `push_delay` the publisher looks who has not seen them,
 //! lets the events leave, and only then forgets the intent. It reads a log only if somebody waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tern_protocol::{ConversationId, Entry};
+use tern_protocol::{ConversationId, Entry, EntryBody};
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Budget;
 use crate::clock::{now, stamp_ms};
 use crate::delivery::Confirmed;
 use crate::events::{Events, EventsError, PushEvent};
 use crate::ops::metrics::Metrics;
-use crate::store::{Conversation, INTENT_SHARDS, Intent, PageLimit, Store, StoreError};
+use crate::store::{
+    Apart, Conversation, INTENT_SHARDS, Intent, PageLimit, Store, StoreError, glance_apart, runs_apart,
+};
 
 mod rule;
 #[cfg(test)]
@@ -65,6 +68,8 @@ pub struct Publisher {
     ahead: HashMap<(ConversationId, u64), Instant>,
     /// When to look for such again.
     look_ahead: Instant,
+    /// What the events take until they have left.
+    memory: Budget,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,11 +95,13 @@ impl Publisher {
         events: Arc<dyn Events>,
         confirmed: Confirmed,
         metrics: Metrics,
+        memory: &Budget,
     ) -> Self {
         let shards = (0..INTENT_SHARDS).map(|shard| shard as u8).collect();
         let delay = Duration::from_millis(config.delay_ms);
         let (ahead, look_ahead) = (HashMap::new(), now());
-        Self { delay, shards, store, events, confirmed, metrics, ahead, look_ahead }
+        let memory = memory.clone();
+        Self { delay, shards, store, events, confirmed, metrics, ahead, look_ahead, memory }
     }
 
     /// Publishes until `stop`. What is not published then is published after the next start.
@@ -175,6 +182,8 @@ impl Publisher {
             return Ok(());
         }
         let logs = self.read(&due).await?;
+        // What is pushed has to leave: it is only counted.
+        let _memory = self.memory.charge(logs.values().flatten().map(bytes_of).sum());
         let (mut events, mut bytes) = (Vec::new(), 0);
         for Due { intent, state, waiting } in &due {
             let log = logs.get(&intent.conversation).into_iter().flatten();
@@ -203,12 +212,18 @@ impl Publisher {
         let mut ids: Vec<ConversationId> = intents.iter().map(|intent| intent.conversation).collect();
         ids.sort_unstable();
         ids.dedup();
-        let glances = self.store.glance(&ids).await?;
+        let Apart { found: glances, damaged } = glance_apart(&*self.store, &ids).await?;
+        let damaged: HashSet<ConversationId> = damaged.into_iter().map(|place| ids[place]).collect();
         let mut states: HashMap<ConversationId, Arc<Conversation>> =
             ids.into_iter().zip(glances).filter_map(|(id, glance)| Some((id, glance?.state))).collect();
         let mut due = Vec::new();
         for intent in intents {
             let id = intent.conversation;
+            // Whom to tell what cannot be known. It keeps nobody else from being told.
+            if damaged.contains(&id) {
+                self.metrics.messages.push_lost.increment(1);
+                continue;
+            }
             if states.get(&id).is_none_or(|state| state.head < intent.to_seq)
                 && let Some(state) = self.store.conversation(id).await?
             {
@@ -228,7 +243,13 @@ impl Publisher {
         let mut left = rule::ranges(due.iter().map(|due| due.intent));
         let mut logs: HashMap<ConversationId, Vec<Entry>> = HashMap::new();
         while !left.is_empty() {
-            let runs = self.store.runs(&left, READ).await?;
+            let Apart { found: runs, damaged } = runs_apart(&*self.store, &left, READ).await?;
+            if !damaged.is_empty() {
+                // The texts of the first one are lost, and its events with them.
+                self.metrics.messages.push_lost.increment(1);
+                left.remove(0);
+                continue;
+            }
             let read = runs.len();
             for ((id, range), run) in left.iter_mut().zip(runs) {
                 // What is not there has aged out, unless it is the last: that may be cut.
@@ -241,4 +262,15 @@ impl Publisher {
         }
         Ok(logs)
     }
+}
+
+/// About how many bytes an entry takes in memory.
+fn bytes_of(entry: &Entry) -> usize {
+    let body = match &entry.body {
+        EntryBody::Message { text, data, .. } => {
+            text.len() + data.as_ref().map_or(0, |data| data.as_str().len())
+        }
+        _ => 0,
+    };
+    size_of::<Entry>() + body
 }

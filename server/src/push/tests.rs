@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use tern_protocol::UserId;
 
 use super::*;
+use crate::budget::Budget;
 use crate::ops::metrics::Exporter;
 use crate::store::contract::{Talk, change, fresh_temp_id};
 use crate::store::intent_shard;
@@ -66,6 +67,7 @@ impl Bench {
             door.clone(),
             confirmed.clone(),
             exporter.metrics(),
+            &Budget::new(usize::MAX),
         );
         Self { store: shaky.clone(), shaky, door, confirmed, exporter, publisher }
     }

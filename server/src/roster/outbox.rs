@@ -9,6 +9,7 @@ mod queues;
 #[cfg(test)]
 mod tests;
 mod told;
+mod weight;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::{Close, ConversationId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::budget::Budget;
 
 use super::outgoing::{Format, Outgoing};
 pub use batch::{Batch, Queue};
@@ -98,9 +101,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An empty outbox for a link of this format.
-    pub fn new(format: Format, config: OutboxConfig) -> Arc<Self> {
-        let queues = Mutex::new(Queues::new(format, config, Instant::now()));
+    /// An empty outbox for a link of this format. What waits in it is charged to `memory`.
+    pub fn new(format: Format, config: OutboxConfig, memory: &Budget) -> Arc<Self> {
+        let queues = Mutex::new(Queues::new(format, config, memory, Instant::now()));
         Arc::new(Self { format, queues, work: Notify::new(), room: Notify::new(), filled: Notify::new() })
     }
 
@@ -151,7 +154,9 @@ impl Outbox {
             let room = self.room.notified();
             let (pushed, filled) = {
                 let mut queues = self.queues.lock();
-                (queues.push_backlog(&bytes, Instant::now()), queues.take_filled())
+                let pushed = queues.push_backlog(&bytes, Instant::now());
+                queues.weigh();
+                (pushed, queues.take_filled())
             };
             self.note_filled(filled);
             match pushed {
@@ -168,7 +173,11 @@ impl Outbox {
     /// Closes: waiting entries, datagrams and backlog are dropped (the log has them), waiting
     /// replies still go out, `close` is the last frame. The first close counts.
     pub fn close(&self, close: Close) {
-        self.queues.lock().close(close);
+        {
+            let mut queues = self.queues.lock();
+            queues.close(close);
+            queues.weigh();
+        }
         self.wake_all();
     }
 
@@ -208,7 +217,9 @@ impl Outbox {
     fn push(&self, push: impl FnOnce(&mut Queues, Instant) -> Pushed) -> Pushed {
         let (pushed, closed, filled) = {
             let mut queues = self.queues.lock();
-            (push(&mut queues, Instant::now()), queues.closing().is_some(), queues.take_filled())
+            let pushed = push(&mut queues, Instant::now());
+            queues.weigh();
+            (pushed, queues.closing().is_some(), queues.take_filled())
         };
         self.note_filled(filled);
         if closed {
@@ -251,14 +262,22 @@ impl Outbox {
 
     /// The frames of a batch are with the socket: their room is free again.
     pub fn sent(&self, batch: Batch) {
-        self.queues.lock().settle(&batch, Instant::now());
+        {
+            let mut queues = self.queues.lock();
+            queues.settle(&batch, Instant::now());
+            queues.weigh();
+        }
         self.room.notify_waiters();
     }
 
     /// The frames of one queue will not arrive (the client stopped their stream): their room is
     /// free again and their conversation is named in `Lagged`.
     pub fn lost(&self, batch: Batch) {
-        self.queues.lock().lose(&batch, Instant::now());
+        {
+            let mut queues = self.queues.lock();
+            queues.lose(&batch, Instant::now());
+            queues.weigh();
+        }
         self.wake_all();
     }
 

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 use tern_protocol::DeviceId;
 
 use super::*;
+use crate::budget::Budget;
 use crate::cluster::{NodeId, SessionRef};
 
 pub(crate) fn seat(id: u64, user: &str, device: &str) -> Seat {
     let device = DeviceId::new(device).unwrap();
-    let outbox = Outbox::new(Format::Binary, OutboxConfig::default());
+    let outbox = Outbox::new(Format::Binary, OutboxConfig::default(), &Budget::new(usize::MAX));
     let at = SessionRef { node: NodeId::new("here").unwrap(), boot: 1, session: id };
     let origin =
         Origin { transport: "quic", address: std::net::Ipv4Addr::LOCALHOST.into(), token_issued_ms: 0 };

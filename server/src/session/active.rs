@@ -16,6 +16,7 @@ use super::refused::{Refused, whole_ms};
 use super::step::{Handled, Step, close_for};
 use super::strikes::Strikes;
 use crate::auth::Claims;
+use crate::budget::Charge;
 use crate::clock::unix_ms;
 use crate::conversation::{Wanted, change_of};
 use crate::roster::{Outgoing, Seat, SeatGuard};
@@ -38,10 +39,17 @@ pub(super) struct Active {
     deadlines: Deadlines,
     strikes: Strikes,
     _guard: SeatGuard,
+    _memory: Charge,
 }
 
 impl Active {
-    pub(super) fn new(gateway: Arc<Inner>, guard: SeatGuard, claims: Claims, now: Instant) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Inner>,
+        guard: SeatGuard,
+        claims: Claims,
+        memory: Charge,
+        now: Instant,
+    ) -> Self {
         let seat = Arc::clone(guard.seat());
         Self {
             quota: ConnectionQuota::new(&gateway.settings.rates, now),
@@ -55,6 +63,7 @@ impl Active {
             renewal: None,
             strikes: Strikes::default(),
             _guard: guard,
+            _memory: memory,
         }
     }
 
@@ -112,6 +121,7 @@ impl Active {
         let envelope = match inbound {
             Inbound::Frame(envelope) => envelope,
             Inbound::Bad(error) => return self.on_bad_frame(&error),
+            Inbound::Alive => return Step::Nothing,
         };
         let request = envelope.request;
         let change = change_of(envelope.frame, &self.seat.user);
@@ -171,7 +181,15 @@ impl Active {
             self.gateway.refused(error.code());
             return Step::Close(too_many(&error.to_string()));
         }
-        self.refuse(error.request(), Refused::new(error.code(), error.to_string()))
+        let about = error.about();
+        let mut refused = Refused::new(error.code(), error.to_string());
+        refused.conversation = about.to.map(|to| to.conversation(&self.seat.user));
+        refused.temp_id = about.temp_id;
+        if let (Some(conversation), Some(temp_id)) = (refused.conversation, refused.temp_id) {
+            // Refused for good: nothing waits for it.
+            self.lanes.lock().abandon(conversation, temp_id);
+        }
+        self.refuse(error.request(), refused)
     }
 
     /// A frame over the limit is refused, and nothing is read before one may come again. A change stays

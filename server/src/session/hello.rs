@@ -12,14 +12,21 @@ use super::refused::whole_ms;
 use super::step::close_for;
 use super::{Inner, STOPS};
 use crate::auth::Claims;
+use crate::budget::MemoryPart;
 use crate::clock::{now, unix_ms};
 use crate::roster::{Begun, Origin, Outbox, Outgoing, Seat, SeatGuard, Stage};
-use crate::store::{Lost, Store, StoreError, UserChange};
-use crate::transport::{Inbound, LinkInfo, LinkReader};
+use crate::store::{Lost, Store, StoreError, UserChange, users_apart};
+use crate::transport::{Inbound, LinkError, LinkInfo, LinkReader};
 use crate::upkeep::{REVOKED, revoked};
 
 /// What whoever comes with the token of an erased user is told.
 pub const ERASED: &str = "the user was erased; a token issued after that opens a new account";
+
+/// About how much an idle session takes, in bytes, besides its connection: its task, its seat, and what it may
+/// have unsent before that is counted.
+const SESSION_BYTES: usize = 12 * 1024;
+/// What a client waits that comes while memory is short.
+const MEMORY_RETRY: Duration = Duration::from_secs(5);
 
 /// Waits for Hello and opens the session. The error is what to close with, if anybody is there to hear it.
 pub(super) async fn greet(
@@ -37,7 +44,7 @@ pub(super) async fn greet(
         )));
     }
     let wait = gateway.settings.transport.hello_timeout();
-    let inbound = timeout_at(info.established + wait, reader.recv())
+    let inbound = timeout_at(info.established + wait, first_frame(reader))
         .await
         .map_err(|_| close_for(Code::HELLO_TIMEOUT, format!("no hello within {} ms", wait.as_millis())))?;
     let (request, hello) = match inbound {
@@ -49,9 +56,20 @@ pub(super) async fn greet(
             }
         },
         Ok(Inbound::Bad(error)) => return Err(Some(close_for(error.code(), error.to_string()))),
+        Ok(Inbound::Alive) => return Err(None),
         Err(error) => return Err(error.reply()),
     };
     open(gateway, number, info, outbox, request, hello).await.map_err(Some)
+}
+
+/// What is no frame does not count.
+async fn first_frame(reader: &mut LinkReader) -> Result<Inbound, LinkError> {
+    loop {
+        match reader.recv().await {
+            Ok(Inbound::Alive) => {}
+            first => return first,
+        }
+    }
 }
 
 fn back_off(code: Code, reason: &str, after: Duration) -> Close {
@@ -68,6 +86,10 @@ pub(super) async fn open(
     request: Option<u64>,
     hello: Hello,
 ) -> Result<Active, Close> {
+    // Before anything is done for it.
+    let memory = gateway.memory.part(MemoryPart::Sessions).try_charge(SESSION_BYTES).ok_or_else(|| {
+        back_off(Code::OVER_CAPACITY, "this node is short of memory; come back later", MEMORY_RETRY)
+    })?;
     let claims = gateway.auth.authenticate(&hello.token.0, SystemTime::now()).await.map_err(|error| {
         match error.retry_after() {
             Some(after) => back_off(error.code(), &error.to_string(), after),
@@ -106,7 +128,7 @@ pub(super) async fn open(
     if let Stage::Leaving(leaving) = stage {
         let _ = outbox.push_control(&Outgoing::new(leaving.go_away(now)));
     }
-    Ok(Active::new(Arc::clone(gateway), guard, claims, now))
+    Ok(Active::new(Arc::clone(gateway), guard, claims, memory, now))
 }
 
 /// A seat for the session; whoever has to make room for it is told why.
@@ -148,7 +170,8 @@ fn unavailable(error: StoreError) -> Close {
 
 /// Keeps the user's display name, and that they have been here.
 pub async fn remember(store: &dyn Store, claims: &Claims) -> Result<(), StoreError> {
-    let known = store.users(std::slice::from_ref(&claims.user)).await?.pop().flatten();
+    // Who cannot be read is written anew.
+    let known = users_apart(store, std::slice::from_ref(&claims.user)).await?.found.pop().flatten();
     if known.is_some_and(|user| user.name == claims.name) {
         return Ok(()); // most connects write nothing
     }

@@ -12,6 +12,7 @@ use tern_protocol::{
 use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
+use crate::budget::Memory;
 use crate::cluster::{NodeId, SessionRef};
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
@@ -110,6 +111,8 @@ pub struct Services {
     pub presence: Presence,
     /// Counts.
     pub metrics: Metrics,
+    /// What all of them may take.
+    pub memory: Memory,
 }
 
 /// Serves links. Cheap to clone.
@@ -129,6 +132,7 @@ struct Inner {
     store: Arc<dyn Store>,
     presence: Presence,
     metrics: Metrics,
+    memory: Memory,
     /// A permit for each read that the store works on.
     reads: Semaphore,
     sessions: AtomicU64,
@@ -137,7 +141,8 @@ struct Inner {
 impl Gateway {
     /// A gateway without sessions.
     pub fn new(settings: Settings, services: Services) -> Self {
-        let Services { auth, quota, roster, router, delivery, history, store, presence, metrics } = services;
+        let Services { auth, quota, roster, router, delivery, history, store, presence, metrics, memory } =
+            services;
         let reads = Semaphore::new(settings.session.reads_max.clamp(1, Semaphore::MAX_PERMITS));
         let sessions = AtomicU64::new(1);
         Self {
@@ -152,6 +157,7 @@ impl Gateway {
                 store,
                 presence,
                 metrics,
+                memory,
                 reads,
                 sessions,
             }),

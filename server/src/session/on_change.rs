@@ -37,7 +37,11 @@ impl Active {
     ) -> Result<Handled, Refused> {
         let checked = wanted.check();
         let Wanted { conversation, peer, temp_id, change, .. } = wanted;
-        let age_ms = checked.map_err(|refusal| Refused::from(refusal).about(conversation, temp_id))?;
+        let age_ms = checked.map_err(|refusal| {
+            // Refused for good: if an attempt was put off before it was looked at, nothing waits for it.
+            self.lanes.lock().abandon(conversation, temp_id);
+            Refused::from(refusal).about(conversation, temp_id)
+        })?;
         let admission = self.lanes.lock().admit(conversation, temp_id);
         let (attempt, after) = match admission {
             Admission::Submit { attempt, after } => (attempt, after),

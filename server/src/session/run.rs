@@ -10,6 +10,7 @@ use super::Inner;
 use super::active::Active;
 use super::hello;
 use super::step::Step;
+use crate::budget::MemoryPart;
 use crate::clock::now;
 use crate::ops::metrics::{OpenConnection, TransportLabel};
 use crate::roster::Outbox;
@@ -38,7 +39,8 @@ pub(super) async fn serve(gateway: Arc<Inner>, number: u64, link: Box<Link>) {
 /// Greets the client. `None` if it was refused and told why, or has gone.
 async fn open(gateway: Arc<Inner>, number: u64, link: Box<Link>) -> Option<Box<Open>> {
     let info = link.info().clone();
-    let outbox = Outbox::new(info.format, gateway.settings.outbox.clone());
+    let outbox =
+        Outbox::new(info.format, gateway.settings.outbox.clone(), gateway.memory.part(MemoryPart::Outboxes));
     let _counted = gateway.metrics.connections.opened(match info.transport {
         Transport::Quic => TransportLabel::Quic,
         Transport::WebSocket => TransportLabel::WebSocket,

@@ -17,6 +17,7 @@ use super::active::Active;
 use super::step::Step;
 use super::*;
 use crate::auth::{Algorithm, AuthConfig, JwksConfig, KeyConfig, Mint, SigningKey, ensure_secret_file};
+use crate::budget::{Budget, MemoryPart};
 use crate::clock::{now, unix_ms};
 use crate::conversation::Conversations;
 use crate::drain::Leaving;
@@ -28,6 +29,8 @@ use crate::store::memory::MemoryStore;
 use crate::store::shaky::Shaky;
 use crate::transport::{Inbound, LinkInfo, Transport, websocket};
 
+/// What the sessions of a test may take.
+const BENCH_BYTES: usize = 64 * 1024 * 1024;
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -63,10 +66,11 @@ impl Bench {
         ensure_secret_file(&secret).unwrap();
         let store = Shaky::new(Arc::new(MemoryStore::new()));
         let (roster, metrics) = (Roster::default(), Metrics::none());
+        let memory = Memory::new(BENCH_BYTES);
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (log, users) = (store.clone(), store.clone());
         let conversations =
-            Conversations::new(&Default::default(), log, users, delivery.clone(), metrics.clone());
+            Conversations::new(&Default::default(), &memory, log, users, delivery.clone(), metrics.clone());
         let (presence, tasks) = Presence::start(&Default::default(), roster.clone(), store.clone());
         let mut settings = Settings {
             session: SessionConfig::default(),
@@ -87,6 +91,7 @@ impl Bench {
             store: store.clone(),
             presence,
             metrics,
+            memory,
         };
         let key = SigningKey::from_secret_file(&secret).unwrap();
         let gateway = Gateway::new(settings, services);
@@ -100,7 +105,8 @@ impl Bench {
 
     /// A session without a link: what it is to be told stays in its outbox.
     async fn open(&mut self, name: &str) -> Session {
-        let outbox = Outbox::new(Format::Binary, self.gateway.inner.settings.outbox.clone());
+        let outbox =
+            Outbox::new(Format::Binary, self.gateway.inner.settings.outbox.clone(), &Budget::new(usize::MAX));
         let transport = Transport::WebSocket;
         let info = LinkInfo { transport, format: Format::Binary, remote: ANY, established: Instant::now() };
         self.sessions += 1;
@@ -579,4 +585,50 @@ async fn typing_reaches_the_others_and_is_dropped_when_it_is_late() {
     bench.store.slow_reads(Duration::ZERO);
     sleep(60_000 * MS).await;
     assert!(bob.take().is_empty(), "4 s later it is not true any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_memory_is_short_newcomers_hear_when_to_come_again_and_who_is_here_is_served() {
+    let mut bench = Bench::new();
+    let memory = bench.gateway.inner.memory.clone();
+    let mut here = bench.open("here").await;
+    let sessions = memory.part(MemoryPart::Sessions);
+    assert!(sessions.used() > 0, "a session is counted");
+    let filled = memory.part(MemoryPart::Outboxes).charge(memory.whole().limit() / 100 * 95);
+    let mut late = bench.connect().await;
+    late.send(bench.hello("late")).await;
+    let told = late.next().await.frame;
+    let Frame::Close(close) = told else { panic!("{told:?}") };
+    assert_eq!(close.code, Code::OVER_CAPACITY);
+    assert!(close.retry_after_ms.is_some_and(|ms| ms >= 1_000), "{close:?}");
+    // A question is new work; a message of who is here is not.
+    let Frame::Error(refused) = here.ask(tern_protocol::Sync { cursors: Vec::new(), more: false }) else {
+        panic!("it is let in")
+    };
+    assert_eq!((refused.code, refused.temporary), (Code::OVER_CAPACITY, true));
+    assert!(refused.retry_after_ms.is_some(), "{refused:?}");
+    assert!(matches!(here.say(to("bob", "still")), Step::Nothing));
+    let told = here.taken().await;
+    assert!(told.iter().any(|frame| matches!(frame, Frame::SendAck(_))), "{told:?}");
+    let full = memory.part(MemoryPart::Outboxes).charge(memory.whole().limit() / 100 * 10);
+    assert!(matches!(here.say(to("bob", "too much")), Step::Nothing));
+    let told = here.taken().await;
+    assert!(told.iter().any(|frame| error(frame).0 == Code::OVER_CAPACITY), "{told:?}");
+    drop((filled, full));
+    bench.join("late").await;
+    drop(here);
+    sleep(LAST_FRAME).await;
+    assert_eq!(memory.part(MemoryPart::Reads).used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_session_is_counted_for_is_given_back_with_its_end() {
+    let mut bench = Bench::new();
+    let memory = bench.gateway.inner.memory.clone();
+    let session = bench.open("alice").await;
+    let one = memory.part(MemoryPart::Sessions).used();
+    let second = bench.open("bob").await;
+    assert_eq!(memory.part(MemoryPart::Sessions).used(), 2 * one);
+    drop((session, second));
+    assert_eq!(memory.whole().used(), 0);
 }

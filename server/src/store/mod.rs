@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, TempId, UserId};
 
 mod answers;
+mod apart;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
@@ -26,6 +27,7 @@ mod upkeep;
 mod users;
 
 pub use answers::{Answers, AppendAnswers, Owed};
+pub use apart::{Apart, glance_apart, last_entries_apart, runs_apart, users_apart};
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};
 pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
 pub use rights::{Lost, Right, Standing};
@@ -48,16 +50,25 @@ pub trait Store: Log + Glances + Inbox + Users + Intents + Upkeep {
     /// Whether it can take a write and answer a read now.
     async fn health(&self) -> Result<(), StoreError>;
 
+    /// What stored data was found damaged since it was opened, and what to do about it. It goes on: what is
+    /// damaged is left out.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Ends in order: refuses new writes, finishes those it has taken. Reads may still work. Once more is fine.
     async fn close(&self);
 }
 
-/// Why a store call failed. Neither case says that nothing was written.
+/// Why a store call failed. Only [`Full`](Self::Full) says that nothing was written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached or does not answer in time; try again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// There is no room for it. Nothing was written; try again later.
+    #[error("{0}")]
+    Full(String),
     /// Something stored cannot be read back; somebody must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),

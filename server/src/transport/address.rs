@@ -6,13 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use metrics::Counter;
 use parking_lot::Mutex;
+use tern_protocol::Code;
 use tokio::time::Instant;
 
 use super::{TransportConfig, TrustedProxies};
+use crate::budget::{Budget, Charge};
 
 /// An idle address may use its rate for this long at once.
 const BURST: Duration = Duration::from_secs(2);
+/// About how much a connection takes before anything happens on it, in bytes: its task and its buffers, with
+/// those of TLS or QUIC.
+pub const CONNECTION_BYTES: usize = 24 * 1024;
 /// A full table is searched for forgotten addresses at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -28,6 +34,19 @@ pub enum AddressRefused {
     /// `addresses_max` other addresses are connected.
     #[error("too many addresses are connected")]
     Addresses,
+    /// The node has no memory for one more connection.
+    #[error("this node is short of memory")]
+    Memory,
+}
+
+impl AddressRefused {
+    /// What a client is told that can be told anything.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Memory => Code::OVER_CAPACITY,
+            Self::Connections | Self::Rate | Self::Addresses => Code::RATE_LIMITED,
+        }
+    }
 }
 
 /// What counts as one address: an IPv4 address, or the /64 that one IPv6 network has.
@@ -150,23 +169,48 @@ impl AddressLimits {
 
 /// The limits shared by all listeners of a node. Clones share them.
 #[derive(Clone, Debug)]
-pub struct AddressGate(Arc<Mutex<AddressLimits>>);
+pub struct AddressGate {
+    limits: Arc<Mutex<AddressLimits>>,
+    memory: Budget,
+    refused: Counter,
+}
 
 impl AddressGate {
-    /// Nobody is connected yet.
-    pub fn new(config: &TransportConfig) -> Self {
-        Self(Arc::new(Mutex::new(AddressLimits::new(config))))
+    /// Nobody is connected yet. Each connection is charged to `memory`.
+    pub fn new(config: &TransportConfig, memory: &Budget) -> Self {
+        let limits = Arc::new(Mutex::new(AddressLimits::new(config)));
+        Self { limits, memory: memory.clone(), refused: Counter::noop() }
+    }
+
+    /// The same, counting here whom it turns away.
+    #[must_use]
+    pub fn counting(self, refused: Counter) -> Self {
+        Self { refused, ..self }
     }
 
     /// Whether [`AddressGate::admit`] would admit; counts nothing.
     pub fn check(&self, address: IpAddr) -> Result<(), AddressRefused> {
-        self.0.lock().check(address, Instant::now())
+        if !self.memory.has_room(CONNECTION_BYTES) {
+            return Err(AddressRefused::Memory);
+        }
+        self.limits.lock().check(address, Instant::now())
+    }
+
+    /// Somebody was turned away because of what [`AddressGate::check`] said.
+    pub fn count_refusal(&self) {
+        self.refused.increment(1);
     }
 
     /// Counts a connection until the permit is dropped.
     pub fn admit(&self, address: IpAddr) -> Result<AddressPermit, AddressRefused> {
-        self.0.lock().admit(address, Instant::now())?;
-        Ok(AddressPermit { gate: self.clone(), address })
+        let memory = self.admitted(address).inspect_err(|_| self.count_refusal())?;
+        Ok(AddressPermit { gate: self.clone(), address, _memory: memory })
+    }
+
+    fn admitted(&self, address: IpAddr) -> Result<Charge, AddressRefused> {
+        let memory = self.memory.try_charge(CONNECTION_BYTES).ok_or(AddressRefused::Memory)?;
+        self.limits.lock().admit(address, Instant::now())?;
+        Ok(memory)
     }
 }
 
@@ -175,11 +219,12 @@ impl AddressGate {
 pub struct AddressPermit {
     gate: AddressGate,
     address: IpAddr,
+    _memory: Charge,
 }
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        self.gate.0.lock().release(self.address, Instant::now());
+        self.gate.limits.lock().release(self.address, Instant::now());
     }
 }
 
@@ -285,10 +330,22 @@ mod tests {
     #[test]
     fn dropping_the_permit_is_what_gives_the_connection_back() {
         let config = TransportConfig { address_connections_max: 1, ..TransportConfig::default() };
-        let gate = AddressGate::new(&config);
+        let gate = AddressGate::new(&config, &Budget::new(usize::MAX));
         let permit = gate.admit(ip("192.0.2.1")).unwrap();
         assert_eq!(gate.admit(ip("192.0.2.1")).err(), Some(AddressRefused::Connections));
         drop(permit);
         assert!(gate.admit(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn without_memory_no_connection_is_let_in_until_one_is_gone() {
+        let memory = Budget::new(2 * CONNECTION_BYTES);
+        let gate = AddressGate::new(&TransportConfig::default(), &memory);
+        let first = gate.admit(ip("192.0.2.1")).unwrap();
+        let _second = gate.admit(ip("192.0.2.2")).unwrap();
+        assert_eq!(gate.admit(ip("192.0.2.3")).err(), Some(AddressRefused::Memory));
+        drop(first);
+        assert_eq!(memory.used(), CONNECTION_BYTES);
+        assert!(gate.admit(ip("192.0.2.3")).is_ok());
     }
 }

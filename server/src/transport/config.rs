@@ -19,6 +19,25 @@ pub struct TransportConfig {
     pub hello_timeout_ms: u64,
     /// How long a closing link waits for its last frame to arrive, in milliseconds.
     pub close_flush_ms: u64,
+    /// A connection for HTTP must have sent its first bytes, and the header of a request it has begun, within
+    /// this many milliseconds. With HTTP/1.1 also the next request.
+    pub request_head_timeout_ms: u64,
+    /// A request must be answered, and its answer taken by the client, within this many milliseconds.
+    pub answer_timeout_ms: u64,
+    /// A connection of HTTP/2 or HTTP/3 is closed when nothing was asked for this many milliseconds.
+    pub http_idle_timeout_ms: u64,
+    /// Most requests of one connection that are worked on, or whose answers wait to be taken; the others wait
+    /// their turn.
+    pub http_answers_max: usize,
+
+    /// Most TCP connections of clients, whatever is spoken on them; further ones are closed at once.
+    /// 0: as many as the limit of file descriptors leaves room for.
+    pub tcp_connections_max: usize,
+    /// Most bytes sent on one TCP connection that the system keeps until the client has taken them. Linux
+    /// counts twice as many, for what surrounds them.
+    pub tcp_send_buffer_bytes: usize,
+    /// The same for what the client has sent and the node has not read.
+    pub tcp_receive_buffer_bytes: usize,
 
     /// Most bytes a client may have under way on one QUIC stream.
     pub quic_stream_window_bytes: u32,
@@ -77,6 +96,13 @@ impl Default for TransportConfig {
             handshake_timeout_ms: 10_000,
             hello_timeout_ms: 5_000,
             close_flush_ms: 1_000,
+            request_head_timeout_ms: 10_000,
+            answer_timeout_ms: 30_000,
+            http_idle_timeout_ms: 60_000,
+            http_answers_max: 8,
+            tcp_connections_max: 0,
+            tcp_send_buffer_bytes: 64 * 1024,
+            tcp_receive_buffer_bytes: 64 * 1024,
             quic_stream_window_bytes: 64 * 1024,
             quic_connection_window_bytes: 256 * 1024,
             quic_send_window_bytes: 256 * 1024,
@@ -118,6 +144,11 @@ impl TransportConfig {
         Duration::from_secs(2 * self.keepalive_s + 5)
     }
 
+    /// A WebSocket that was silent for this long is pinged: its client has missed the time for its own ping.
+    pub fn ping_after(&self) -> Duration {
+        Duration::from_secs(self.keepalive_s + 5)
+    }
+
     /// Longest handshake.
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_timeout_ms)
@@ -133,6 +164,21 @@ impl TransportConfig {
         Duration::from_millis(self.close_flush_ms)
     }
 
+    /// For the first bytes and each header of HTTP.
+    pub fn request_head_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_head_timeout_ms)
+    }
+
+    /// From a request to the last byte of its answer being taken.
+    pub fn answer_timeout(&self) -> Duration {
+        Duration::from_millis(self.answer_timeout_ms)
+    }
+
+    /// Without a request on HTTP/2 or HTTP/3.
+    pub fn http_idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.http_idle_timeout_ms)
+    }
+
     /// A stream of a conversation ends after this long without traffic.
     pub fn quic_stream_idle(&self) -> Duration {
         Duration::from_millis(self.quic_stream_idle_ms)
@@ -146,11 +192,18 @@ impl TransportConfig {
     /// Finds the first setting that cannot work.
     pub fn check(&self) -> Result<(), SettingError> {
         let frame = tern_protocol::FRAME_BYTES_MAX;
+        let buffer = 4096..=16 * 1024 * 1024;
         let rules = [
             ("keepalive_s", "1 to 3600", (1..=3600).contains(&self.keepalive_s)),
             ("handshake_timeout_ms", "1 to 10000", (1..=10_000).contains(&self.handshake_timeout_ms)),
             ("hello_timeout_ms", "1 to 60000", (1..=60_000).contains(&self.hello_timeout_ms)),
             ("close_flush_ms", "at most 10000", self.close_flush_ms <= 10_000),
+            ("request_head_timeout_ms", "1 to 60000", (1..=60_000).contains(&self.request_head_timeout_ms)),
+            ("answer_timeout_ms", "1 to 600000", (1..=600_000).contains(&self.answer_timeout_ms)),
+            ("http_idle_timeout_ms", "1 to 3600000", (1..=3_600_000).contains(&self.http_idle_timeout_ms)),
+            ("http_answers_max", "1 to 1024", (1..=1024).contains(&self.http_answers_max)),
+            ("tcp_send_buffer_bytes", "4096 to 16777216", buffer.contains(&self.tcp_send_buffer_bytes)),
+            ("tcp_receive_buffer_bytes", "4096 to 16777216", buffer.contains(&self.tcp_receive_buffer_bytes)),
             ("quic_stream_window_bytes", "at least 1024", self.quic_stream_window_bytes >= 1024),
             (
                 "quic_connection_window_bytes",

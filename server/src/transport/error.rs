@@ -37,7 +37,8 @@ pub enum LinkError {
     Violation {
         /// The code to tell it.
         code: Code,
-        /// The code of the WebSocket close frame (RFC 6455, section 7.4.1).
+        /// The code of the WebSocket close frame: one of its own (RFC 6455, section 7.4.1) where a rule of
+        /// WebSocket was broken.
         websocket: u16,
         /// Which rule.
         rule: &'static str,
@@ -83,7 +84,7 @@ impl LinkError {
         let violation = |code, websocket, rule| Self::Violation { code, websocket, rule };
         match error {
             Capacity(_) => {
-                violation(Code::FRAME_TOO_LARGE, 1009, "a WebSocket message has at most frame_bytes bytes")
+                violation(Code::FRAME_TOO_LARGE, 4002, "a WebSocket message is longer than any frame")
             }
             Utf8(_) => violation(Code::MALFORMED, 1007, "a text message is UTF-8"),
             Protocol(ResetWithoutClosingHandshake | SendAfterClosing) => Self::Reset,
@@ -115,7 +116,6 @@ impl LinkError {
     pub(super) fn websocket_code(&self) -> Option<u16> {
         match self {
             Self::Violation { websocket, .. } => Some(*websocket),
-            Self::Decode(DecodeError::TooLarge(_)) => Some(1009),
             _ => None,
         }
     }

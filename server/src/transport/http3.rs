@@ -41,8 +41,6 @@ pub(in crate::transport) use shared::{NoPlace, SessionPlace};
 const HEADER_BYTES_MAX: u64 = 16 * 1024;
 /// A connection whose sessions have ended is closed after this time: Chromium leaves that to the server.
 const LINGER: Duration = Duration::from_secs(1);
-/// A connection whose requests are answered is closed after this time.
-const KEEP: Duration = Duration::from_secs(60);
 /// A client-opened bidirectional stream has an id that is a multiple of this.
 const REQUEST_ID_STEP: u64 = 4;
 
@@ -243,7 +241,7 @@ impl Http3Connection {
             Use::Over(since) | Use::Unused(since) | Use::Answered(since) if state.draining => Some(since),
             Use::Over(since) => Some(since + LINGER),
             Use::Unused(since) => Some(since + self.config.hello_timeout()),
-            Use::Answered(since) => Some(since + KEEP),
+            Use::Answered(since) => Some(since + self.config.http_idle_timeout()),
         }
     }
 

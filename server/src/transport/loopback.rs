@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::tls::{Certificate, Identity, quic_server_config, tcp_server_config};
 use super::{Inbound, Link, LinkError, LinkInfo, LinkReader};
+use crate::budget::Budget;
 use crate::roster::{Outbox, OutboxConfig, Outgoing};
 use tern_protocol::ConversationId;
 
@@ -78,28 +79,38 @@ impl DrivenLink {
     pub(super) fn start(link: Link, config: OutboxConfig) -> Self {
         let info = link.info().clone();
         let (reader, mut writer) = link.split();
-        let outbox = Outbox::new(info.format, config);
+        let outbox = Outbox::new(info.format, config, &Budget::new(usize::MAX));
         let driven = outbox.clone();
         let driving = tokio::spawn(async move { writer.drive(&driven).await });
         Self { info, reader, outbox, driving }
     }
 
+    /// What is more than a sign of life.
+    async fn inbound(&mut self) -> Result<Inbound, LinkError> {
+        loop {
+            match within(self.reader.recv()).await {
+                Ok(Inbound::Alive) => {}
+                other => return other,
+            }
+        }
+    }
+
     pub(super) async fn frame(&mut self) -> Frame {
-        match within(self.reader.recv()).await.unwrap() {
+        match self.inbound().await.unwrap() {
             Inbound::Frame(envelope) => envelope.frame,
-            Inbound::Bad(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
 
     pub(super) async fn bad(&mut self) -> String {
-        match within(self.reader.recv()).await.unwrap() {
-            Inbound::Frame(envelope) => panic!("{}", envelope.frame.name()),
+        match self.inbound().await.unwrap() {
             Inbound::Bad(error) => error.to_string(),
+            other => panic!("{other:?}"),
         }
     }
 
     pub(super) async fn end(&mut self) -> LinkError {
-        within(self.reader.recv()).await.unwrap_err()
+        self.inbound().await.unwrap_err()
     }
 
     /// What a session does about an error that it can answer.

@@ -103,6 +103,8 @@ pub enum Inbound {
     Frame(Envelope),
     /// Something that is no frame; the next one can be read.
     Bad(DecodeError),
+    /// No frame, but a sign of life: a ping or pong of the transport.
+    Alive,
 }
 
 /// The half that reads. The transports are a closed set.

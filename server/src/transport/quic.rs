@@ -102,6 +102,7 @@ impl QuicListener {
         }
         if refused.is_err() || self.handshakes.now() >= self.config.quic_handshakes_max {
             tracing::debug!(%address, ?refused, "connection refused");
+            self.gate.count_refusal();
             incoming.refuse();
             return None;
         }
@@ -147,7 +148,7 @@ impl PendingQuic {
         let remote = connection.remote_address();
         // Only now the address is proven, so only now it is counted.
         let permit = gate.admit(remote.ip()).inspect_err(|refused| {
-            connection.close(var_int(Code::RATE_LIMITED), refused.to_string().as_bytes());
+            connection.close(var_int(refused.code()), refused.to_string().as_bytes());
         })?;
         match negotiated(&connection).as_deref() {
             Some(tern_protocol::ALPN) => {

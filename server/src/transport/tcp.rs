@@ -1,33 +1,42 @@
-//! The TCP listener of HTTP and WebSocket: accepts, admits by address, does TLS.
+//! The TCP listener of HTTP and WebSocket: accepts, admits by address and by the places there are, does TLS.
 
-use std::fmt;
+mod connection;
+mod places;
+
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::address::{AddressGate, AddressPermit};
 use super::{EstablishError, TransportConfig};
+use connection::Stream;
+use places::Place;
+
+pub use connection::TcpConnection;
+pub use places::Places;
 
 /// Connections that wait for accept.
 const BACKLOG: i32 = 1024;
 /// Pause after an error that the next accept would meet again, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Such errors are logged once in this time.
+const ACCEPT_ERROR_EVERY: Duration = Duration::from_secs(1);
 
 /// Accepts TCP connections, with TLS or without.
 pub struct TcpListener {
     listener: tokio::net::TcpListener,
     tls: Option<TlsAcceptor>,
     gate: AddressGate,
+    places: Places,
     handshake_timeout: Duration,
+    complained: Mutex<Option<Instant>>,
 }
 
 impl TcpListener {
@@ -37,6 +46,7 @@ impl TcpListener {
         address: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
         gate: AddressGate,
+        places: Places,
         config: &TransportConfig,
     ) -> io::Result<Self> {
         let socket = socket2::Socket::new(
@@ -50,13 +60,16 @@ impl TcpListener {
         }
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        bound_memory(&socket, config)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self {
             listener: tokio::net::TcpListener::from_std(socket.into())?,
             tls: tls.map(TlsAcceptor::from),
             gate,
+            places,
             handshake_timeout: config.handshake_timeout(),
+            complained: Mutex::new(None),
         })
     }
 
@@ -65,44 +78,74 @@ impl TcpListener {
         self.listener.local_addr()
     }
 
-    /// The next connection of an address that is within its limits. Survives a lack of file
-    /// descriptors: it waits and tries again. Cancel-safe.
+    /// The next connection of an address that is within its limits and for which there is a place. Survives a
+    /// lack of file descriptors: it waits and tries again. Cancel-safe.
     pub async fn accept(&self) -> PendingTcp {
         loop {
             let (stream, remote) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    pause_after(&error).await;
+                    self.pause_after(&error).await;
                     continue;
                 }
             };
-            match self.gate.admit(remote.ip()) {
-                Ok(permit) => {
+            let counted = match self.gate.admit(remote.ip()) {
+                Ok(permit) => self.places.take().map(|place| (permit, place)),
+                Err(refused) => {
+                    tracing::debug!(%remote, %refused, "connection refused");
+                    None
+                }
+            };
+            match counted {
+                Some(counted) => {
                     let tls = self.tls.clone();
                     let handshake_timeout = self.handshake_timeout;
-                    return PendingTcp { stream, remote, permit, tls, handshake_timeout };
+                    return PendingTcp { stream, remote, counted, tls, handshake_timeout };
                 }
-                Err(refused) => tracing::debug!(%remote, %refused, "connection refused"),
+                // Without ceremony: nothing of it is kept.
+                None => drop(stream.set_zero_linger()),
             }
         }
     }
-}
 
-/// A connection that ended before it was accepted concerns nobody; anything else would be met
-/// again at once.
-async fn pause_after(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        tracing::warn!(%error, "cannot accept connections");
+    /// A connection that ended before it was accepted concerns nobody; anything else would be met
+    /// again at once.
+    async fn pause_after(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            return;
+        }
+        self.places.metrics().sockets.accept_errors.increment(1);
+        if is_time_to_complain(&mut self.complained.lock(), Instant::now()) {
+            tracing::warn!(%error, "cannot accept connections");
+        }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
+}
+
+fn is_time_to_complain(last: &mut Option<Instant>, now: Instant) -> bool {
+    let due = last.is_none_or(|last| now >= last + ACCEPT_ERROR_EVERY);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+/// Bounds what the system keeps for each connection, and for how long if the peer takes nothing or is gone.
+/// Accepted sockets have it from the listening one.
+fn bound_memory(socket: &socket2::Socket, config: &TransportConfig) -> io::Result<()> {
+    socket.set_send_buffer_size(config.tcp_send_buffer_bytes)?;
+    socket.set_recv_buffer_size(config.tcp_receive_buffer_bytes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(config.dead_after()))?;
+    Ok(())
 }
 
 /// A connection before its handshake.
 pub struct PendingTcp {
     stream: TcpStream,
     remote: SocketAddr,
-    permit: AddressPermit,
+    counted: (AddressPermit, Place),
     tls: Option<TlsAcceptor>,
     handshake_timeout: Duration,
 }
@@ -128,74 +171,7 @@ impl PendingTcp {
                 }
             }
         };
-        Ok(TcpConnection { stream, remote: self.remote, _permit: self.permit })
-    }
-}
-
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// A connection ready for HTTP. It counts for its address until it is dropped, also when HTTP
-/// hands it on as a WebSocket.
-pub struct TcpConnection {
-    stream: Stream,
-    remote: SocketAddr,
-    _permit: AddressPermit,
-}
-
-impl TcpConnection {
-    /// Address of the peer.
-    pub fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-
-    /// Whether TLS protects it.
-    pub fn is_tls(&self) -> bool {
-        matches!(self.stream, Stream::Tls(_))
-    }
-}
-
-impl fmt::Debug for TcpConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TcpConnection({}, tls: {})", self.remote, self.is_tls())
-    }
-}
-
-impl AsyncRead for TcpConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for TcpConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Ok(TcpConnection::new(stream, self.remote, self.counted))
     }
 }
 
@@ -203,11 +179,16 @@ impl AsyncWrite for TcpConnection {
 mod tests {
     use super::super::loopback::{ANY, Tls, within};
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use crate::budget::Budget;
+    use crate::descriptors::Descriptors;
+    use crate::ops::metrics::Metrics;
+    use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
     fn listen(tls: Option<&Tls>, config: &TransportConfig) -> TcpListener {
         let tls = tls.map(|tls| tls.tcp.clone());
-        TcpListener::bind(ANY, tls, AddressGate::new(config), config).unwrap()
+        let places = Places::new(config, Descriptors::now(), Metrics::none());
+        let gate = AddressGate::new(config, &Budget::new(usize::MAX));
+        TcpListener::bind(ANY, tls, gate, places, config).unwrap()
     }
 
     #[tokio::test]
@@ -279,5 +260,77 @@ mod tests {
         drop(served);
         let _third = TcpStream::connect(address).await.unwrap();
         within(listener.accept()).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_place_is_closed_at_once_and_the_next_comes_when_one_is_free() {
+        let config = TransportConfig { tcp_connections_max: 1, ..TransportConfig::default() };
+        let listener = listen(None, &config);
+        let address = listener.local_addr().unwrap();
+        let _first = TcpStream::connect(address).await.unwrap();
+        let served = within(within(listener.accept()).await.establish()).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let mut byte = [0];
+        let refused = async {
+            tokio::select! {
+                read = second.read(&mut byte) => read.unwrap_or(0),
+                _ = listener.accept() => panic!("let in"),
+            }
+        };
+        assert_eq!(within(refused).await, 0);
+        drop(served);
+        let _third = TcpStream::connect(address).await.unwrap();
+        within(listener.accept()).await;
+    }
+
+    /// Writes to a peer that reads nothing until the system takes no more; how much it took.
+    async fn fill(served: &mut TcpConnection) -> usize {
+        let chunk = [0; 16 * 1024];
+        let mut taken = 0;
+        std::future::poll_fn(|cx| {
+            loop {
+                match std::pin::Pin::new(&mut *served).poll_write(cx, &chunk) {
+                    std::task::Poll::Ready(written) => taken += written.unwrap(),
+                    std::task::Poll::Pending => return std::task::Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+        taken
+    }
+
+    #[tokio::test]
+    async fn the_system_keeps_little_for_a_peer_that_does_not_read_and_nothing_once_it_is_closed() {
+        let listener = listen(None, &TransportConfig::default());
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut deaf = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut served = within(within(listener.accept()).await.establish()).await.unwrap();
+        // Both ends are of this system: the send buffer twice, and the small one of the peer.
+        let taken = fill(&mut served).await;
+        assert!(taken <= 256 * 1024, "{taken} bytes were taken");
+        drop(served);
+        let mut bytes = Vec::new();
+        let error = within(deaf.read_to_end(&mut bytes)).await.expect_err("reset, not left to linger");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_by_the_system_still_arrives_after_the_end() {
+        let listener = listen(None, &TransportConfig::default());
+        let mut slow = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut served = within(within(listener.accept()).await.establish()).await.unwrap();
+        served.write_all(&[7; 40_000]).await.unwrap();
+        drop(served);
+        let mut bytes = Vec::new();
+        within(slow.read_to_end(&mut bytes)).await.unwrap();
+        assert_eq!(bytes, [7; 40_000]);
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_logged_once_a_second() {
+        let (mut last, start) = (None, Instant::now());
+        let logged = (0..60).filter(|tick| is_time_to_complain(&mut last, start + ACCEPT_PAUSE * *tick));
+        assert_eq!(logged.count(), 3);
     }
 }

@@ -31,6 +31,10 @@ pub use writer::WebSocketWriter;
 /// A message may take this many bytes on the wire, fragment headers and read-ahead included. Far
 /// more than any honest client needs; a flood of empty fragments ends here.
 const MESSAGE_WIRE_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
+/// Longest message of the binary codec: the largest frame with its length.
+const BINARY_BYTES_MAX: usize = FRAME_BYTES_MAX + 5;
+/// Longest message in JSON: a text of which every byte is escaped makes six of one.
+pub(super) const JSON_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
 /// Makes a link of a connection whose upgrade to WebSocket was answered. `format` is what
 /// [`negotiate`] found.
@@ -40,13 +44,17 @@ pub async fn from_upgraded(
     config: &TransportConfig,
     remote: SocketAddr,
 ) -> Link {
+    let message_bytes_max = match format {
+        Format::Binary => BINARY_BYTES_MAX,
+        Format::Json => JSON_BYTES_MAX,
+    };
     let limits = WebSocketConfig::default()
         .read_buffer_size(config.websocket_read_buffer_bytes)
         // What is written is flushed at once; up to a batch goes in one system call.
         .write_buffer_size(writer::TAKE.bytes)
         .max_write_buffer_size(config.websocket_write_buffer_bytes)
-        .max_message_size(Some(FRAME_BYTES_MAX))
-        .max_frame_size(Some(FRAME_BYTES_MAX));
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max));
     let io = Metered { io: Box::new(io), read: 0, flooded: false };
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await;
     let shared = Arc::new(Shared { socket: Mutex::new(socket), close_code: AtomicU16::new(0) });

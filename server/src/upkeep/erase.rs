@@ -13,7 +13,7 @@ use crate::clock::unix_ms;
 use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
 use crate::delivery::{Class, Except, Parcel, Which};
 use crate::roster::Outgoing;
-use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError};
+use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError, users_apart};
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
@@ -57,18 +57,24 @@ pub enum EraseError {
     /// Others add the user to conversations as fast as they are taken out.
     #[error("the user is being added to conversations again and again; run it again")]
     Contended,
+    /// Nothing is kept of them: perhaps the id is misspelt.
+    #[error("nothing is kept of the user {0}, so nobody was erased: check the id")]
+    Unknown(UserId),
     /// Such ids are never of users.
     #[error("{0} stands for a user who was erased already")]
     Already(UserId),
 }
 
-/// Erases a user. A user who is not known is erased too: others may have written to them.
+/// Erases a user. Who never connected is erased too, if others have written to them. Again is fine.
 ///
 /// No step rests on another conversation's: from the first on, whatever bears an older token of theirs and
 /// whatever makes them a member is refused by the store, so that what was found done stays done.
 pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     if user.is_erased() {
         return Err(EraseError::Already(user.clone()));
+    }
+    if !is_known(parts, user).await? {
+        return Err(EraseError::Unknown(user.clone()));
     }
     let fresh = UserId::erased(rand::random());
     // From here on no token that exists opens a session.
@@ -93,6 +99,15 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
         }
     }
     Err(EraseError::Contended)
+}
+
+/// Something is kept of the user, or was until they were erased.
+async fn is_known(parts: &Parts, user: &UserId) -> Result<bool, StoreError> {
+    let profile = users_apart(&*parts.store, std::slice::from_ref(user)).await?;
+    let is_user = !profile.damaged.is_empty() || profile.found.iter().any(Option::is_some);
+    Ok(is_user
+        || parts.store.standing(user).await?.erasure.is_some()
+        || !parts.store.inbox(user, None, 1).await?.is_empty())
 }
 
 async fn close_sessions(parts: &Parts, user: &UserId) -> Result<(), EraseError> {
@@ -252,6 +267,7 @@ mod tests {
     use tern_protocol::{Data, EntryId, Role};
 
     use super::*;
+    use crate::budget::Memory;
     use crate::conversation::{ConversationConfig, Conversations, Outcome};
     use crate::delivery::Delivery;
     use crate::ops::metrics::Metrics;
@@ -321,8 +337,14 @@ mod tests {
     fn parts(shaky: &Arc<Shaky>) -> Parts {
         let delivery = Delivery::new(Roster::default(), Metrics::none());
         let config = ConversationConfig::default();
-        let owners =
-            Conversations::new(&config, shaky.clone(), shaky.clone(), delivery.clone(), Metrics::none());
+        let owners = Conversations::new(
+            &config,
+            &Memory::unlimited(),
+            shaky.clone(),
+            shaky.clone(),
+            delivery.clone(),
+            Metrics::none(),
+        );
         let accounts = Accounts::new(shaky.clone(), delivery.clone(), Metrics::none());
         Parts { store: shaky.clone(), router: Router::new(owners), delivery, accounts }
     }

@@ -1,10 +1,10 @@
 //! What a user gets to take along: one JSON object a line, each with its `type`.
 
 use serde_json::{Value, json};
-use tern_protocol::UserId;
+use tern_protocol::{ConversationId, UserId};
 
 use crate::clock::unix_ms;
-use crate::store::{Glance, Kept, Order, PageLimit, Store, StoreError};
+use crate::store::{Apart, Glance, Kept, Order, PageLimit, Store, StoreError, glance_apart, users_apart};
 
 /// Entries read at a time.
 const PAGE: PageLimit = PageLimit { entries: 500, bytes: 512 * 1024 };
@@ -31,9 +31,9 @@ pub trait Lines: Send {
 }
 
 /// Writes all that is kept of a user: profile, conversations with members and read position, and every
-/// entry of their own that they may still see. The last line says how many there were.
+/// entry of their own that they may still see. A conversation that is damaged is named. The last line says how many there were.
 pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Result<(), ExportError> {
-    let profile = store.users(std::slice::from_ref(user)).await?.pop().flatten();
+    let profile = users_apart(store, std::slice::from_ref(user)).await?.found.pop().flatten();
     let rows = store.inbox(user, None, usize::MAX).await?;
     if profile.is_none() && rows.is_empty() {
         return Err(ExportError::Unknown(user.clone()));
@@ -52,7 +52,12 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
     let mut entries = 0_u64;
     for row in &rows {
         let id = row.conversation;
-        let Some(Glance { state, kept }) = store.glance(&[id]).await?.pop().flatten() else { continue };
+        let Apart { mut found, damaged } = glance_apart(store, &[id]).await?;
+        if !damaged.is_empty() {
+            unreadable(out, id).await?;
+            continue;
+        }
+        let Some(Glance { state, kept }) = found.pop().flatten() else { continue };
         let Kept { first_seq, .. } = kept;
         let member = state.member(user);
         out.line(json!({
@@ -71,7 +76,14 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
         // Own entries of earlier stays are theirs too, so from the first one there is.
         let mut next = first_seq;
         loop {
-            let page = store.entries(id, next..=u64::MAX, Order::Ascending, PAGE).await?;
+            let page = match store.entries(id, next..=u64::MAX, Order::Ascending, PAGE).await {
+                // The rest of this log.
+                Err(StoreError::Corrupt(_)) => {
+                    unreadable(out, id).await?;
+                    break;
+                }
+                page => page?,
+            };
             let Some(last) = page.last() else { break };
             next = last.seq + 1;
             for entry in page.iter().filter(|entry| entry.sender == *user) {
@@ -81,4 +93,9 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
         }
     }
     out.line(json!({"type": "end", "conversations": rows.len(), "entries": entries})).await
+}
+
+/// The whole conversation, or its entries from here on, cannot be read: stored data is damaged.
+async fn unreadable(out: &mut dyn Lines, id: ConversationId) -> Result<(), ExportError> {
+    out.line(json!({"type": "unreadable", "conversation": id})).await
 }

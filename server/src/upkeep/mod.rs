@@ -9,6 +9,7 @@ mod accounts;
 mod control;
 mod erase;
 mod export;
+mod pace;
 mod retention;
 
 pub use accounts::{

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::ConversationId;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::unix_ms;
+use super::pace::{Look, Pace};
+use crate::clock::{now, unix_ms};
 use crate::ops::metrics::Metrics;
 use crate::store::{Ages, MARKERS_KEPT_MS, Store, StoreError};
 
@@ -86,10 +87,19 @@ pub(super) async fn sweep_for_ever(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
+    let mut pace = Pace::default();
     loop {
+        let Look { now_ms, ahead_ms } = pace.look(now(), unix_ms());
+        if let Some(ahead_ms) = ahead_ms {
+            let by_s = ahead_ms / 1000;
+            tracing::warn!(
+                by_s,
+                "the clock has jumped ahead: until it stays there for a day nothing is removed by it"
+            );
+        }
         let pause = tokio::select! {
             () = stop.cancelled() => return,
-            swept = sweep(&config, &*store, &metrics, unix_ms()) => match swept {
+            swept = sweep(&config, &*store, &metrics, now_ms) => match swept {
                 Ok(Swept { entries: 0, markers: 0 }) => Duration::from_secs(config.sweep_s),
                 Ok(swept) => {
                     tracing::info!(swept.entries, swept.markers, "removed what was too old");
@@ -126,6 +136,8 @@ pub async fn sweep(
         for id in ids {
             match age_all(store, id, ages, metrics, &mut swept).await {
                 Ok(()) => in_a_row = 0,
+                // Damage is one conversation's own, however many there are.
+                Err(error @ StoreError::Corrupt(_)) => drop(failed.get_or_insert(error)),
                 Err(error) if in_a_row == FAILURES_MAX => return Err(error),
                 Err(error) => {
                     in_a_row += 1;

@@ -9,7 +9,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::ServerName;
 use tern_protocol::{
-    Code, DecodeError, Decoder, FRAME_BYTES_MAX, Incoming, JSON_BYTES_MAX, SUBPROTOCOL_BINARY,
+    About, Code, DecodeError, Decoder, FRAME_BYTES_MAX, Incoming, JSON_BYTES_MAX, SUBPROTOCOL_BINARY,
     SUBPROTOCOL_JSON, TempId, from_json,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -110,7 +110,11 @@ async fn read(mut stream: SplitStream<Socket>, inbound: mpsc::Sender<Inbound>, f
                 inbound.send(item).await.is_ok()
             }
             Some(Ok(Message::Binary(_) | Message::Text(_))) => {
-                let error = DecodeError::Json("a message of the kind that was not agreed on".into());
+                let error = DecodeError::Json {
+                    detail: "a message of the kind that was not agreed on".into(),
+                    request: None,
+                    about: About::default(),
+                };
                 inbound.send(Inbound::Bad(error)).await.is_ok()
             }
             Some(Ok(Message::Close(frame))) => break closed(frame),

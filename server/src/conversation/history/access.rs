@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tern_protocol::{ConversationId, Role, UserId};
 
 use super::History;
-use crate::store::{Glance, InboxRow, ReadPosition, StoreError};
+use crate::store::{Apart, Glance, InboxRow, ReadPosition, StoreError, glance_apart};
 
 /// The part of a log that a user may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,34 +64,40 @@ impl History {
     /// What `user` may see of a conversation; `None` whether it is absent or forbidden. One round trip for a
     /// member.
     pub async fn access(&self, user: &UserId, id: ConversationId) -> Result<Option<Access>, StoreError> {
-        Ok(self.accesses(user, &[id]).await?.pop().flatten())
+        self.accesses(user, &[id]).await?.pop().unwrap_or(Ok(None))
     }
 
-    /// The same for many, in order. One round trip, and one for all of which the user is no member.
+    /// The same for many, in order; an error for one that cannot be read. One round trip, and one for all of
+    /// which the user is no member.
     pub async fn accesses(
         &self,
         user: &UserId,
         ids: &[ConversationId],
-    ) -> Result<Vec<Option<Access>>, StoreError> {
-        let glances = self.store.glance(ids).await?;
+    ) -> Result<Vec<Result<Option<Access>, StoreError>>, StoreError> {
+        let Apart { found: glances, damaged } = glance_apart(&*self.store, ids).await?;
         let strange = |(id, glance): (&ConversationId, &Option<Glance>)| {
             let is_member = glance.as_ref().is_some_and(|glance| glance.state.member(user).is_some());
             (!is_member).then_some(*id)
         };
-        let strange: Vec<ConversationId> = ids.iter().zip(&glances).filter_map(strange).collect();
+        let readable = ids.iter().zip(&glances).enumerate().filter(|(place, _)| !damaged.contains(place));
+        let strange: Vec<ConversationId> = readable.filter_map(|(_, one)| strange(one)).collect();
         let rows = match strange.is_empty() {
             true => HashMap::new(),
             false => self.rows(user, &strange).await?,
         };
         let mut accesses = Vec::with_capacity(ids.len());
-        for (id, glance) in ids.iter().zip(glances) {
+        for (place, (id, glance)) in ids.iter().zip(glances).enumerate() {
+            if damaged.contains(&place) {
+                accesses.push(Err(StoreError::Corrupt(format!("{id} cannot be read"))));
+                continue;
+            }
             let row = rows.get(id);
             let glance = match row {
                 // The list says member and the glance does not: the glance is behind.
                 Some(row) if row.until_seq.is_none() => self.fresh(*id, glance).await?,
                 _ => glance,
             };
-            accesses.push(glance.and_then(|glance| Access::of(user, &glance, row)));
+            accesses.push(Ok(glance.and_then(|glance| Access::of(user, &glance, row))));
         }
         Ok(accesses)
     }

@@ -8,7 +8,7 @@ use tern_protocol::{ConversationId, ConversationSummary, Entry, PAGE_BYTES_MAX, 
 use super::History;
 use super::access::Access;
 use super::inbox::Known;
-use crate::store::{InboxRow, PageLimit, StoreError};
+use crate::store::{Apart, InboxRow, PageLimit, StoreError, runs_apart};
 
 /// What somebody misses in one conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,17 @@ pub struct Changed {
     pub summary: ConversationSummary,
     /// What they miss of it.
     pub missing: Missing,
+}
+
+/// What somebody misses who comes back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Conversations that changed, most recently changed first.
+    pub changed: Vec<Changed>,
+    /// Cursors above their heads.
+    pub ahead: Vec<Ahead>,
+    /// Conversations that cannot be read, since stored data is damaged: nothing is told of them.
+    pub unreadable: Vec<ConversationId>,
 }
 
 /// A cursor above the head.
@@ -55,16 +66,15 @@ pub struct Run {
 }
 
 impl History {
-    /// The user's conversations with what each lacks after its cursor, most recently changed first;
-    /// only those that changed. A cursor above the head is in the second list. Three round trips.
+    /// What the user's conversations lack after their cursors. Three round trips.
     pub async fn changed(
         &self,
         user: &UserId,
         cursors: &HashMap<ConversationId, u64>,
-    ) -> Result<(Vec<Changed>, Vec<Ahead>), StoreError> {
+    ) -> Result<Changes, StoreError> {
         let mut rows = self.store.inbox(user, None, usize::MAX).await?;
         rows.retain(|row| may_differ(row, cursors.get(&row.conversation).copied()));
-        let mut known = self.known(user, rows).await?;
+        let (mut known, unreadable) = self.known(user, rows).await?;
         let (mut changed, mut ahead) = (Vec::with_capacity(known.len()), Vec::new());
         for known in &mut known {
             let conversation = known.row.conversation;
@@ -83,7 +93,8 @@ impl History {
             known.into_iter().zip(&changed).filter_map(|(known, missing)| missing.map(|_| known)).collect();
         let summaries = self.summaries(user, &known).await?;
         let changed = summaries.into_iter().zip(changed.into_iter().flatten());
-        Ok((changed.map(|(summary, missing)| Changed { summary, missing }).collect(), ahead))
+        let changed = changed.map(|(summary, missing)| Changed { summary, missing }).collect();
+        Ok(Changes { changed, ahead, unreadable })
     }
 
     async fn refresh(&self, user: &UserId, known: &mut Known) -> Result<(), StoreError> {
@@ -96,11 +107,12 @@ impl History {
     }
 
     /// The entries of these runs, ascending, together at most one frame of them: answers for the first runs,
-    /// the last of them perhaps cut, at least one entry if there is one. One round trip.
-    pub async fn runs(&self, runs: &[Run]) -> Result<Vec<Vec<Entry>>, StoreError> {
+    /// the last of them perhaps cut, at least one entry if there is one. One that cannot be read is the only one
+    /// answered for. One round trip.
+    pub async fn runs(&self, runs: &[Run]) -> Result<Apart<Vec<Entry>>, StoreError> {
         let limit = PageLimit { entries: PAGE_ENTRIES_MAX, bytes: PAGE_BYTES_MAX };
         let ranges: Vec<_> = runs.iter().map(|run| (run.conversation, run.from..=run.to)).collect();
-        self.store.runs(&ranges, limit).await
+        runs_apart(&*self.store, &ranges, limit).await
     }
 }
 

@@ -10,7 +10,7 @@ use super::access::Access;
 use super::list_cursor::{ListCursor, Then};
 use super::{History, members_of};
 use crate::clock::stamp_ms;
-use crate::store::{Conversation, Glance, InboxRow, StoreError};
+use crate::store::{Apart, Conversation, Glance, InboxRow, StoreError, glance_apart, last_entries_apart};
 
 /// Rows read beyond a page, so that those of conversations that the user has left do not shorten it.
 const ROWS_SPARE: usize = 32;
@@ -101,7 +101,10 @@ impl History {
         id: ConversationId,
     ) -> Result<Option<Described>, StoreError> {
         let rows = self.store.inbox_rows(user, &[id]).await?.into_iter().flatten().collect();
-        let known = self.known(user, rows).await?;
+        let (known, unreadable) = self.known(user, rows).await?;
+        if unreadable.contains(&id) {
+            return Err(StoreError::Corrupt(format!("{id} cannot be read")));
+        }
         Ok(self.describe(user, known).await?.pop())
     }
 
@@ -127,18 +130,29 @@ impl History {
                 changed.then(|| cursor.again(now_ms))
             }
         };
-        Ok((self.known(user, rows).await?, cursor, next))
+        // What cannot be read is left out of the list.
+        let (known, _) = self.known(user, rows).await?;
+        Ok((known, cursor, next))
     }
 
-    /// What is known of the conversations of these rows, without those that the user may not see.
-    pub(super) async fn known(&self, user: &UserId, rows: Vec<InboxRow>) -> Result<Vec<Known>, StoreError> {
+    /// What is known of the conversations of these rows, without those that the user may not see; and those that
+    /// cannot be read.
+    pub(super) async fn known(
+        &self,
+        user: &UserId,
+        rows: Vec<InboxRow>,
+    ) -> Result<(Vec<Known>, Vec<ConversationId>), StoreError> {
         if rows.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Default::default());
         }
         let ids: Vec<ConversationId> = rows.iter().map(|row| row.conversation).collect();
-        let glances = self.store.glance(&ids).await?;
+        let Apart { found: glances, damaged } = glance_apart(&*self.store, &ids).await?;
+        let unreadable: Vec<ConversationId> = damaged.into_iter().map(|place| ids[place]).collect();
         let mut known = Vec::with_capacity(rows.len());
         for (row, mut glance) in rows.into_iter().zip(glances) {
+            if unreadable.contains(&row.conversation) {
+                continue;
+            }
             let is_member = glance.as_ref().is_some_and(|glance| glance.state.member(user).is_some());
             if row.until_seq.is_none() && !is_member {
                 glance = self.fresh(row.conversation, glance).await?;
@@ -148,7 +162,7 @@ impl History {
                 known.push(Known { row, glance, access });
             }
         }
-        Ok(known)
+        Ok((known, unreadable))
     }
 
     pub(super) async fn summaries(
@@ -169,7 +183,7 @@ impl History {
         let members = known.iter().flat_map(|known| &known.glance.state.members).map(|member| &member.user);
         let names = self.names(members.chain(peers.iter().flatten())).await?;
         let at: Vec<_> = known.iter().map(|known| (known.row.conversation, known.access.last_seq)).collect();
-        let entries = self.store.last_entries(&at).await?;
+        let entries = last_entries_apart(&*self.store, &at).await?.found;
         let described = known.iter().zip(peers).zip(entries).map(|((known, peer), entry)| Described {
             summary: known.summary(peer, &names),
             members: known.access.role.map(|_| members_of(&known.glance.state, &names)),

@@ -16,12 +16,12 @@ mod pages;
 mod tests;
 
 pub use access::{Access, Marked};
-pub use catch_up::{Ahead, Changed, Missing, Run};
+pub use catch_up::{Ahead, Changed, Changes, Missing, Run};
 pub use inbox::{Described, SummaryPage};
 pub use list_cursor::ListCursor;
 pub use pages::{Anchor, HistoryPage};
 
-use crate::store::{Conversation, Store, StoreError};
+use crate::store::{Conversation, Store, StoreError, users_apart};
 
 /// Handle for reading. Cheap to clone.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl History {
         if users.is_empty() {
             return Ok(HashMap::new());
         }
-        let known = self.store.users(&users).await?;
+        let known = users_apart(&*self.store, &users).await?.found;
         let named = users.into_iter().zip(known);
         Ok(named.filter_map(|(user, known)| Some((user, known?.name?))).collect())
     }

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::batch::{Amount, Batch, Queue, amount_of};
 use super::told::Told;
+use super::weight::Weight;
 use super::{Format, OutboxConfig, Pushed, TakeLimit};
+use crate::budget::Budget;
 
 /// A queue that has emptied keeps at most room for this many frames.
 const KEPT_FRAMES: usize = 8;
@@ -47,6 +49,8 @@ pub(super) struct Queues {
     entries_unsent: Amount,
     backlog_unsent: Amount,
     told: Told,
+    /// What is unsent, as the process counts it.
+    weight: Weight,
     closing: Option<Close>,
     /// When something last left, or when the outbox last stopped being empty.
     progress: Instant,
@@ -55,7 +59,7 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    pub(super) fn new(format: Format, config: OutboxConfig, now: Instant) -> Self {
+    pub(super) fn new(format: Format, config: OutboxConfig, memory: &Budget, now: Instant) -> Self {
         Self {
             format,
             config,
@@ -69,6 +73,7 @@ impl Queues {
             entries_unsent: Amount::default(),
             backlog_unsent: Amount::default(),
             told: Told::default(),
+            weight: Weight::new(memory),
             closing: None,
             progress: now,
             filled: false,
@@ -116,6 +121,10 @@ impl Queues {
         if let Some(head) = self.lagged.get_mut(&id) {
             *head = seq_last.max(*head);
             return Pushed::Lagged;
+        }
+        if !self.weight.try_hold(self.unsent_bytes() + frame.len()) {
+            // The process is short of memory, and the log has it.
+            return if self.lag(id, seq_last) { Pushed::Lagged } else { Pushed::Closed };
         }
         self.note_arrival(now);
         while !self.entry_fits(frame.len()) {
@@ -223,6 +232,11 @@ impl Queues {
 
     pub(super) fn told(&mut self) -> &mut Told {
         &mut self.told
+    }
+
+    /// Charges what is unsent now. Called after every change.
+    pub(super) fn weigh(&mut self) {
+        self.weight.hold(self.unsent_bytes());
     }
 
     pub(super) fn unsent_bytes(&self) -> usize {

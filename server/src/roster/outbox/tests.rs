@@ -35,7 +35,7 @@ fn sized(bytes: usize) -> Outgoing {
 }
 
 fn outbox(config: OutboxConfig) -> Arc<Outbox> {
-    Outbox::new(Format::Binary, config)
+    Outbox::new(Format::Binary, config, &Budget::new(usize::MAX))
 }
 
 fn small() -> OutboxConfig {
@@ -518,7 +518,7 @@ fn a_frame_that_was_encoded_elsewhere_reaches_sessions_of_either_format() {
 
 #[test]
 fn an_entry_that_a_link_cannot_be_told_is_named_in_lagged() {
-    let outbox = Outbox::new(Format::Json, OutboxConfig::default());
+    let outbox = Outbox::new(Format::Json, OutboxConfig::default(), &Budget::new(usize::MAX));
     let strange = Outgoing::from_binary(Bytes::from_static(&[2, 0xff, 0x7f]));
     assert_eq!(outbox.push_control(&strange), Pushed::Skipped);
     assert_eq!(outbox.push_entry(conversation(1), 7, &strange), Pushed::Lagged);
@@ -553,4 +553,32 @@ fn what_was_queued_or_named_as_lagged_was_told_and_nothing_above() {
     assert!(outbox.has_told(here, 8));
     outbox.note_told(conversation(2), 3);
     assert!(outbox.has_told(conversation(2), 3) && !outbox.has_told(conversation(2), 4));
+}
+
+#[test]
+fn what_waits_is_charged_until_it_is_sent_and_without_memory_entries_lag() {
+    const KIB: usize = 1024;
+    let memory = Budget::new(64 * KIB);
+    let outbox = Outbox::new(Format::Binary, OutboxConfig::default(), &memory);
+    assert_eq!(outbox.push_entry(conversation(1), 1, &sized(KIB)), Pushed::Queued);
+    assert_eq!(memory.used(), 0, "a little is free");
+    for seq in 2..=20 {
+        assert_eq!(outbox.push_entry(conversation(1), seq, &sized(KIB)), Pushed::Queued);
+    }
+    assert_eq!(memory.used(), 16 * KIB);
+    let others = memory.try_charge(48 * KIB).unwrap();
+    assert_eq!(outbox.push_entry(conversation(2), 1, &sized(KIB)), Pushed::Lagged);
+    assert_eq!(outbox.push_control(&sized(2 * KIB)), Pushed::Queued, "a reply has to leave");
+    drop(others);
+    let batch = outbox.take_any(ALL).unwrap();
+    assert!(memory.used() >= 16 * KIB, "the link has it, and not yet the socket");
+    outbox.sent(batch);
+    drain(&outbox);
+    assert_eq!(memory.used(), 0);
+    for seq in 21..=40 {
+        let _ = outbox.push_entry(conversation(1), seq, &sized(KIB));
+    }
+    assert!(memory.used() > 0);
+    outbox.close(Close { code: Code::SHUTDOWN, reason: String::new(), retry_after_ms: None, target: None });
+    assert_eq!(memory.used(), 0, "what is dropped is given back");
 }

@@ -9,8 +9,9 @@ use tern_protocol::{
 
 use super::worker::Worker;
 use super::{Gone, Part};
-use crate::conversation::history::{Ahead, Changed, Missing, Run};
+use crate::conversation::history::{Ahead, Changed, Changes, Missing, Run};
 use crate::session::refused::Refused;
+use crate::store::Apart;
 
 /// Conversations in one page: with the longest names half a frame.
 const PAGE_ROWS: usize = 64;
@@ -29,8 +30,13 @@ impl Worker {
         let known: HashMap<ConversationId, u64> =
             cursors.into_iter().map(|position| (position.conversation, position.seq)).collect();
         let asked = self.gateway.history.changed(&self.seat.user, &known);
-        let (changed, ahead) = self.reading(asked).await?;
+        let Changes { changed, ahead, unreadable } = self.reading(asked).await?;
         self.count(&changed, &ahead);
+        for conversation in unreadable {
+            if self.leave_out(conversation).await.is_err() {
+                return Ok(());
+            }
+        }
         for ahead in ahead {
             let detail =
                 format!("cursor {} of {} is above its head {}", ahead.cursor, ahead.conversation, ahead.head);
@@ -106,6 +112,13 @@ impl Worker {
         }
     }
 
+    /// Tells that a conversation cannot be read. It is no answer to the sync, which goes on without it.
+    async fn leave_out(&self, conversation: ConversationId) -> Result<(), Gone> {
+        self.gateway.refused(Code::UNAVAILABLE);
+        let refused = Refused::new(Code::UNAVAILABLE, "this conversation cannot be read now; it is left out");
+        self.send(None, refused.within(conversation).into_frame().into()).await
+    }
+
     /// Without this piece the sync is not complete: no SyncEnd, the client asks again.
     async fn break_off(&mut self, request: Option<u64>, refused: Refused) -> Result<(), Gone> {
         self.catching_up.clear();
@@ -121,7 +134,14 @@ impl Worker {
             self.catching_up.pop_front();
         }
         let mut read = match self.reading(self.gateway.history.runs(&runs)).await {
-            Ok(read) => read.into_iter(),
+            Ok(Apart { damaged, .. }) if !damaged.is_empty() => {
+                // The first of them; the others wait for their turn.
+                for run in runs.drain(1..).rev() {
+                    self.catching_up.push_front(Part::Entries { request, run });
+                }
+                return self.leave_out(run.conversation).await;
+            }
+            Ok(Apart { found, .. }) => found.into_iter(),
             Err(error) => {
                 return self.break_off(request, Refused::from(error).within(run.conversation)).await;
             }

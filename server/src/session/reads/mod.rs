@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::Inner;
 use super::refused::Refused;
+use crate::budget::{Charge, MemoryPart};
 use crate::conversation::history::{Anchor, ListCursor, Run};
 use crate::roster::Seat;
 use worker::Worker;
@@ -62,6 +63,19 @@ impl Job {
         }
     }
 
+    /// Memory it takes while it waits, in bytes, about.
+    fn bytes(&self) -> usize {
+        let besides = match self {
+            Self::Sync { cursors, .. } => size_of_val(cursors.as_slice()),
+            Self::Ack { positions, .. } => size_of_val(positions.as_slice()),
+            Self::Watch { users, .. } => {
+                users.iter().map(|user| size_of_val(user) + user.as_str().len()).sum()
+            }
+            _ => 0,
+        };
+        size_of::<Waiting>() + besides
+    }
+
     /// The conversation it is about, where it is about one.
     fn conversation(&self) -> Option<ConversationId> {
         match self {
@@ -72,6 +86,13 @@ impl Job {
             Self::Sync { .. } | Self::List { .. } | Self::Watch { .. } | Self::Ack { .. } => None,
         }
     }
+}
+
+/// A question in the queue, with the memory it takes there.
+#[derive(Debug)]
+struct Waiting {
+    job: Job,
+    memory: Charge,
 }
 
 /// A piece of a sync.
@@ -114,12 +135,18 @@ impl Reads {
 
     /// Queues a question; its answer goes to the backlog of the outbox.
     pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
-        self.slot.push(job, || {
+        let memory = self.gateway.memory.part(MemoryPart::Reads).try_charge(job.bytes()).ok_or_else(short)?;
+        self.slot.push(Waiting { job, memory }, || {
             let (gateway, seat) = (Arc::clone(&self.gateway), Arc::clone(&self.seat));
             let worker = Worker::new(gateway, seat, Arc::clone(&self.slot));
             tokio::spawn(worker.run()).abort_handle()
         })
     }
+}
+
+/// There is no memory for one more question of anybody.
+fn short() -> Refused {
+    Refused { retry_after: Some(RETRY), ..Refused::new(Code::OVER_CAPACITY, "this node is short of memory") }
 }
 
 /// The queue of a session and the place of its worker. Both change under one lock, so that no worker ends
@@ -131,22 +158,22 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Waiting>,
     worker: Option<AbortHandle>,
     ended: bool,
 }
 
 impl Slot {
-    fn push(&self, job: Job, start: impl FnOnce() -> AbortHandle) -> Result<(), Refused> {
+    fn push(&self, question: Waiting, start: impl FnOnce() -> AbortHandle) -> Result<(), Refused> {
         let mut state = self.state.lock();
         if state.ended {
             return Err(Refused::new(Code::UNAVAILABLE, "the session is ending"));
         }
-        if let Some(job) = state.merge(job) {
+        if let Some(question) = state.merge(question) {
             if state.jobs.len() >= JOBS_MAX {
                 return Err(Refused::rate_limited(RETRY, "reads wait in this session"));
             }
-            state.jobs.push_back(job);
+            state.jobs.push_back(question);
         }
         if state.worker.is_none() {
             state.worker = Some(start());
@@ -162,7 +189,7 @@ impl Slot {
             state.worker = None;
             state.jobs = VecDeque::new();
         }
-        job
+        job.map(|waiting| waiting.job)
     }
 
     /// The worker has ended, however.
@@ -183,26 +210,29 @@ impl Slot {
 
 impl State {
     /// The job, unless one that waits takes it in. A sync that waits is replaced by the new one.
-    fn merge(&mut self, mut job: Job) -> Option<Job> {
-        match (&mut job, self.jobs.back_mut()) {
-            (Job::Sync { .. }, _) => self.jobs.retain(|waiting| !matches!(waiting, Job::Sync { .. })),
-            (Job::Ack { positions, .. }, Some(Job::Ack { positions: waiting, .. }))
-                if positions.len() + waiting.len() <= ACK_POSITIONS_MAX =>
-            {
+    fn merge(&mut self, mut question: Waiting) -> Option<Waiting> {
+        match (&mut question.job, self.jobs.back_mut()) {
+            (Job::Sync { .. }, _) => self.jobs.retain(|waiting| !matches!(waiting.job, Job::Sync { .. })),
+            (
+                Job::Ack { positions, .. },
+                Some(Waiting { job: Job::Ack { positions: waiting, .. }, memory }),
+            ) if positions.len() + waiting.len() <= ACK_POSITIONS_MAX => {
                 waiting.append(positions);
+                memory.resize(memory.bytes() + question.memory.bytes());
                 return None;
             }
             // A notice that waits says the same.
             (Job::Typing { .. }, Some(_)) => return None,
             _ => {}
         }
-        Some(job)
+        Some(question)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
 
     fn fetch(number: u64) -> Job {
         let conversation = ConversationId::from_bytes([1; 16]);
@@ -216,6 +246,10 @@ mod tests {
     fn ack(number: u8) -> Job {
         let conversation = ConversationId::from_bytes([number; 16]);
         Job::Ack { request: None, positions: vec![Position { conversation, seq: 1 }] }
+    }
+
+    fn waiting(job: Job) -> Waiting {
+        Waiting { memory: Budget::new(usize::MAX).charge(job.bytes()), job }
     }
 
     /// A task that does nothing, in the place of a worker.
@@ -236,7 +270,7 @@ mod tests {
                 *workers += 1;
                 idle()
             };
-            slot.push(fetch(1), start).unwrap();
+            slot.push(waiting(fetch(1)), start).unwrap();
         };
         push(&mut workers);
         push(&mut workers);
@@ -258,11 +292,11 @@ mod tests {
     async fn questions_are_bounded_and_a_new_sync_takes_the_place_of_one_that_waits() {
         let slot = Slot::default();
         for number in 0..JOBS_MAX as u64 {
-            slot.push(if number == 3 { sync(number) } else { fetch(number) }, idle).unwrap();
+            slot.push(waiting(if number == 3 { sync(number) } else { fetch(number) }), idle).unwrap();
         }
-        let refused = slot.push(fetch(99), idle).unwrap_err();
+        let refused = slot.push(waiting(fetch(99)), idle).unwrap_err();
         assert_eq!((refused.code, refused.retry_after), (Code::RATE_LIMITED, Some(RETRY)));
-        slot.push(sync(100), idle).unwrap();
+        slot.push(waiting(sync(100)), idle).unwrap();
         let mut expected: Vec<Option<u64>> = (0..JOBS_MAX as u64).filter(|n| *n != 3).map(Some).collect();
         expected.push(Some(100));
         assert_eq!(requests(&slot), expected);
@@ -272,7 +306,7 @@ mod tests {
     async fn acks_that_wait_are_one_question_up_to_the_limit_of_a_frame() {
         let slot = Slot::default();
         for number in 0..=ACK_POSITIONS_MAX {
-            slot.push(ack(number as u8), idle).unwrap();
+            slot.push(waiting(ack(number as u8)), idle).unwrap();
         }
         let positions = |job| match job {
             Some(Job::Ack { positions, .. }) => positions.len(),
@@ -286,10 +320,10 @@ mod tests {
     async fn an_ended_session_keeps_no_questions_and_takes_none() {
         let slot = Slot::default();
         let worker = tokio::spawn(std::future::pending::<()>());
-        slot.push(fetch(1), || worker.abort_handle()).unwrap();
+        slot.push(waiting(fetch(1)), || worker.abort_handle()).unwrap();
         slot.end();
         assert!(worker.await.unwrap_err().is_cancelled());
         assert!(slot.next(true).is_none());
-        assert!(slot.push(fetch(2), || unreachable!("nobody works for it")).is_err());
+        assert!(slot.push(waiting(fetch(2)), || unreachable!("nobody works for it")).is_err());
     }
 }

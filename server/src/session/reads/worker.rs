@@ -138,7 +138,16 @@ impl Worker {
         let (history, user) = (&self.gateway.history, &self.seat.user);
         let ids: Vec<ConversationId> = positions.iter().map(|position| position.conversation).collect();
         let accesses = history.accesses(user, &ids).await?;
-        for (Position { conversation, seq }, mut access) in positions.into_iter().zip(accesses) {
+        let mut failed = Ok(());
+        for (Position { conversation, seq }, access) in positions.into_iter().zip(accesses) {
+            let mut access = match access {
+                Ok(access) => access,
+                // One that cannot be read keeps no other from being confirmed.
+                Err(error) => {
+                    failed = Err(Refused::from(error).within(conversation));
+                    continue;
+                }
+            };
             if access.is_some_and(|access| seq > access.last_seq) {
                 access = history.access_up_to(user, conversation, seq).await?;
             }
@@ -151,7 +160,7 @@ impl Worker {
                 Some(_) => self.gateway.confirm(&self.seat, conversation, seq),
             }
         }
-        Ok(())
+        failed
     }
 
     /// The answer and later changes come through the notice.

@@ -12,14 +12,15 @@ use fjall::Readable;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_protocol::StoreId;
-use uuid::Uuid;
 
 use super::directory::{Directory, OpenError, create_private, is_absent, sync_dir};
 use super::disk::{Disk, read_failed};
+use super::identity::Identity;
 use super::op::{Frozen, Op};
 use super::tripwire::CountFile;
+use super::values::{self, Commit};
 use super::verify::{Checker, Findings};
-use super::{EmbeddedStore, open};
+use super::{EmbeddedStore, keys, open};
 use crate::clock::unix_ms;
 use crate::store::StoreError;
 
@@ -309,15 +310,27 @@ impl Backup {
             return Err(BackupError::Occupied(to.into()));
         }
         let directory = Directory::claim(to)?;
-        CountFile::create(&directory.count(), self.manifest.commits).map_err(io_at(to))?;
-        let (disk, _) = open::open_database(&directory, 0)?;
+        directory.begin("a restore")?;
+        let identity = Identity::new();
+        CountFile::create(&directory.count(), identity, self.manifest.commits).map_err(io_at(to))?;
+        let (disk, _) = open::open_database(&directory, identity.salt, 0)?;
         let mut rows = disk.space.start_ingestion().map_err(read_failed)?;
-        self.rows(|key, value| Ok(rows.write(key, value).map_err(read_failed)?))?;
+        self.rows(|key, value| {
+            // From here on they are commits of the new store.
+            let value = match keys::kind(&key) {
+                keys::Kind::Commit => {
+                    let commit = Commit { salt: identity.salt, ..Commit::decode(&value)? };
+                    values::encode(&commit).into()
+                }
+                _ => value,
+            };
+            Ok(rows.write(key, value).map_err(read_failed)?)
+        })?;
         rows.finish().map_err(read_failed)?;
         drop(disk);
-        // The id comes last: without it a restore that was cut short is never taken for a store.
-        let store_id = StoreId::from_uuid(Uuid::new_v4());
-        directory.set_store_id(store_id)?;
+        directory.set_identity(identity)?;
+        directory.finish()?;
+        let store_id = identity.store_id;
         Ok((store_id, findings))
     }
 

@@ -115,6 +115,10 @@ impl<'a> Batch<'a> {
                 Answer::Flag(reply, self.finish_erasure(&user, &conversations))
             }
             Op::Snapshot { reply } => Answer::Snapshot(reply),
+            Op::Fill { filling, reply } => {
+                self.writes.insert(keys::filling(), filling);
+                Answer::Done(reply, Ok(()))
+            }
         };
         self.answers.push(answer);
     }
@@ -149,6 +153,7 @@ impl<'a> Batch<'a> {
         if head != append.group.expected_head {
             return Ok(Appended::Conflict { head });
         }
+        self.disk.room.check()?;
         self.write(append, current.as_deref());
         Ok(Appended::Applied)
     }
@@ -218,8 +223,8 @@ impl<'a> Batch<'a> {
 
     fn clear_intents(&mut self, intents: Vec<(u8, Bytes)>) -> Result<(), StoreError> {
         for (shard, key) in intents {
-            // Only what is there counts as cleared.
-            if self.get(&key)?.is_some() {
+            // Only what is there counts as cleared. What cannot be read is there, and can be removed.
+            if !matches!(self.get(&key), Ok(None)) {
                 self.writes.insert(key, None);
                 self.intents.push(IntentChange::Cleared { shard });
             }
@@ -237,8 +242,17 @@ impl<'a> Batch<'a> {
             return Ok(false);
         }
         let key = keys::user(user);
-        let before: Option<User> =
-            self.get(&key)?.map(|bytes| values::decode("a user", &bytes)).transpose()?;
+        let before = self
+            .get(&key)
+            .and_then(|bytes| bytes.map(|bytes| values::decode::<User>("a user", &bytes)).transpose());
+        // What cannot be read is written anew: it is a name and a time.
+        let before = match before {
+            Err(error @ StoreError::Corrupt(_)) => {
+                self.disk.seen.note(&error);
+                None
+            }
+            before => before?,
+        };
         if let Some(after) = change.apply(before.as_ref()) {
             self.writes.insert(key, Some(values::encode(&after)));
         }

@@ -14,9 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::batch::Batch;
 use super::disk::Disk;
+use super::identity::Salt;
+use super::keys;
 use super::op::{Op, Reply};
 use super::tripwire::Tripwire;
-use super::{keys, values};
+use super::values::{self, Commit};
+use crate::budget::{Budget, Charge};
 use crate::ops::metrics::{Metrics, record};
 use crate::store::{GROUP_BYTES_MAX, StoreError};
 
@@ -38,25 +41,36 @@ pub(super) struct Hooks {
     pub(super) commit: Box<dyn FnMut(OwnedWriteBatch) -> fjall::Result<()> + Send>,
     /// Called with the reason when durability can no longer be promised. Does not return in production.
     pub(super) fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Free bytes of the disk; `None`: the system is asked.
+    pub(super) free: Option<Box<dyn Fn() -> Option<u64> + Send>>,
 }
 
 /// The way in: bounded, waits for room.
 pub(super) struct Queue {
     messages: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
+    memory: Budget,
 }
 
 /// A way in that does not keep the committer going.
 pub(super) struct WeakQueue {
     messages: mpsc::WeakSender<Message>,
     room: Arc<Semaphore>,
+    memory: Budget,
+}
+
+/// The room that a write takes, given back once it is answered.
+struct Room {
+    permit: OwnedSemaphorePermit,
+    _memory: Charge,
 }
 
 impl WeakQueue {
     /// Queues a write if there is room at once. Otherwise it is dropped, and so answers that nothing is known.
     pub(super) fn try_send(&self, bytes: usize, op: Op) {
         let Some(messages) = self.messages.upgrade() else { return };
-        if let Ok(room) = self.room.clone().try_acquire_many_owned(kib(bytes)) {
+        if let Ok(permit) = self.room.clone().try_acquire_many_owned(kib(bytes)) {
+            let room = Room { permit, _memory: self.memory.charge(bytes) };
             let _ = messages.try_send(Message::Op(op, room));
         }
     }
@@ -68,8 +82,7 @@ fn kib(bytes: usize) -> u32 {
 }
 
 enum Message {
-    /// The permit is the room it takes, given back once it is answered.
-    Op(Op, OwnedSemaphorePermit),
+    Op(Op, Room),
     Close(oneshot::Sender<()>),
 }
 
@@ -91,13 +104,19 @@ impl Queue {
     /// Queues a write that brings its answer along.
     pub(super) async fn send(&self, bytes: usize, op: Op) -> Result<(), StoreError> {
         let stopped = || StoreError::Unavailable("the store has been closed".into());
-        let room = self.room.clone().acquire_many_owned(kib(bytes)).await.map_err(|_| stopped())?;
+        let permit = self.room.clone().acquire_many_owned(kib(bytes)).await.map_err(|_| stopped())?;
+        // Its size is bounded here, and it was let in where it came from: it is only counted.
+        let room = Room { permit, _memory: self.memory.charge(bytes) };
         self.messages.send(Message::Op(op, room)).await.map_err(|_| stopped())
     }
 
     /// For whoever must not hold it.
     pub(super) fn downgrade(&self) -> WeakQueue {
-        WeakQueue { messages: self.messages.downgrade(), room: self.room.clone() }
+        WeakQueue {
+            messages: self.messages.downgrade(),
+            room: self.room.clone(),
+            memory: self.memory.clone(),
+        }
     }
 
     /// Writes in the queue.
@@ -121,6 +140,8 @@ pub(super) struct Committer {
     pub(super) disk: Disk,
     /// Number of the last commit.
     pub(super) commits: u64,
+    /// What tells the commits of this store from those of another.
+    pub(super) salt: Salt,
     pub(super) tripwire: Tripwire,
     pub(super) hooks: Hooks,
     pub(super) metrics: Metrics,
@@ -130,8 +151,8 @@ pub(super) struct Committer {
 struct Broken;
 
 impl Committer {
-    /// Starts the thread. It ends when the queue is closed or dropped.
-    pub(super) fn start(self) -> io::Result<(Queue, JoinHandle<()>)> {
+    /// Starts the thread. It ends when the queue is closed or dropped. What is queued is charged to `memory`.
+    pub(super) fn start(self, memory: &Budget) -> io::Result<(Queue, JoinHandle<()>)> {
         let (messages, queue) = mpsc::channel(QUEUE_OPS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX as usize));
         let fatal = self.hooks.fatal.clone();
@@ -140,7 +161,7 @@ impl Committer {
                 fatal("the committer panicked");
             }
         })?;
-        Ok((Queue { messages, room }, thread))
+        Ok((Queue { messages, room, memory: memory.clone() }, thread))
     }
 
     fn run(mut self, mut queue: mpsc::Receiver<Message>) {
@@ -168,23 +189,20 @@ impl Committer {
     ) -> Result<Option<Message>, Broken> {
         let disk = self.disk.clone();
         let mut batch = Batch::new(&disk);
-        let mut room: Option<OwnedSemaphorePermit> = None;
+        let mut rooms: Vec<Room> = Vec::new();
         let mut bytes = 0;
         let (mut next, mut held) = (Some(first), None);
         while let Some(message) = next {
             let mut is_full = false;
             match message {
-                Message::Op(op, permit) if op.is_alone() && batch.len() > 0 => {
-                    held = Some(Message::Op(op, permit));
+                Message::Op(op, room) if op.is_alone() && batch.len() > 0 => {
+                    held = Some(Message::Op(op, room));
                     break;
                 }
-                Message::Op(op, permit) => {
+                Message::Op(op, room) => {
                     is_full = op.is_alone();
-                    bytes += permit.num_permits() * 1024;
-                    match &mut room {
-                        Some(room) => room.merge(permit),
-                        None => room = Some(permit),
-                    }
+                    bytes += room.permit.num_permits() * 1024;
+                    rooms.push(room);
                     batch.apply(op);
                 }
                 Message::Close(reply) => {
@@ -208,6 +226,7 @@ impl Committer {
         if count > 0 {
             let started = Instant::now();
             let number = self.commits + 1;
+            let commit = Commit { number, salt: self.salt };
             let mut write = OwnedWriteBatch::with_capacity(self.disk.db.clone(), count + 1);
             for (key, value) in rows.fresh {
                 write.insert(&self.disk.space, key, value);
@@ -218,7 +237,7 @@ impl Committer {
                     None => write.remove(&self.disk.space, key),
                 }
             }
-            write.insert(&self.disk.space, keys::commit(number), values::encode(&number));
+            write.insert(&self.disk.space, keys::commit(number), values::encode(&commit));
             let write = write.durability(Some(PersistMode::SyncData));
             if let Err(error) = (self.hooks.commit)(write) {
                 return Err(self.broken(&format!("a commit failed: {error}")));

@@ -4,15 +4,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use tern_protocol::StoreId;
-use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::identity::{FORMAT, Identity, Unreadable};
 use super::tripwire::CountFile;
-
-/// Format of the whole directory; raised by a change that older versions must not touch.
-const FORMAT: u32 = 1;
 
 /// Why a store does not open. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +34,21 @@ pub enum OpenError {
     },
     /// A newer version of the program wrote it.
     #[error(
-        "the data directory {} has format {found}, this version of tern reads up to {FORMAT}: install the version that wrote it, or a newer one",
+        "the data directory {} has format {found}, this version of tern reads {FORMAT}: install the version that wrote it, or a newer one",
         .dir.display()
     )]
     Newer {
+        /// The data directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// A version of the program that was never released wrote it.
+    #[error(
+        "the data directory {} has format {found}, which only versions before the first release wrote, this one reads {FORMAT}: begin with an empty directory",
+        .dir.display()
+    )]
+    Older {
         /// The data directory.
         dir: PathBuf,
         /// Its format.
@@ -54,10 +60,18 @@ pub enum OpenError {
         /// The data directory.
         dir: PathBuf,
     },
+    /// A store was being made of something else in it.
+    #[error("{what} into {} was cut short, so it is no store: remove this directory and do it again", .dir.display())]
+    Unfinished {
+        /// The data directory.
+        dir: PathBuf,
+        /// What was being done.
+        what: String,
+    },
     /// Acknowledged writes are gone.
     #[error(
-        "{missing} of the last commits in {} are missing ({found} of {expected} found): messages that were acknowledged would be gone. Restore a backup, or go on without them: tern store recover --accept-loss --data-dir {}",
-        .dir.display(), .dir.display()
+        "{missing} of the last commits in {} are missing ({found} of {expected} found: {why}): messages that were acknowledged would be gone. {}",
+        .dir.display(), ways(.dir)
     )]
     Lost {
         /// The data directory.
@@ -68,20 +82,27 @@ pub enum OpenError {
         expected: u64,
         /// How many are missing at least.
         missing: u64,
+        /// Where they end.
+        why: String,
     },
     /// Something in it cannot be read, so acknowledged writes may be gone.
-    #[error(
-        "the data directory {} is damaged: {what}. Restore a backup, or go on without what is lost: tern store recover --accept-loss --data-dir {}",
-        .dir.display(), .dir.display()
-    )]
+    #[error("the data directory {} is damaged: {what}. {}", .dir.display(), ways(.dir))]
     Damaged {
         /// The data directory.
         dir: PathBuf,
         /// What is wrong.
         what: String,
     },
+    /// The database behind the journals cannot be used as it is; its rows mostly can.
+    #[error("the data directory {} is damaged: {what}. {}", .dir.display(), way_by_rows(.dir))]
+    Unreadable {
+        /// The data directory.
+        dir: PathBuf,
+        /// Which file, and what is wrong with it.
+        what: String,
+    },
     /// Recovery found damage that cannot be cut away.
-    #[error("the store in {} cannot be made whole: {what}. Restore a backup", .dir.display())]
+    #[error("the store in {} cannot be made whole: {what}. {}", .dir.display(), way_by_rows(.dir))]
     Beyond {
         /// The data directory.
         dir: PathBuf,
@@ -105,9 +126,12 @@ impl OpenError {
         let (Self::Locked { dir }
         | Self::Unwritable { dir, .. }
         | Self::Newer { dir, .. }
+        | Self::Older { dir, .. }
         | Self::Missing { dir }
+        | Self::Unfinished { dir, .. }
         | Self::Lost { dir, .. }
         | Self::Damaged { dir, .. }
+        | Self::Unreadable { dir, .. }
         | Self::Beyond { dir, .. }
         | Self::Io { dir, .. }) = &mut self;
         *dir = original.into();
@@ -115,24 +139,27 @@ impl OpenError {
     }
 }
 
+/// The ways out of a loss.
+fn ways(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "Restore a backup; or copy every row that can be read into a new store: tern store salvage {dir} --to NEW; or go on here without what is lost: tern store recover --accept-loss --data-dir {dir}"
+    )
+}
+
+/// The ways out where nothing can be cut away.
+fn way_by_rows(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "Restore a backup; or copy every row that can be read into a new store: tern store salvage {dir} --to NEW"
+    )
+}
+
 /// A data directory held by this process, until this is dropped.
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: File,
-}
-
-/// What `store.json` holds.
-#[derive(Serialize, Deserialize)]
-struct Identity {
-    format: u32,
-    store_id: StoreId,
-    /// Hash of the other fields, in hex: an id changed by damage would be taken for a new store.
-    check: String,
-}
-
-#[derive(Deserialize)]
-struct FormatOnly {
-    format: u32,
+    /// The file, and the directory itself: somebody may remove the file.
+    _locks: [File; 2],
 }
 
 impl Directory {
@@ -141,12 +168,22 @@ impl Directory {
         let unwritable = |source| OpenError::Unwritable { dir: path.into(), source };
         create_private(path).map_err(unwritable)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
-        let lock = lock.map_err(unwritable)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: path.into() }),
-            Err(TryLockError::Error(source)) => Err(OpenError::Io { dir: path.into(), source }),
+        let locks = [lock.map_err(unwritable)?, File::open(path).map_err(unwritable)?];
+        for (index, lock) in locks.iter().enumerate() {
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { dir: path.into() }),
+                // Some network file systems cannot lock a directory; the file will do there.
+                Err(TryLockError::Error(_)) if index == 1 => {}
+                Err(TryLockError::Error(source)) => return Err(OpenError::Io { dir: path.into(), source }),
+            }
         }
+        Ok(Self { path: path.into(), _locks: locks })
+    }
+
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The database.
@@ -169,48 +206,83 @@ impl Directory {
         self.path.join(format!("lost-journals-{store_id}"))
     }
 
-    /// Id of the store in it; `None` if there is none yet.
-    pub(super) fn store_id(&self) -> Result<Option<StoreId>, OpenError> {
+    /// What was cut off the journals as writes that were cut short.
+    pub(super) fn cut_tails(&self) -> PathBuf {
+        self.path.join("cut-tails")
+    }
+
+    /// Where a check of the store makes its copy.
+    pub(super) fn verify_copy(&self) -> PathBuf {
+        self.path.join("verify")
+    }
+
+    /// Whose store it is, by `store.json`; `None` if there is no such file.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, OpenError> {
         let bytes = match fs::read(self.path.join("store.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|source| self.io(source))?,
         };
-        let damaged = |_| self.damaged("store.json cannot be read");
-        let FormatOnly { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if format > FORMAT {
-            return Err(OpenError::Newer { dir: self.path.clone(), found: format });
-        }
-        let identity: Identity = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if identity.check != check(format, identity.store_id) {
-            return Err(self.damaged("store.json does not match its check sum"));
-        }
-        Ok(Some(identity.store_id))
+        let dir = self.path.clone();
+        Identity::from_json(&bytes).map(Some).map_err(|unreadable| match unreadable {
+            Unreadable::Format(found) if found < FORMAT => OpenError::Older { dir, found },
+            Unreadable::Format(found) => OpenError::Newer { dir, found },
+            Unreadable::Damaged(what) => self.damaged(what),
+        })
+    }
+
+    /// Whose the store in a directory is, by each of the two places that say so. Claims nothing.
+    pub(super) fn identities_in(path: &Path) -> [Option<Identity>; 2] {
+        let told = fs::read(path.join("store.json")).ok();
+        let counted = CountFile::open(&path.join("commit-count")).ok().flatten();
+        [
+            told.and_then(|bytes| Identity::from_json(&bytes).ok()),
+            counted.map(|(_, counted)| counted.identity),
+        ]
     }
 
     /// Makes a new store. The id comes last: without it, nothing was ever written.
-    pub(super) fn create(&self) -> Result<StoreId, OpenError> {
-        if !is_absent(&self.db()).map_err(|source| self.io(source))? {
-            return Err(self.damaged("store.json is missing"));
-        }
-        CountFile::create(&self.count(), 0).map_err(|source| self.io(source))?;
-        let store_id = StoreId::from_uuid(Uuid::new_v4());
-        self.set_store_id(store_id)?;
-        Ok(store_id)
+    pub(super) fn create(&self) -> Result<Identity, OpenError> {
+        let identity = Identity::new();
+        CountFile::create(&self.count(), identity, 0).map_err(|source| self.io(source))?;
+        self.set_identity(identity)?;
+        Ok(identity)
     }
 
-    /// Writes the id; durable when it returns.
-    pub(super) fn set_store_id(&self, store_id: StoreId) -> Result<(), OpenError> {
-        let identity = Identity { format: FORMAT, store_id, check: check(FORMAT, store_id) };
-        let json = serde_json::to_string(&identity).expect("strings and numbers are JSON");
-        let write = || {
-            let (new, path) = (self.path.join("store.json.new"), self.path.join("store.json"));
-            let mut file = File::create(&new)?;
-            writeln!(file, "{json}")?;
-            file.sync_all()?;
-            fs::rename(new, path)?;
+    /// Writes the identity; durable when it returns.
+    pub(super) fn set_identity(&self, identity: Identity) -> Result<(), OpenError> {
+        let json = identity.to_json() + "\n";
+        replace(&self.path.join("store.json"), json.as_bytes()).map_err(|source| self.io(source))
+    }
+
+    /// A store is being made of something else here; until [`finish`](Self::finish) it is none. `what` is
+    /// what is done, as "a restore".
+    pub(super) fn begin(&self, what: &str) -> Result<(), OpenError> {
+        replace(&self.unfinished(), what.as_bytes()).map_err(|source| self.io(source))
+    }
+
+    /// What was begun is done.
+    pub(super) fn finish(&self) -> Result<(), OpenError> {
+        let finish = || {
+            fs::remove_file(self.unfinished())?;
             sync_dir(&self.path)
         };
-        write().map_err(|source| self.io(source))
+        finish().map_err(|source| self.io(source))
+    }
+
+    /// Fails if something was begun here and not finished.
+    pub(super) fn finished(&self) -> Result<(), OpenError> {
+        match fs::read(self.unfinished()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(self.io(source)),
+            Ok(what) => {
+                let what = String::from_utf8_lossy(&what).into_owned();
+                Err(OpenError::Unfinished { dir: self.path.clone(), what })
+            }
+        }
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.path.join("unfinished")
     }
 
     /// An error of the file system in this directory.
@@ -223,10 +295,32 @@ impl Directory {
         OpenError::Damaged { dir: self.path.clone(), what: what.into() }
     }
 
-    /// Fewer commits were found than are known to have been durable.
-    pub(super) fn lost(&self, found: u64, expected: u64) -> OpenError {
-        OpenError::Lost { dir: self.path.clone(), found, expected, missing: expected - found }
+    /// A file of the database in this directory is damaged.
+    pub(super) fn unreadable(&self, what: impl Into<String>) -> OpenError {
+        OpenError::Unreadable { dir: self.path.clone(), what: what.into() }
     }
+
+    /// Fewer commits were found than are known to have been durable; `why` says where they end.
+    pub(super) fn lost(&self, found: u64, expected: u64, why: impl Into<String>) -> OpenError {
+        OpenError::Lost {
+            dir: self.path.clone(),
+            found,
+            expected,
+            missing: expected - found,
+            why: why.into(),
+        }
+    }
+}
+
+/// Puts a file in the place of another, or of none: whole and durable, or not at all.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Makes the entries of a directory durable.
@@ -239,15 +333,21 @@ pub(super) fn is_absent(path: &Path) -> io::Result<bool> {
     path.try_exists().map(|exists| !exists)
 }
 
-fn check(format: u32, store_id: StoreId) -> String {
-    format!("{:016x}", xxh3_64(format!("{format} {store_id}").as_bytes()))
-}
-
-/// Messages are nobody else's business: a new directory is for its owner only.
+/// Messages are nobody else's business: a new directory is for its owner only. It is durable when this
+/// returns, and so are the new ones above it.
 pub(super) fn create_private(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return Ok(());
+    }
+    if path.parent().is_some() {
+        create_private(parent)?;
+    }
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    match builder.create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other.and_then(|()| sync_dir(parent)),
+    }
 }

@@ -1,19 +1,23 @@
 //! Reads of what is durable: single keys, states of conversations, pages and inboxes.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, Readable, Snapshot};
+use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use tern_protocol::{ConversationId, Entry, UserId};
 
+use super::identity::Salt;
 use super::intents::IntentShards;
 use super::keys;
 use super::recent::RecentMarkers;
+use super::seen::Seen;
+use super::space::Room;
 use super::standings::Standings;
 use super::states::{Known, States};
-use super::values::{self, Head, Row, Shape};
+use super::values::{self, Commit, Head, Row, Shape};
 use crate::store::runs::Runs;
 use crate::store::{
     Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
@@ -31,6 +35,8 @@ pub(super) struct Disk {
     pub(super) recent: Arc<RecentMarkers>,
     pub(super) standings: Arc<Standings>,
     pub(super) intents: Arc<IntentShards>,
+    pub(super) room: Arc<Room>,
+    pub(super) seen: Arc<Seen>,
 }
 
 impl Disk {
@@ -42,6 +48,8 @@ impl Disk {
             recent: Arc::new(RecentMarkers::new(Some(Instant::now()))),
             standings: Arc::default(),
             intents: Arc::default(),
+            room: Arc::default(),
+            seen: Arc::default(),
         }
     }
 
@@ -64,20 +72,29 @@ impl Disk {
         Ok(())
     }
 
+    /// An error once the database has given up: it could not write a table or its journal, and takes no more.
+    pub(super) fn alive(&self) -> Result<(), StoreError> {
+        self.db.persist(PersistMode::Buffer).map_err(read_failed)
+    }
+
     /// A value as of the last commit.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self.space.get(key).map_err(read_failed)?.map(Bytes::from))
     }
 
-    /// Number of the last commit, 0 before the first. The last [`keys::COMMITS_KEPT`] must all be
-    /// there: a journal that lost its end before the next one began leaves a hole.
-    pub(super) fn commits(&self) -> Result<u64, StoreError> {
-        let mut numbers: Vec<u64> = Vec::new();
+    /// Number of the last commit, 0 before the first, and the salt of all of them. The last
+    /// [`keys::COMMITS_KEPT`] must all be there: a journal that lost its end before the next one began
+    /// leaves a hole.
+    pub(super) fn commits(&self) -> Result<(u64, Option<Salt>), StoreError> {
+        let (mut numbers, mut salt): (Vec<u64>, Option<Salt>) = (Vec::new(), None);
         for item in self.space.prefix(keys::COMMITS) {
-            let value = item.value().map_err(read_failed)?;
-            numbers.push(values::decode("a commit number", &value)?);
+            let commit = Commit::decode(&item.value().map_err(read_failed)?)?;
+            if *salt.get_or_insert(commit.salt) != commit.salt {
+                return Err(StoreError::Corrupt("there are commits of two stores in it".into()));
+            }
+            numbers.push(commit.number);
         }
-        last_commit(numbers)
+        Ok((last_commit(numbers)?, salt))
     }
 
     /// A state as of the last commit.
@@ -173,18 +190,25 @@ impl Disk {
     ) -> Result<Vec<InboxRow>, StoreError> {
         let snapshot = self.db.snapshot();
         let mut reads = Vec::new();
-        for item in snapshot.prefix(&self.space, keys::reads(user)) {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
-            reads.push((keys::row_conversation(&key)?, values::decode("a read position", &value)?));
+        for (key, value) in self.around_damage(snapshot.prefix(&self.space, keys::reads(user)))? {
+            let read = values::decode("a read position", &value);
+            // Without it more counts as unread.
+            if let Some(read) = self.unless_damaged(read)? {
+                reads.push((keys::row_conversation(&key)?, read));
+            }
         }
         let mut rows = Vec::new();
-        for item in snapshot.prefix(&self.space, keys::rows(user)) {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
+        for (key, value) in self.around_damage(snapshot.prefix(&self.space, keys::rows(user)))? {
             let conversation = keys::row_conversation(&key)?;
             // Both scans are in key order, that is, by conversation.
             let read = reads.binary_search_by_key(&conversation, |(id, _)| *id);
             let read = read.map_or_else(|_| ReadPosition::default(), |place| reads[place].1);
-            let row = self.row(&snapshot, conversation, &value, read)?;
+            let Some(row) = self.unless_damaged(values::decode("an inbox row", &value))? else { continue };
+            let row = match self.unless_damaged(self.row(&snapshot, conversation, row, read))? {
+                Some(row) => row,
+                // Its head cannot be read: whoever looks at the conversation meets the same.
+                None => listed(conversation, row, Head { seq: 0, messages: 0, time_ms: 0 }, read),
+            };
             if after.is_none_or(|after| row.place() > after) {
                 rows.push(row);
             }
@@ -209,7 +233,8 @@ impl Disk {
             let Some(row) = row else { return Ok(None) };
             let read = snapshot.get(&self.space, keys::read(user, *id)).map_err(read_failed)?;
             let read = read.map(|bytes| values::decode("a read position", &bytes)).transpose()?;
-            self.row(&snapshot, *id, &row, read.unwrap_or_default()).map(Some)
+            let row = values::decode("an inbox row", &row)?;
+            self.row(&snapshot, *id, row, read.unwrap_or_default()).map(Some)
         };
         ids.iter().map(one).collect()
     }
@@ -218,25 +243,52 @@ impl Disk {
         &self,
         snapshot: &Snapshot,
         conversation: ConversationId,
-        value: &[u8],
+        row: Row,
         read: ReadPosition,
     ) -> Result<InboxRow, StoreError> {
-        let Row { first_seq, until } = values::decode("an inbox row", value)?;
-        let last = match until {
+        let last = match row.until {
             Some(until) => until,
             None => self.head(snapshot, conversation)?.ok_or_else(|| {
                 StoreError::Corrupt(format!("{conversation} is in an inbox but has no head"))
             })?,
         };
-        Ok(InboxRow {
-            conversation,
-            last_seq: last.seq,
-            last_messages: last.messages,
-            last_time_ms: last.time_ms,
-            first_seq,
-            until_seq: until.map(|until| until.seq),
-            read,
-        })
+        Ok(listed(conversation, row, last, read))
+    }
+
+    /// The rows of a scan. Where a block of them cannot be read, those before and those behind it.
+    fn around_damage(&self, mut rows: fjall::Iter) -> Result<Vec<(fjall::Slice, fjall::Slice)>, StoreError> {
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        while let Some(item) = rows.next() {
+            match self.unless_damaged(item.into_inner().map_err(read_failed))? {
+                Some(row) => before.push(row),
+                None => {
+                    while let Some(item) = rows.next_back() {
+                        let Some(row) = self.unless_damaged(item.into_inner().map_err(read_failed))? else {
+                            break;
+                        };
+                        behind.push(row);
+                    }
+                    break;
+                }
+            }
+        }
+        // A block may have been met from both sides.
+        let last = before.last().map(|(key, _)| key.clone());
+        before
+            .extend(behind.into_iter().rev().filter(|(key, _)| last.as_ref().is_none_or(|last| key > last)));
+        Ok(before)
+    }
+
+    /// `None` for what is damaged, which is noted.
+    fn unless_damaged<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error @ StoreError::Corrupt(_)) => {
+                self.seen.note(&error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Intents of a shard with a time in `times`, oldest first, at most `limit`.
@@ -253,18 +305,60 @@ impl Disk {
         let after = times.end().checked_add(1).map(|after| keys::intents_from(shard, after));
         let end = after.unwrap_or_else(|| keys::intents_end(shard));
         let found = self.space.range(keys::intents_from(shard, *times.start())..end);
-        let read = |item: fjall::Guard| {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
-            values::decode_intent(&key, &value)
-        };
-        found.take(limit).map(read).collect()
+        let mut intents = Vec::new();
+        for item in found {
+            if intents.len() == limit {
+                break;
+            }
+            match self.unless_damaged(item.into_inner().map_err(read_failed))? {
+                // One that says nothing keeps no other from being told.
+                Some((key, value)) => {
+                    intents.extend(self.unless_damaged(values::decode_intent(&key, &value))?)
+                }
+                None => return self.intents_behind_damage(shard, times, limit),
+            }
+        }
+        Ok(intents)
+    }
+
+    /// The same where a block of them cannot be read: those before and behind it.
+    fn intents_behind_damage(
+        &self,
+        shard: u8,
+        times: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
+        let after = times.end().checked_add(1).map(|after| keys::intents_from(shard, after));
+        let end = after.unwrap_or_else(|| keys::intents_end(shard));
+        let rows = self.around_damage(self.space.range(keys::intents_from(shard, *times.start())..end))?;
+        let mut intents = Vec::new();
+        for (key, value) in rows {
+            intents.extend(self.unless_damaged(values::decode_intent(&key, &value))?);
+        }
+        intents.truncate(limit);
+        Ok(intents)
     }
 
     /// How many intents there are in each shard. Reads all of them.
     pub(super) fn count_intents(&self) -> Result<Vec<u64>, StoreError> {
         let mut counts = vec![0; INTENT_SHARDS];
         for item in self.space.prefix(keys::INTENTS) {
-            counts[usize::from(keys::intent_shard(&item.key().map_err(read_failed)?)?)] += 1;
+            match self.unless_damaged(item.key().map_err(read_failed))? {
+                Some(key) => counts[usize::from(keys::intent_shard(&key)?)] += 1,
+                None => return self.count_around_damage(),
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The same where a block of them cannot be read: a shard with such a block has one more, so that it is
+    /// looked at.
+    fn count_around_damage(&self) -> Result<Vec<u64>, StoreError> {
+        let mut counts = Vec::with_capacity(INTENT_SHARDS);
+        for shard in 0..=u8::MAX {
+            let range = || self.space.range(keys::intents_from(shard, 0)..keys::intents_end(shard));
+            let damaged = range().any(|item| item.key().is_err());
+            counts.push(self.around_damage(range())?.len() as u64 + u64::from(damaged));
         }
         Ok(counts)
     }
@@ -316,6 +410,18 @@ impl Disk {
     }
 }
 
+fn listed(conversation: ConversationId, row: Row, last: Head, read: ReadPosition) -> InboxRow {
+    InboxRow {
+        conversation,
+        last_seq: last.seq,
+        last_messages: last.messages,
+        last_time_ms: last.time_ms,
+        first_seq: row.first_seq,
+        until_seq: row.until.map(|until| until.seq),
+        read,
+    }
+}
+
 /// A log has no holes: one found while it is read is damage, and must not look like the end of the log.
 struct Dense {
     order: Order,
@@ -358,10 +464,46 @@ pub(super) fn last_commit(mut numbers: Vec<u64>) -> Result<u64, StoreError> {
     Ok(last)
 }
 
-/// The words for a failed read of the database.
+/// The words for what the database could not do.
 pub(super) fn read_failed(error: fjall::Error) -> StoreError {
     match error {
-        fjall::Error::Io(error) => StoreError::Unavailable(format!("reading failed: {error}")),
-        other => StoreError::Corrupt(other.to_string()),
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) if is_damage(&error) => {
+            StoreError::Corrupt(format!("a part of a file cannot be read: {error}"))
+        }
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            StoreError::Unavailable(format!("reading or writing failed: {error}"))
+        }
+        fjall::Error::Poisoned => StoreError::Unavailable(
+            "the database could not write one of its files and takes no more: is its disk full? The log says which"
+                .into(),
+        ),
+        other => StoreError::Corrupt(words(&other)),
     }
+}
+
+/// A file is shorter than it must be, is not there, or its disk cannot read it: asking again does not help.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    /// A failed sector, on every Unix.
+    const EIO: i32 = 5;
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) || error.raw_os_error() == Some(EIO)
+}
+
+/// What is wrong with the data, for people: which file it is the database does not say.
+pub(super) fn words(error: &fjall::Error) -> String {
+    use fjall::LsmError;
+    match error {
+        fjall::Error::Storage(LsmError::ChecksumMismatch { .. }) => "a block does not match its check sum",
+        fjall::Error::Storage(LsmError::Decompress(_)) | fjall::Error::Decompress(_) => {
+            "a block cannot be unpacked"
+        }
+        fjall::Error::Storage(_) => "a table or the list of tables cannot be read",
+        fjall::Error::JournalRecovery(_) | fjall::Error::InvalidTrailer | fjall::Error::InvalidTag(_) => {
+            "a journal cannot be read"
+        }
+        fjall::Error::InvalidVersion(_) => "db/version is none that this program knows",
+        fjall::Error::Io(_) => "a file is shorter than it must be, or cannot be read",
+        _ => "the database cannot make sense of its files",
+    }
+    .into()
 }

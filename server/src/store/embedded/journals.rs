@@ -3,26 +3,22 @@
 //! The database cuts a journal where it cannot read on, in place and without an error, and its
 //! check sums leave out the sequence number of a commit: a flipped bit there puts old values back.
 //! So every commit is checked here first, and nothing is changed before they are known to be whole.
-//!
-//! The format is that of fjall 3 (file `version`: "FJL", 3). A journal is a row of commits, zeros
-//! after the last one; integers are little-endian:
-//! start `1` · items u32 · seqno u64, then per item `2` · kind u8 · compression u8 · keyspace u64 ·
-//! key length u16 · value length u32 · stored length u32 · key · value, then end `3` · xxh3 of the
-//! items u64 · "FJL", 3.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::Xxh3;
-
-use super::directory::{is_absent, sync_dir};
-use super::{keys, values};
+use super::directory::{create_private, is_absent, sync_dir};
+use super::identity::Salt;
+use super::records::{self, Order, Reader, Wrong};
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 const ZEROS: &[u8] = &[0; CHUNK];
-const TRAILER: [u8; 4] = *b"FJL\x03";
+/// More than the largest commit takes: what is longer was not cut short by the end of a process.
+const TORN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// So many tails that were cut off are kept, the newest.
+const TAILS_KEPT: usize = 8;
 
 /// A journal file; all but the last of a database are sealed and were whole when they were.
 pub(super) struct Journal {
@@ -43,9 +39,11 @@ pub(super) struct Findings {
 pub(super) struct Cut {
     index: usize,
     length: u64,
-    /// It is in the last journal: perhaps only a commit that the end of the process cut short. The
-    /// commit count tells.
-    pub(super) is_tail: bool,
+    /// Where the data ends.
+    end: u64,
+    /// It looks like a commit that the end of the process cut short, and nothing is behind it. The commit
+    /// count tells whether it was acknowledged more than a moment ago.
+    pub(super) is_torn: bool,
     /// What is wrong, in words.
     pub(super) what: String,
 }
@@ -68,30 +66,82 @@ pub(super) fn list(db: &Path) -> io::Result<Vec<Journal>> {
     Ok(journals)
 }
 
-/// Reads all journals up to the first thing that is wrong.
-pub(super) fn scan(journals: &[Journal]) -> io::Result<Findings> {
-    let mut order = Order::default();
+/// The files of the journals, oldest first.
+pub(super) fn paths(db: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(list(db)?.into_iter().map(|journal| journal.path).collect())
+}
+
+/// Reads all journals of the store with this salt, up to the first thing that is wrong.
+pub(super) fn scan(journals: &[Journal], salt: Salt) -> io::Result<Findings> {
+    let mut order = Order::after_nothing(salt);
     let mut findings = Findings::default();
     for (index, journal) in journals.iter().enumerate() {
         if index > 0 && journal.id != journals[index - 1].id + 1 {
-            let what = format!("journal {} is missing", journals[index - 1].id + 1);
+            let what = format!("db/{}.jnl is missing", journals[index - 1].id + 1);
             // Whatever comes after a gap goes as a whole.
-            findings.cut = Some(Cut { index, length: 0, is_tail: false, what });
+            findings.cut = Some(Cut { index, length: 0, end: 0, is_torn: false, what });
             break;
         }
-        let (length, wrong) = read_commits(&journal.path, &mut order)?;
-        findings.commits = order.commit;
-        let (is_tail, what) = match wrong {
+        let mut file = File::open(&journal.path)?;
+        let end = data_end(&mut file)?;
+        let (length, wrong) = read_commits(&file, end, &mut order)?;
+        findings.commits = order.last();
+        let (is_torn, what) = match wrong {
             None => continue,
             Some(Wrong::Io(error)) => return Err(error),
-            Some(Wrong::Torn(what)) => (index + 1 == journals.len(), what),
-            Some(Wrong::Order(what)) => (false, what),
+            Some(wrong) if index + 1 == journals.len() => judge(&file, length..end, &wrong, &order)?,
+            Some(wrong) => (false, wrong.to_string()),
         };
-        let what = format!("journal {} cannot be used from byte {length} on: {what}", journal.id);
-        findings.cut = Some(Cut { index, length, is_tail, what });
+        let what = format!("db/{}.jnl cannot be used from byte {length} on, of {end}: {what}", journal.id);
+        findings.cut = Some(Cut { index, length, end, is_torn, what });
         break;
     }
     Ok(findings)
+}
+
+/// The salt of the first commit that can be read.
+pub(super) fn salt(journals: &[Journal]) -> io::Result<Option<Salt>> {
+    for journal in journals {
+        let mut file = File::open(&journal.path)?;
+        let end = data_end(&mut file)?;
+        file.seek(SeekFrom::Start(0))?;
+        let mut reader = Reader::new(BufReader::with_capacity(CHUNK, &file), 0, end);
+        if let Some(commit) = reader.any_commit().ok().flatten() {
+            return Ok(Some(commit.salt));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether what begins at `range` and is wrong may be a write that was cut short: nothing was acknowledged
+/// after it, and something of it is missing. Also what is wrong, in words.
+fn judge(
+    file: &File,
+    range: std::ops::Range<u64>,
+    wrong: &Wrong,
+    order: &Order,
+) -> io::Result<(bool, String)> {
+    let length = range.end - range.start;
+    if !wrong.may_be_torn() || length > TORN_BYTES_MAX {
+        return Ok((false, wrong.to_string()));
+    }
+    let mut tail = vec![0; length as usize];
+    let mut file = file;
+    file.seek(SeekFrom::Start(range.start))?;
+    file.read_exact(&mut tail)?;
+    if let Some(later) = records::later_commit(&tail, order) {
+        let what = match later {
+            records::Later::Commit { at, number } => {
+                format!("{wrong}; but commit {number}, at byte {}, is whole", range.start + at)
+            }
+            records::Later::Unclear => format!("{wrong}, and too much behind it looks like commits"),
+        };
+        return Ok((false, what));
+    }
+    if !records::is_something_missing(&tail, range.start) {
+        return Ok((false, format!("{wrong}, though all of the last commit is there")));
+    }
+    Ok((true, wrong.to_string()))
 }
 
 /// Drops what is after a cut.
@@ -110,6 +160,37 @@ pub(super) fn apply(cut: &Cut, journals: &[Journal], db: &Path) -> io::Result<()
         file.sync_all()?;
     }
     sync_dir(db)
+}
+
+/// Empties the journals, whose commits must all be in tables: the database goes on in the last of them.
+pub(super) fn empty(journals: &[Journal], db: &Path) -> io::Result<()> {
+    let Some((last, before)) = journals.split_last() else { return Ok(()) };
+    for journal in before {
+        fs::remove_file(&journal.path)?;
+        sync_dir(db)?;
+    }
+    let file = OpenOptions::new().write(true).open(&last.path)?;
+    file.set_len(0)?;
+    file.sync_all()
+}
+
+/// Copies what a cut would drop from its journal into a file in `to`, durably; that file.
+pub(super) fn keep_tail(cut: &Cut, journals: &[Journal], to: &Path, now_ms: u64) -> io::Result<PathBuf> {
+    create_private(to)?;
+    let mut kept: Vec<_> = fs::read_dir(to)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    kept.sort(); // by time
+    for old in kept.iter().rev().skip(TAILS_KEPT - 1) {
+        fs::remove_file(old)?;
+    }
+    let journal = &journals[cut.index];
+    let path = to.join(format!("{now_ms:015}-{}.jnl-from-{}", journal.id, cut.length));
+    let mut source = File::open(&journal.path)?;
+    source.seek(SeekFrom::Start(cut.length))?;
+    let mut target = File::create(&path)?;
+    io::copy(&mut source.take(cut.end - cut.length), &mut target)?;
+    target.sync_all()?;
+    sync_dir(to)?;
+    Ok(path)
 }
 
 /// Copies the journals, durably, unless that was done before: the first copy is the evidence.
@@ -156,22 +237,14 @@ pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What must rise from one commit to the next.
-#[derive(Default)]
-struct Order {
-    seqno: Option<u64>,
-    commit: Option<u64>,
-}
-
 /// Reads commits until the end or the first that is not whole; the length up to there and what is
 /// wrong with the next.
-fn read_commits(path: &Path, order: &mut Order) -> io::Result<(u64, Option<Wrong>)> {
-    let mut file = File::open(path)?;
-    let end = data_end(&mut file)?;
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = Reader { input: BufReader::with_capacity(CHUNK, file), at: 0, end, item: Vec::new() };
+fn read_commits(file: &File, end: u64, order: &mut Order) -> io::Result<(u64, Option<Wrong>)> {
+    let mut input = BufReader::with_capacity(CHUNK, file);
+    input.seek(SeekFrom::Start(0))?;
+    let mut reader = Reader::new(input, 0, end);
     loop {
-        let start = reader.at;
+        let start = reader.at();
         if start == end {
             return Ok((start, None));
         }
@@ -198,95 +271,4 @@ pub(super) fn data_end(file: &mut File) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
-}
-
-enum Wrong {
-    Io(io::Error),
-    /// Not a whole commit, as when a write was cut short.
-    Torn(String),
-    /// A whole commit that cannot come there: no write cut short looks like that.
-    Order(String),
-}
-
-impl From<io::Error> for Wrong {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-fn torn(what: &str) -> Wrong {
-    Wrong::Torn(what.into())
-}
-
-struct Reader {
-    input: BufReader<File>,
-    at: u64,
-    /// Nothing but zeros from here on.
-    end: u64,
-    /// Key and value of the item read last.
-    item: Vec<u8>,
-}
-
-impl Reader {
-    /// Reads one commit; what the next one must come after.
-    fn commit(&mut self, order: &Order) -> Result<Order, Wrong> {
-        let [1] = self.take()? else { return Err(torn("no commit begins there")) };
-        let items = u32::from_le_bytes(self.take()?);
-        let seqno = u64::from_le_bytes(self.take()?);
-        let mut commit = None;
-        let mut sum = Xxh3::new();
-        for _ in 0..items {
-            commit = self.item(&mut sum)?.or(commit);
-        }
-        let [3] = self.take()? else { return Err(torn("a commit does not end where it should")) };
-        let expected = u64::from_le_bytes(self.take()?);
-        if self.take()? != TRAILER {
-            return Err(torn("a commit does not end where it should"));
-        }
-        if sum.digest() != expected {
-            return Err(torn("the check sum of a commit is wrong"));
-        }
-        let (Some(last_seqno), Some(last)) = (order.seqno, order.commit) else {
-            return Ok(Order { seqno: Some(seqno), commit });
-        };
-        if seqno <= last_seqno || commit != Some(last + 1) {
-            let found = commit.map_or("one without a number".into(), |number| number.to_string());
-            return Err(Wrong::Order(format!(
-                "commit {last} is followed by {found} (sequence number {seqno} after {last_seqno})"
-            )));
-        }
-        Ok(Order { seqno: Some(seqno), commit })
-    }
-
-    /// Reads one item; the number of the commit, if it is the one that holds it.
-    fn item(&mut self, sum: &mut Xxh3) -> Result<Option<u64>, Wrong> {
-        let head: [u8; 21] = self.take()?;
-        let [2, ..] = head else { return Err(torn("an item of a commit is missing")) };
-        let key = usize::from(u16::from_le_bytes([head[11], head[12]]));
-        let value = u32::from_le_bytes([head[17], head[18], head[19], head[20]]) as usize;
-        if (key + value) as u64 > self.end.saturating_sub(self.at) {
-            return Err(torn("an item is longer than the file"));
-        }
-        self.item.resize(key + value, 0);
-        self.input.read_exact(&mut self.item)?;
-        self.at += self.item.len() as u64;
-        sum.update(&head);
-        sum.update(&self.item);
-        let (key, value) = self.item.split_at(key);
-        if !key.starts_with(keys::COMMITS) {
-            return Ok(None);
-        }
-        values::decode("a commit number", value).map(Some).map_err(|error| Wrong::Torn(error.to_string()))
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
-        // The last bytes of a commit are not zeros, so no whole one reaches past the end.
-        if self.end.saturating_sub(self.at) < N as u64 {
-            return Err(torn("a commit is cut short"));
-        }
-        let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes)?;
-        self.at += N as u64;
-        Ok(bytes)
-    }
 }

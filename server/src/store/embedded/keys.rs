@@ -24,6 +24,7 @@ const READ: u8 = b'r';
 const USER: u8 = b'u';
 const INTENT: u8 = b'p';
 const ERASURE: u8 = b'x';
+const FILLING: u8 = b'z';
 const REVOCATION: u8 = b'v';
 
 // The length of a user id is kept in one byte.
@@ -43,6 +44,7 @@ pub(super) enum Kind {
     Read,
     User,
     Erasure,
+    Filling,
     Revocation,
     Unknown,
 }
@@ -61,6 +63,7 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         Some(&READ) => Kind::Read,
         Some(&USER) => Kind::User,
         Some(&ERASURE) => Kind::Erasure,
+        Some(&FILLING) => Kind::Filling,
         Some(&REVOCATION) => Kind::Revocation,
         _ => Kind::Unknown,
     }
@@ -169,6 +172,11 @@ pub(super) fn user_hash(key: &[u8]) -> Result<[u8; 16], StoreError> {
 
 /// What the keys of all erasures start with.
 pub(super) const ERASURES: &[u8] = &[ERASURE];
+
+/// What fills a journal up, and is gone with the next commit of it.
+pub(super) fn filling() -> Bytes {
+    join(&[&[FILLING]])
+}
 
 /// What the keys of all revocations start with.
 pub(super) const REVOCATIONS: &[u8] = &[REVOCATION];

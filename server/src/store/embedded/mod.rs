@@ -7,14 +7,21 @@ mod append;
 mod backup;
 mod batch;
 mod committer;
+mod compact;
 mod directory;
 mod disk;
+mod identity;
 mod intents;
 mod journals;
 mod keys;
 mod op;
 mod open;
 mod recent;
+mod records;
+mod recover;
+mod salvage;
+mod seen;
+mod space;
 mod standings;
 mod states;
 #[cfg(test)]
@@ -23,6 +30,7 @@ mod tripwire;
 mod upkeep;
 mod values;
 mod verify;
+mod watch;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -38,8 +46,10 @@ use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use tokio::sync::Semaphore;
 
 pub use backup::{Backup, BackupError, Manifest};
+pub use compact::Compacted;
 pub use directory::OpenError;
-pub use open::{Recovered, recover_accept_loss};
+pub use recover::{Recovered, recover_accept_loss};
+pub use salvage::{Damage, Holes, SalvageError, Salvaged, Tally, salvage};
 pub use verify::{Findings, verify_store};
 
 use self::append::Append;
@@ -48,11 +58,13 @@ use self::directory::Directory;
 use self::disk::Disk;
 use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
+use self::watch::{Watch, Watched};
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
     Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right, Standing, Store, StoreError, User,
     UserChange, Users,
 };
+use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
 
 /// Exit code of a process that can no longer promise durability; a supervisor restarts it.
@@ -71,11 +83,14 @@ pub struct EmbeddedConfig {
     pub dir: PathBuf,
     /// Memory for blocks read from disk, in MiB.
     pub cache_mib: u32,
+    /// With less free space on its disk, in MiB, the node is not ready and takes no messages until there is
+    /// more again: a disk that is really full ends it.
+    pub free_mib_min: u32,
 }
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self { dir: "store".into(), cache_mib: 64 }
+        Self { dir: "store".into(), cache_mib: 64, free_mib_min: 256 }
     }
 }
 
@@ -92,6 +107,10 @@ pub struct EmbeddedStore {
     intent_scan: Arc<Semaphore>,
     /// Long work in the background stops.
     closing: Arc<AtomicBool>,
+    /// Once at a time.
+    compacting: tokio::sync::Mutex<()>,
+    dir: PathBuf,
+    watch: Option<Watch>,
     /// Last: the directory is given up when the database is closed.
     _directory: Directory,
 }
@@ -100,6 +119,11 @@ impl EmbeddedStore {
     /// Opens the store in `config.dir`, or makes it. Blocks while it checks and reads the journals:
     /// up to some seconds after a crash. Refuses to open if anything acknowledged is missing.
     pub fn open(config: EmbeddedConfig, metrics: Metrics) -> Result<Self, OpenError> {
+        Self::open_within(config, metrics, &Budget::new(usize::MAX))
+    }
+
+    /// The same; writes that wait are charged to `memory`.
+    pub fn open_within(config: EmbeddedConfig, metrics: Metrics, memory: &Budget) -> Result<Self, OpenError> {
         let fatal = |reason: &str| {
             tracing::error!(
                 reason,
@@ -109,42 +133,50 @@ impl EmbeddedStore {
         };
         Self::open_with(
             config,
-            Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal) },
+            Hooks { commit: Box::new(OwnedWriteBatch::commit), fatal: Arc::new(fatal), free: None },
             metrics,
+            memory,
         )
     }
 
-    fn open_with(config: EmbeddedConfig, hooks: Hooks, metrics: Metrics) -> Result<Self, OpenError> {
+    fn open_with(
+        config: EmbeddedConfig,
+        mut hooks: Hooks,
+        metrics: Metrics,
+        memory: &Budget,
+    ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, store_id, disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, disk, commits, count_file } = opened;
         let io = |source| directory.io(source);
+        disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
+        let watch = Watch::start(Watched {
+            disk: disk.clone(),
+            free: hooks.free.take().unwrap_or_else(|| {
+                let dir = config.dir.clone();
+                Box::new(move || space::free(&dir).ok())
+            }),
+            floor: u64::from(config.free_mib_min) * 1024 * 1024,
+            fatal: hooks.fatal.clone(),
+        });
+        let watch = watch.map_err(io)?;
         let fatal = hooks.fatal.clone();
         let tripwire = Tripwire::start(count_file, commits, move |reason| fatal(reason)).map_err(io)?;
-        let committer = Committer { disk: disk.clone(), commits, tripwire, hooks, metrics };
-        let (queue, thread) = committer.start().map_err(io)?;
+        let salt = identity.salt;
+        let committer = Committer { disk: disk.clone(), commits, salt, tripwire, hooks, metrics };
+        let (queue, thread) = committer.start(memory).map_err(io)?;
         Ok(Self {
-            store_id,
+            store_id: identity.store_id,
             disk,
             queue: Some(queue),
             committer: Some(thread),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             intent_scan: Arc::new(Semaphore::new(1)),
             closing: Arc::default(),
+            compacting: tokio::sync::Mutex::default(),
+            dir: config.dir,
+            watch: Some(watch),
             _directory: directory,
         })
-    }
-
-    /// Gives the space of removed and replaced rows back to the disk; the bytes used before and after.
-    /// Reads and writes all tables once.
-    pub async fn compact(&self) -> Result<(u64, u64), StoreError> {
-        self.scan(&self.scans, |disk| {
-            let used = || disk.db.disk_space().map_err(disk::read_failed);
-            let before = used()?;
-            disk.space.rotate_memtable_and_wait().map_err(disk::read_failed)?;
-            disk.space.major_compact().map_err(disk::read_failed)?;
-            Ok((before, used()?))
-        })
-        .await
     }
 
     /// Queues groups whose conversations are in memory.
@@ -188,7 +220,7 @@ impl EmbeddedStore {
         let disk = self.disk.clone();
         let scan = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            scan(&disk)
+            scan(&disk).inspect_err(|error| disk.seen.note(error))
         });
         scan.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("a read failed: {error}"))))
     }
@@ -215,6 +247,7 @@ impl Appends {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
+        self.watch = None;
         self.queue = None;
         if let Some(thread) = self.committer.take() {
             let _ = thread.join(); // its panics are reported by itself
@@ -231,7 +264,16 @@ impl Store for EmbeddedStore {
     async fn health(&self) -> Result<(), StoreError> {
         // A write is a commit and proves nothing that the next message would not: a store that cannot commit
         // ends the process.
-        self.scan(&self.scans, |disk| disk.get(&keys::commit(0)).map(drop)).await
+        let look = |disk: &Disk| {
+            disk.alive()?;
+            disk.room.check()?;
+            disk.get(&keys::commit(0)).map(drop)
+        };
+        self.scan(&self.scans, look).await
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.disk.seen.words()
     }
 
     /// Commits what is queued, and syncs. Reads still work; a backup stops.

@@ -14,16 +14,57 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A durable write, its values encoded already where they can be: the committer is one thread, its callers
 /// are many.
 pub(super) enum Op {
-    Appends { appends: Vec<Append>, owed: Owed },
-    SetRead { key: Bytes, read: ReadPosition, reply: Reply<bool> },
-    ChangeUser { user: UserId, change: UserChange, right: Option<Right>, reply: Reply<bool> },
-    RefuseBefore { user: UserId, before_ms: u64, reply: Reply<()> },
-    ClearIntents { intents: Vec<(u8, Bytes)>, reply: Reply<()> },
-    Age { age: Age, reply: Reply<bool> },
-    Rewrite { rewrite: Rewrite, reply: Reply<()> },
-    BeginErasure { user: UserId, became: UserId, at_ms: u64, reply: Reply<Erasure> },
-    FinishErasure { user: UserId, conversations: Vec<ConversationId>, reply: Reply<bool> },
-    Snapshot { reply: Reply<Frozen> },
+    Appends {
+        appends: Vec<Append>,
+        owed: Owed,
+    },
+    SetRead {
+        key: Bytes,
+        read: ReadPosition,
+        reply: Reply<bool>,
+    },
+    ChangeUser {
+        user: UserId,
+        change: UserChange,
+        right: Option<Right>,
+        reply: Reply<bool>,
+    },
+    RefuseBefore {
+        user: UserId,
+        before_ms: u64,
+        reply: Reply<()>,
+    },
+    ClearIntents {
+        intents: Vec<(u8, Bytes)>,
+        reply: Reply<()>,
+    },
+    Age {
+        age: Age,
+        reply: Reply<bool>,
+    },
+    Rewrite {
+        rewrite: Rewrite,
+        reply: Reply<()>,
+    },
+    BeginErasure {
+        user: UserId,
+        became: UserId,
+        at_ms: u64,
+        reply: Reply<Erasure>,
+    },
+    FinishErasure {
+        user: UserId,
+        conversations: Vec<ConversationId>,
+        reply: Reply<bool>,
+    },
+    Snapshot {
+        reply: Reply<Frozen>,
+    },
+    /// Bytes that mean nothing; `None` takes them out again. Always a commit.
+    Fill {
+        filling: Option<Bytes>,
+        reply: Reply<()>,
+    },
 }
 
 impl Op {

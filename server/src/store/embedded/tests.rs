@@ -9,7 +9,7 @@ use super::*;
 use crate::store::contract::{self, Fixture};
 
 fn config(dir: &std::path::Path) -> EmbeddedConfig {
-    EmbeddedConfig { dir: dir.join("store"), cache_mib: 8 }
+    EmbeddedConfig { dir: dir.join("store"), cache_mib: 8, free_mib_min: 1 }
 }
 
 /// A store in a directory of its own; a restart is orderly or only a drop.
@@ -68,8 +68,10 @@ impl Fixture for OnDisk {
 
 mod backups;
 mod commits;
+mod compacting;
 mod damage;
 mod model;
+mod salvaging;
 mod speed;
 
 mod closed_in_order {

@@ -13,6 +13,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::directory::replace;
+use super::identity::Identity;
+
 /// Pause between two writes of the file. Half of the promised 100 ms: the other half is for the
 /// sync itself.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -20,58 +23,82 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const SLOT_BYTES: u64 = 4096;
 const MAGIC: &[u8; 8] = b"tern-n/1";
 
+/// The bytes of a slot: magic, count, whose count it is, check sum.
+const BYTES: usize = 16 + Identity::BYTES + 8;
+
 /// The file with its two slots.
 pub(super) struct CountFile {
     file: File,
+    identity: Identity,
     next: u64,
 }
 
+/// What is in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// Whose commits were counted.
+    pub(super) identity: Identity,
+    /// Number of a commit that was durable.
+    pub(super) count: u64,
+}
+
 impl CountFile {
-    /// Makes the file with this count and syncs it.
-    pub(super) fn create(path: &Path, count: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-        let mut this = Self { file, next: 0 };
-        this.write(count)?;
-        this.write(count)?;
-        this.file.sync_all()
+    /// Makes the file with this count, or another in its place: whole and durable, or not at all.
+    pub(super) fn create(path: &Path, identity: Identity, count: u64) -> io::Result<()> {
+        let mut bytes = vec![0; SLOT_BYTES as usize + BYTES];
+        for slot in [0, SLOT_BYTES as usize] {
+            bytes[slot..slot + BYTES].copy_from_slice(&encode(Counted { identity, count }));
+        }
+        replace(path, &bytes)
     }
 
     /// Opens the file; also the highest count in it, `None` if neither slot is whole.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, Option<u64>)> {
+    pub(super) fn open(path: &Path) -> io::Result<Option<(Self, Counted)>> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-        let mut counts = [None; 2];
-        for (slot, count) in counts.iter_mut().enumerate() {
-            let mut bytes = [0; 24];
+        let mut slots = [None; 2];
+        for (slot, counted) in slots.iter_mut().enumerate() {
+            let mut bytes = [0; BYTES];
             file.seek(SeekFrom::Start(slot as u64 * SLOT_BYTES))?;
             match file.read_exact(&mut bytes) {
-                Ok(()) => *count = parse(&bytes),
+                Ok(()) => *counted = parse(&bytes),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                 Err(error) => return Err(error),
             }
         }
-        let next = if counts[0] > counts[1] { 1 } else { 0 };
-        Ok((Self { file, next }, counts.into_iter().max().flatten()))
+        let count = |slot: usize| slots[slot].map(|counted| counted.count);
+        let newest = usize::from(count(1) > count(0));
+        let counted = slots[newest];
+        Ok(counted
+            .map(|counted| (Self { file, identity: counted.identity, next: 1 - newest as u64 }, counted)))
     }
 
     /// Writes the count over the older slot; durable when it returns.
     fn write(&mut self, count: u64) -> io::Result<()> {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..16].copy_from_slice(&count.to_be_bytes());
-        let sum = xxh3_64(&bytes[..16]);
-        bytes[16..].copy_from_slice(&sum.to_be_bytes());
         self.file.seek(SeekFrom::Start(self.next * SLOT_BYTES))?;
-        self.file.write_all(&bytes)?;
+        self.file.write_all(&encode(Counted { identity: self.identity, count }))?;
         self.file.sync_data()?;
         self.next = 1 - self.next;
         Ok(())
     }
 }
 
-fn parse(bytes: &[u8; 24]) -> Option<u64> {
-    let (body, sum) = bytes.split_at(16);
+fn encode(counted: Counted) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..16].copy_from_slice(&counted.count.to_be_bytes());
+    bytes[16..BYTES - 8].copy_from_slice(&counted.identity.to_bytes());
+    let sum = xxh3_64(&bytes[..BYTES - 8]);
+    bytes[BYTES - 8..].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+fn parse(bytes: &[u8; BYTES]) -> Option<Counted> {
+    let (body, sum) = bytes.split_at(BYTES - 8);
     let whole = body.starts_with(MAGIC) && xxh3_64(body).to_be_bytes() == sum;
-    whole.then(|| u64::from_be_bytes(body[8..].try_into().expect("16 bytes less 8")))
+    whole.then(|| Counted {
+        identity: Identity::from_bytes(body[16..].try_into().expect("the rest of the body")),
+        count: u64::from_be_bytes(body[8..16].try_into().expect("8 bytes")),
+    })
 }
 
 #[derive(Default)]
@@ -150,23 +177,29 @@ fn run(shared: &Shared, mut file: CountFile, mut written: u64) -> io::Result<()>
 mod tests {
     use super::*;
 
+    fn open(path: &Path) -> Option<(CountFile, u64)> {
+        CountFile::open(path).unwrap().map(|(file, counted)| (file, counted.count))
+    }
+
     #[test]
     fn a_torn_write_of_one_slot_leaves_the_count_of_the_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("count");
-        CountFile::create(&path, 5).unwrap();
-        let (mut file, count) = CountFile::open(&path).unwrap();
-        assert_eq!(count, Some(5));
+        let identity = Identity::new();
+        CountFile::create(&path, identity, 5).unwrap();
+        let (mut file, count) = open(&path).unwrap();
+        assert_eq!(count, 5);
         file.write(6).unwrap();
         file.write(7).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let newest = if bytes[15] == 7 { 0 } else { SLOT_BYTES as usize };
         bytes[newest + 20] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        let (mut file, count) = CountFile::open(&path).unwrap();
-        assert_eq!(count, Some(6));
+        let (mut file, count) = open(&path).unwrap();
+        assert_eq!(count, 6);
         file.write(8).unwrap();
-        assert_eq!(CountFile::open(&path).unwrap().1, Some(8));
+        let (_, counted) = CountFile::open(&path).unwrap().unwrap();
+        assert_eq!(counted, Counted { identity, count: 8 });
     }
 
     #[test]
@@ -175,7 +208,7 @@ mod tests {
         let path = dir.path().join("count");
         for bytes in [vec![], vec![0; 2 * SLOT_BYTES as usize], b"tern-n/1".to_vec()] {
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(CountFile::open(&path).unwrap().1, None);
+            assert!(open(&path).is_none());
         }
     }
 
@@ -183,13 +216,13 @@ mod tests {
     fn the_last_count_is_in_the_file_after_close() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("count");
-        CountFile::create(&path, 0).unwrap();
-        let (file, _) = CountFile::open(&path).unwrap();
+        CountFile::create(&path, Identity::new(), 0).unwrap();
+        let (file, _) = open(&path).unwrap();
         let tripwire = Tripwire::start(file, 0, |error| panic!("{error}")).unwrap();
         for count in 1..=100 {
             tripwire.note(count);
         }
         tripwire.close();
-        assert_eq!(CountFile::open(&path).unwrap().1, Some(100));
+        assert_eq!(open(&path).unwrap().1, 100);
     }
 }

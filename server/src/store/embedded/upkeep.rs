@@ -13,6 +13,9 @@ use crate::store::{
     Upkeep,
 };
 
+/// The first step over ids that cannot be read: of a store with millions of conversations some few.
+const FIRST_STEP_BITS: u32 = 96;
+
 impl Disk {
     fn conversations(
         &self,
@@ -26,7 +29,40 @@ impl Disk {
             Some(after) => self.space.range((Excluded(after), Included(last))),
             None => self.space.range::<Bytes, _>((Included(keys::HEADS.into()), Included(last))),
         };
-        heads.take(limit).map(|item| keys::conversation(&item.key().map_err(read_failed)?)).collect()
+        let mut found = Vec::new();
+        for item in heads.take(limit) {
+            match item.key().map_err(read_failed) {
+                Ok(key) => found.push(keys::conversation(&key)?),
+                Err(error @ StoreError::Corrupt(_)) => {
+                    self.seen.note(&error);
+                    // Those of the block are passed over; the next call begins behind it.
+                    if found.is_empty() {
+                        found.extend(self.behind_damage(after)?);
+                    }
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The first conversation behind a block that cannot be read and comes after `after`: ids are spread evenly,
+    /// so steps that double find one soon.
+    fn behind_damage(&self, after: Option<ConversationId>) -> Result<Option<ConversationId>, StoreError> {
+        let last = keys::head(ConversationId::from_bytes([255; 16]));
+        let from = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
+        for shift in FIRST_STEP_BITS..u128::BITS {
+            let Some(from) = from.checked_add(1 << shift) else { return Ok(None) };
+            let from = keys::head(ConversationId::from_bytes(from.to_be_bytes()));
+            match self.space.range(from..=last.clone()).next().map(|item| item.key().map_err(read_failed)) {
+                None => return Ok(None),
+                Some(Ok(key)) => return keys::conversation(&key).map(Some),
+                Some(Err(StoreError::Corrupt(_))) => {}
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// What is old enough in a log, `None` if nothing is.

@@ -6,11 +6,26 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationKind, Entry, UserId};
 
+use super::identity::Salt;
 use super::keys;
 use crate::store::{Conversation, Intent, Kept, Marker, Member, STORED_VERSION, StoreError};
 
 /// Version of every value written by this program.
 const VERSION: u8 = STORED_VERSION;
+
+/// One commit: its number, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Commit {
+    pub(super) number: u64,
+    pub(super) salt: Salt,
+}
+
+impl Commit {
+    /// Reads a commit.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode("a commit number", bytes)
+    }
+}
 
 /// Head of a log: newest seq, the messages up to it and its time in Unix milliseconds.
 #[derive(Clone, Copy, Serialize, Deserialize)]

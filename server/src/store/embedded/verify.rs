@@ -10,7 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::directory::{Directory, OpenError, is_absent};
 use super::disk::{last_commit, read_failed};
-use super::values::{self, Head, Row, Shape};
+use super::identity::Salt;
+use super::values::{self, Commit, Head, Row, Shape};
 use super::{journals, keys, open};
 use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};
 
@@ -45,7 +46,7 @@ pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
         return Err(OpenError::Missing { dir: dir.into() });
     }
     let directory = Directory::claim(dir)?;
-    let copy = dir.join("verify");
+    let copy = directory.verify_copy();
     let io = |source| directory.io(source);
     journals::remove_dir(&copy).map_err(io)?;
     copy_store(dir, &copy).map_err(io)?;
@@ -95,13 +96,13 @@ fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
 
 /// A set of things, told apart from other sets by count and sum: markers are too many to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Fingerprint {
+pub(super) struct Fingerprint {
     count: u64,
     sum: u64,
 }
 
 impl Fingerprint {
-    fn add(&mut self, key: &[u8], seq: u64) {
+    pub(super) fn add(&mut self, key: &[u8], seq: u64) {
         self.count += 1;
         self.sum = self.sum.wrapping_add(xxh3_64(&[key, &seq.to_be_bytes()].concat()));
     }
@@ -124,6 +125,8 @@ pub(super) struct Checker {
     findings: Findings,
     logs: BTreeMap<ConversationId, Log>,
     commits: Vec<u64>,
+    /// That of the first commit.
+    salt: Option<Salt>,
     /// Rows of users who are no members, and not said to be gone.
     stray: Vec<(UserId, ConversationId)>,
 }
@@ -155,7 +158,13 @@ impl Checker {
                 let marker = values::decode_marker(value)?;
                 self.known(key)?.markers.add(key, marker.seq);
             }
-            keys::Kind::Commit => self.commits.push(values::decode("a commit number", value)?),
+            keys::Kind::Commit => {
+                let commit = Commit::decode(value)?;
+                self.commits.push(commit.number);
+                if *self.salt.get_or_insert(commit.salt) != commit.salt {
+                    return wrong(format!("commit {} is of another store", commit.number));
+                }
+            }
             keys::Kind::Intent => {
                 let intent = values::decode_intent(key, value)?;
                 let head = self.logs.get(&intent.conversation).and_then(|log| log.head);
@@ -176,6 +185,7 @@ impl Checker {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));
             }
+            keys::Kind::Filling => {}
             keys::Kind::Revocation => {
                 keys::user_hash(key)?;
                 values::decode::<u64>("a revocation", value)?;

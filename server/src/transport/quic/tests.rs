@@ -5,6 +5,7 @@ use tern_protocol::{Decoder, Envelope, Frame, Incoming, Ping, StreamKind, Target
 use super::super::LinkError;
 use super::super::loopback::{ANY, DrivenLink, Tls, close, conversation, deliver, within};
 use super::*;
+use crate::budget::Budget;
 use crate::roster::{OutboxConfig, Outgoing, Pushed};
 
 pub(super) struct Client {
@@ -81,7 +82,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn start(config: &TransportConfig) -> Self {
         let tls = Tls::new();
-        let gate = AddressGate::new(config);
+        let gate = AddressGate::new(config, &Budget::new(usize::MAX));
         Self { listener: QuicListener::bind(ANY, tls.quic.clone(), gate, config).unwrap(), tls }
     }
 

@@ -106,7 +106,7 @@ pub fn negotiate(
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(UpgradeError::Version);
     }
-    if !origin::may_connect(headers, config) {
+    if !origin::may_connect(uri, headers, config) {
         return Err(UpgradeError::Origin);
     }
     let accept_key = accept_key(headers)?;

@@ -7,16 +7,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::sink::Sink;
 use futures_util::stream::Stream;
 use tern_protocol::{Code, Decoder, Incoming, TempId};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use uuid::Uuid;
 
 use super::super::error::clean_reason;
 use super::super::{Inbound, LinkError, TransportConfig};
-use super::Shared;
+use super::{Metered, Shared};
 use crate::roster::Format;
 
 /// Bytes of a control frame around its payload, as clients send it: header and mask.
@@ -30,18 +32,21 @@ pub struct WebSocketReader {
     decoder: Decoder,
     control: ControlBudget,
     heard: Instant,
+    /// After so long without a word the peer is pinged, and after so long it is dead.
+    ping_after: Duration,
     dead_after: Duration,
-    /// Goes off at the earliest time the peer could be dead; set on only when it does, not with
+    /// Goes off when there may be something to do about a silent peer; set on only when it does, not with
     /// every message.
     silence: Pin<Box<Sleep>>,
 }
 
 impl WebSocketReader {
     pub(super) fn new(shared: Arc<Shared>, format: Format, config: &TransportConfig) -> Self {
-        let (heard, dead_after) = (Instant::now(), config.dead_after());
+        let (heard, ping_after) = (Instant::now(), config.ping_after());
         let control = ControlBudget::new(config.websocket_control_frames_per_s, heard);
-        let silence = Box::pin(sleep_until(heard + dead_after));
-        Self { shared, format, decoder: Decoder::default(), control, heard, dead_after, silence }
+        let silence = Box::pin(sleep_until(heard + ping_after));
+        let (decoder, dead_after) = (Decoder::default(), config.dead_after());
+        Self { shared, format, decoder, control, heard, ping_after, dead_after, silence }
     }
 
     #[cfg(test)]
@@ -79,7 +84,10 @@ impl WebSocketReader {
                 (Message::Text(_), Format::Binary) => {
                     return Err(unacceptable("this WebSocket speaks tern.v1: binary messages only"));
                 }
-                (Message::Ping(payload) | Message::Pong(payload), _) => self.control_frame(&payload)?,
+                (Message::Ping(payload) | Message::Pong(payload), _) => {
+                    self.control_frame(&payload)?;
+                    return Ok(Inbound::Alive);
+                }
                 (Message::Close(frame), _) => {
                     self.answer_close();
                     return Err(closed(frame));
@@ -115,11 +123,15 @@ impl WebSocketReader {
             Poll::Pending => {}
         }
         while self.silence.as_mut().poll(cx).is_ready() {
-            let deadline = self.heard + self.dead_after;
-            if deadline <= Instant::now() {
+            let (now, dead) = (Instant::now(), self.heard + self.dead_after);
+            if dead <= now {
                 return Poll::Ready(Err(LinkError::IdleTimeout));
             }
-            self.silence.as_mut().reset(deadline);
+            let ping = self.heard + self.ping_after;
+            if ping <= now {
+                ping_silent(&mut socket, cx);
+            }
+            self.silence.as_mut().reset(if ping <= now { dead } else { ping });
         }
         Poll::Pending
     }
@@ -128,7 +140,7 @@ impl WebSocketReader {
         self.shared.socket.lock().get_mut().read = 0;
     }
 
-    /// Pings are answered by the socket itself; they count as signs of life, not as messages.
+    /// Pings are answered by the socket itself.
     fn control_frame(&mut self, payload: &Bytes) -> Result<(), LinkError> {
         {
             let mut socket = self.shared.socket.lock();
@@ -142,6 +154,17 @@ impl WebSocketReader {
     fn answer_close(&self) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let _ = Pin::new(&mut *self.shared.socket.lock()).poll_next(&mut cx);
+    }
+}
+
+/// A person with a WebSocket tool sends no pings, but the tool answers them. Where nothing can be written,
+/// nothing is: what waits there asks for an answer as well.
+fn ping_silent(socket: &mut WebSocketStream<Metered>, cx: &mut Context<'_>) {
+    let mut socket = Pin::new(socket);
+    if let Poll::Ready(Ok(())) = socket.as_mut().poll_ready(cx)
+        && socket.as_mut().start_send(Message::Ping(Bytes::new())).is_ok()
+    {
+        let _ = socket.poll_flush(cx);
     }
 }
 
@@ -201,7 +224,9 @@ impl ControlBudget {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::loopback::{ANY, within};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::super::loopback::ANY;
     use super::super::super::{Link, LinkReader};
     use super::super::from_upgraded;
     use super::*;
@@ -224,24 +249,41 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_peer_that_says_nothing_is_dead_after_its_time_and_any_message_starts_it_anew() {
-        let (_client, io) = tokio::io::duplex(1024);
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_pinged_once_and_then_dead_after_its_time() {
+        let (mut client, io) = tokio::io::duplex(1024);
         let config = TransportConfig::default();
+        let start = Instant::now();
         let mut reader = websocket(from_upgraded(io, Format::Binary, &config, ANY).await);
-        assert_eq!(reader.dead_after, Duration::from_secs(45));
-        // The timer goes off, but something was heard since it was set: it is only set on.
-        reader.dead_after = Duration::from_secs(3600);
-        reader.silence.as_mut().reset(Instant::now());
-        let far = Instant::now() + Duration::from_secs(3000);
-        let set_on = poll_fn(|cx| {
-            assert!(reader.poll_message(cx).is_pending());
-            if reader.silence.deadline() > far { Poll::Ready(()) } else { Poll::Pending }
-        });
-        within(set_on).await;
-        // Now nothing was heard for all of it.
-        reader.dead_after = Duration::from_millis(1);
-        reader.silence.as_mut().reset(Instant::now());
-        assert!(matches!(within(reader.recv()).await, Err(LinkError::IdleTimeout)));
+        assert!(matches!(reader.recv().await, Err(LinkError::IdleTimeout)));
+        assert_eq!(start.elapsed().as_secs(), 45);
+        drop(reader);
+        let mut sent = Vec::new();
+        client.read_to_end(&mut sent).await.unwrap();
+        assert_eq!(sent, [0x89, 0], "one ping, without a payload");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_pings_is_alive_for_as_long_as_it_does() {
+        let (mut client, io) = tokio::io::duplex(1024);
+        let config = TransportConfig::default();
+        let start = Instant::now();
+        let mut reader = websocket(from_upgraded(io, Format::Json, &config, ANY).await);
+        let answering = async {
+            let mut ping = [0; 2];
+            for _ in 0..10 {
+                client.read_exact(&mut ping).await.unwrap();
+                client.write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.unwrap();
+            }
+        };
+        let reading = async {
+            for _ in 0..10 {
+                assert!(matches!(reader.recv().await, Ok(Inbound::Alive)));
+            }
+            reader.recv().await
+        };
+        let (ended, ()) = tokio::join!(reading, answering);
+        assert!(matches!(ended, Err(LinkError::IdleTimeout)));
+        assert_eq!(start.elapsed().as_secs(), 10 * 25 + 45);
     }
 }

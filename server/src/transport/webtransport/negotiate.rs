@@ -59,7 +59,7 @@ pub(super) fn negotiate(
     if websocket::token_in_query(request.uri()) {
         return Err(SessionRefused::TokenInUrl);
     }
-    if !origin::may_connect(request.headers(), config) {
+    if !origin::may_connect(request.uri(), request.headers(), config) {
         return Err(SessionRefused::Origin);
     }
     let mut response = Response::new(());

@@ -7,6 +7,7 @@ use tern_protocol::TempId;
 use uuid::Uuid;
 
 use super::*;
+use crate::budget::Budget;
 use crate::store::Appended;
 use crate::store::contract::Talk;
 
@@ -44,8 +45,11 @@ impl Gated {
             }
         };
         let fatal_hook = move |reason: &str| drop(end.send(reason.into()));
-        let hooks = Hooks { commit: Box::new(commit), fatal: Arc::new(fatal_hook) };
-        let store = Arc::new(EmbeddedStore::open_with(config(dir.path()), hooks, Metrics::none()).unwrap());
+        let hooks = Hooks { commit: Box::new(commit), fatal: Arc::new(fatal_hook), free: None };
+        let store = Arc::new(
+            EmbeddedStore::open_with(config(dir.path()), hooks, Metrics::none(), &Budget::new(usize::MAX))
+                .unwrap(),
+        );
         Self { store, begun, go_on, fatal, _dir: dir }
     }
 

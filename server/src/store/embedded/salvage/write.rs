@@ -1,0 +1,210 @@
+//! The rows of a salvaged store: what was read as it is where it fits, the rest made to fit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use tern_protocol::{ConversationId, StoreId};
+
+use super::log::Mended;
+use super::source::{Rows, Source};
+use super::{SalvageError, Tally};
+use crate::store::embedded::directory::Directory;
+use crate::store::embedded::disk::read_failed;
+use crate::store::embedded::identity::{Identity, Salt};
+use crate::store::embedded::tripwire::CountFile;
+use crate::store::embedded::{keys, open, values};
+use crate::store::{Erasure, Kept, ReadPosition, StoreError, User};
+
+/// Number of the one commit of a salvaged store.
+const COMMIT: u64 = 1;
+
+type Logs = BTreeMap<ConversationId, Mended>;
+type Tallies = BTreeMap<&'static str, Tally>;
+
+/// Makes a store of these logs and of the other rows of `source`; its id, and what became of the rows.
+pub(super) fn write(to: &Path, logs: &Logs, source: &Source) -> Result<(StoreId, Tallies), SalvageError> {
+    let mut writing = Writing { logs, source, rows: Tallies::new() };
+    let store_id = writing.write(to)?;
+    Ok((store_id, writing.rows))
+}
+
+/// The rows of the new store.
+struct Writing<'a> {
+    logs: &'a Logs,
+    source: &'a Source,
+    rows: Tallies,
+}
+
+impl Writing<'_> {
+    fn write(&mut self, to: &Path) -> Result<StoreId, SalvageError> {
+        let failed = |source| SalvageError::Write { path: to.into(), source };
+        let from = |source| SalvageError::Io { path: to.into(), source };
+        let directory = Directory::claim(to)?;
+        directory.begin("a salvage")?;
+        let identity = Identity::new();
+        CountFile::create(&directory.count(), identity, COMMIT).map_err(from)?;
+        let (disk, _) = open::open_database(&directory, identity.salt, 0)?;
+        let mut rows = disk.space.start_ingestion().map_err(|error| failed(read_failed(error)))?;
+        let (logs, source) = (self.logs, self.source);
+        let mut made = made(logs, identity.salt).peekable();
+        let mut read = source.rows().map_err(from)?;
+        let mut next = self.kept(&mut read);
+        loop {
+            let is_made = match (made.peek(), &next) {
+                (None, None) => break,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (Some((key, _)), Some((other, _))) => key <= other,
+            };
+            let (key, value) = if is_made { made.next() } else { next.take() }.expect("it was looked at");
+            if !is_made || next.as_ref().is_some_and(|(other, _)| *other == key) {
+                next = self.kept(&mut read);
+            }
+            rows.write(key, value).map_err(|error| failed(read_failed(error)))?;
+        }
+        rows.finish().map_err(|error| failed(read_failed(error)))?;
+        drop(disk);
+        directory.set_identity(identity)?;
+        directory.finish()?;
+        Ok(identity.store_id)
+    }
+
+    /// The next row that is taken as it is, or mended.
+    fn kept(&mut self, read: &mut Rows<'_>) -> Option<(Bytes, Bytes)> {
+        loop {
+            let (key, value) = read.next()?;
+            let kind = keys::kind(&key);
+            let tally = self.rows.entry(name(kind)).or_default();
+            match keep(self.logs, self.source, kind, &key, &value) {
+                Ok(Some(kept)) if kept == value => tally.copied += 1,
+                Ok(Some(mended)) => {
+                    tally.made += 1;
+                    return Some((key, mended));
+                }
+                // Those are written anew, as they were if nothing was wrong.
+                Ok(None) if is_made(kind) => {
+                    tally.copied += u64::from(!matches!(kind, keys::Kind::Commit | keys::Kind::Filling));
+                    continue;
+                }
+                Ok(None) | Err(_) => {
+                    tally.dropped += 1;
+                    continue;
+                }
+            }
+            return Some((key, value));
+        }
+    }
+}
+
+/// Rows of this kind follow from what was found out about each log.
+fn is_made(kind: keys::Kind) -> bool {
+    use keys::Kind::{Commit, Filling, Head, Kept, Shape};
+    matches!(kind, Commit | Head | Kept | Shape | Filling)
+}
+
+/// What rows are called.
+fn name(kind: keys::Kind) -> &'static str {
+    match kind {
+        keys::Kind::Kept => "starts of logs",
+        keys::Kind::Shape => "members' lists",
+        keys::Kind::Entry => "entries",
+        keys::Kind::Head => "heads",
+        keys::Kind::Row => "inbox rows",
+        keys::Kind::Marker => "dedupe markers",
+        keys::Kind::Commit => "commit numbers",
+        keys::Kind::Intent => "push intents",
+        keys::Kind::Read => "read positions",
+        keys::Kind::User => "users",
+        keys::Kind::Erasure => "erasures",
+        keys::Kind::Revocation => "revocations",
+        keys::Kind::Filling => "filling",
+        keys::Kind::Unknown => "rows of an unknown kind",
+    }
+}
+
+/// The row as it goes into the new store; `None`: it does not.
+fn keep(
+    logs: &Logs,
+    source: &Source,
+    kind: keys::Kind,
+    key: &[u8],
+    value: &Bytes,
+) -> Result<Option<Bytes>, StoreError> {
+    let as_it_is = |stays: bool| stays.then(|| value.clone());
+    Ok(match kind {
+        kind if is_made(kind) => None,
+        keys::Kind::Entry => {
+            let (log, seq) = (logs.get(&keys::conversation(key)?), keys::entry_seq(key)?);
+            let stays = log.is_some_and(|log| log.has(seq)) && super::readable(source, key, value).is_some();
+            as_it_is(stays)
+        }
+        keys::Kind::Row => {
+            let row: values::Row = values::decode("an inbox row", value)?;
+            let (user, log) = (keys::row_user(key)?, logs.get(&keys::row_conversation(key)?));
+            let Some(log) = log else { return Ok(None) };
+            match log.shape.members.iter().find(|member| member.user == user) {
+                Some(member) => Some(values::member_row(member.first_seq)),
+                None => as_it_is(row.until.is_some_and(|until| until.seq <= log.head.seq)),
+            }
+        }
+        keys::Kind::Marker => {
+            values::decode_marker(value)?;
+            as_it_is(logs.get(&keys::conversation(key)?).is_some_and(|log| log.has_markers))
+        }
+        keys::Kind::Intent => {
+            let intent = values::decode_intent(key, value)?;
+            let log = logs.get(&intent.conversation);
+            let fits = intent.from_seq <= intent.to_seq && keys::intent_shard(key)? == intent.shard();
+            as_it_is(fits && log.is_some_and(|log| intent.to_seq <= log.head.seq))
+        }
+        keys::Kind::Read => {
+            let read: ReadPosition = values::decode("a read position", value)?;
+            let Some(log) = logs.get(&keys::row_conversation(key)?) else { return Ok(None) };
+            let (seq, messages) = (read.seq.min(log.head.seq), read.messages.min(log.head.messages));
+            let fits = (seq, messages) == (read.seq, read.messages);
+            let mended = || values::encode(&ReadPosition { seq, messages });
+            Some(if fits { value.clone() } else { mended() })
+        }
+        keys::Kind::User => {
+            values::decode::<User>("a user", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Erasure => {
+            values::decode::<Erasure>("an erasure", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Revocation => {
+            values::decode::<u64>("a revocation", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Kept
+        | keys::Kind::Shape
+        | keys::Kind::Head
+        | keys::Kind::Commit
+        | keys::Kind::Filling
+        | keys::Kind::Unknown => None,
+    })
+}
+
+/// The rows that follow from what was found out about each log, in the order of their keys.
+fn made(logs: &Logs, salt: Salt) -> impl Iterator<Item = (Bytes, Bytes)> {
+    let kept = logs.iter().filter(|(_, log)| log.kept != Kept::default());
+    let kept = kept.map(|(id, log)| (keys::kept(*id), values::encode(&log.kept)));
+    let shapes = logs.iter().map(|(id, log)| (keys::shape(*id), values::encode(&log.shape)));
+    let tombstones = logs.iter().flat_map(|(id, log)| {
+        let entries = log.holes.iter().flat_map(|hole| hole.tombstones(*id));
+        entries.map(|entry| (keys::entry(*id, entry.seq), values::encode(&entry)))
+    });
+    let heads = logs.iter().map(|(id, log)| (keys::head(*id), values::encode(&log.head)));
+    let mut rows = BTreeMap::new();
+    for (id, log) in logs {
+        rows.extend(
+            log.without_row()
+                .map(|member| (keys::row(&member.user, *id), values::member_row(member.first_seq))),
+        );
+    }
+    let commit = values::Commit { number: COMMIT, salt };
+    let commit = std::iter::once((keys::commit(COMMIT), values::encode(&commit)));
+    kept.chain(shapes).chain(tombstones).chain(heads).chain(rows).chain(commit)
+}

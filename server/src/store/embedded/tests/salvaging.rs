@@ -1,0 +1,281 @@
+//! Salvage: whatever a damaged store still has is in the new one, and the new one is in order.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tern_protocol::{ConversationId, EntryBody, TempId};
+use uuid::Uuid;
+
+use super::damage::{copy_dir, files};
+use super::*;
+use crate::store::contract::Talk;
+use crate::store::{ReadPosition, Upkeep};
+
+const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+
+/// A store as a killed process leaves it, and the logs it had.
+struct Image {
+    dir: TempDir,
+    logs: HashMap<ConversationId, Vec<Entry>>,
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+/// Several conversations, most of it in tables; in the journal there is what is in no table, and what is.
+async fn image(messages: usize) -> Image {
+    image_of(messages, true).await
+}
+
+/// The same, perhaps with all of it in tables and nothing in the journal.
+async fn image_of(messages: usize, has_journal: bool) -> Image {
+    let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(EmbeddedStore::open(config(source.path()), Metrics::none()).unwrap());
+    let shared: Arc<dyn Store> = store.clone();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let mut talks: Vec<_> = (0..4).map(|_| Talk::new(&[&alice, &bob])).collect();
+    for name in [&alice, &bob] {
+        store.change_user(name, UserChange::Name(Some("A Name".into())), None).await.unwrap();
+    }
+    for number in 0..messages {
+        for talk in &mut talks {
+            let text = format!("message {number} {:0128x}", rand::random::<u128>());
+            let group = talk.group(&alice, &[(TempId::from_uuid(Uuid::new_v4()), &text)]);
+            talk.apply(&shared, group).await;
+        }
+        if number == messages / 3 || number == messages * 2 / 3 {
+            store.disk.space.rotate_memtable_and_wait().unwrap();
+        }
+    }
+    if !has_journal {
+        store.disk.space.rotate_memtable_and_wait().unwrap();
+    }
+    store.set_read(&bob, talks[0].id, ReadPosition { seq: 2, messages: 2 }).await.unwrap();
+    let mut logs = HashMap::new();
+    for talk in &talks {
+        let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+        logs.insert(talk.id, log);
+    }
+    copy_dir(source.path(), dir.path());
+    // Without what is preallocated, so that a copy costs little.
+    let journal = dir.path().join("store/db/0.jnl");
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(journal).unwrap();
+    let length = if has_journal { journals::data_end(&mut file).unwrap() } else { 0 };
+    file.set_len(length).unwrap();
+    Image { dir, logs }
+}
+
+impl Image {
+    fn copy(&self) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        copy_dir(self.dir.path(), dir.path());
+        dir
+    }
+
+    /// Salvages, checks the new store and that the old one is as it was. What was salvaged, and how many
+    /// entries are there as they were.
+    async fn salvage(&self, dir: &Path, what: &str) -> (Salvaged, u64) {
+        let to = tempfile::tempdir().unwrap();
+        let before = contents(dir);
+        let salvaged = salvage(&dir.join("store"), &to.path().join("store"));
+        let salvaged = salvaged.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(contents(dir), before, "{what}: something was changed");
+        assert_eq!(salvaged.findings.faults, Vec::<String>::new(), "{what}");
+        let store = EmbeddedStore::open(config(to.path()), Metrics::none()).unwrap();
+        assert_eq!(Some(store.store_id()), salvaged.store_id);
+        let mut same = 0;
+        for (id, log) in &self.logs {
+            let now = store.entries(*id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+            for entry in &now {
+                match log.get(entry.seq as usize - 1) {
+                    Some(original) if original == entry => same += 1,
+                    _ => assert!(!entry.body.is_message(), "{what}: {entry:?} was never written"),
+                }
+            }
+        }
+        (salvaged, same)
+    }
+
+    fn entries(&self) -> u64 {
+        self.logs.values().map(|log| log.len() as u64).sum()
+    }
+}
+
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found: Vec<_> =
+        files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    found.sort();
+    found
+}
+
+fn tables(dir: &Path) -> Vec<PathBuf> {
+    files(&dir.join("store/db/keyspaces/1/tables"))
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_whole_store_everything_is_salvaged() {
+    let image = image(60).await;
+    let (salvaged, same) = image.salvage(image.dir.path(), "whole").await;
+    assert!(salvaged.is_whole(), "{salvaged:?}");
+    assert_eq!(same, image.entries());
+    let rows = |kind| salvaged.rows[kind].copied;
+    assert_eq!((rows("dedupe markers"), rows("users"), rows("inbox rows")), (same, 2, 8));
+    let source = Directory::claim(&image.dir.path().join("store")).unwrap().identity().unwrap();
+    let source = source.map(|identity| identity.store_id);
+    assert_eq!(salvaged.previous_store_id, source);
+    assert_ne!(salvaged.store_id, source, "clients must notice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_anywhere_in_a_table_costs_a_part_of_it_and_is_told() {
+    let image = image_of(60, false).await;
+    let (mut flipped, mut lost) = (0, 0);
+    for table in tables(image.dir.path()) {
+        let relative = table.strip_prefix(image.dir.path()).unwrap();
+        let length = fs::metadata(&table).unwrap().len() as usize;
+        for place in 0..12 {
+            let dir = image.copy();
+            flip(&dir.path().join(relative), length * place / 12);
+            let what = format!("{} at {place}/12", relative.display());
+            let (salvaged, same) = image.salvage(dir.path(), &what).await;
+            let missing = image.entries() - same;
+            flipped += 1;
+            lost += u64::from(missing > 0);
+            assert_eq!(salvaged.conversations.iter().map(|holes| holes.lost).sum::<u64>(), missing, "{what}");
+            assert!(missing < image.entries() / 4, "{what}: {missing} of {} are lost", image.entries());
+            let is_named = salvaged.damage.iter().any(|damage| damage.file.ends_with(relative));
+            assert!(missing == 0 || is_named, "{what}: {:?}", salvaged.damage);
+            assert!(!salvaged.is_whole() || missing == 0, "{what}");
+        }
+        let dir = image.copy();
+        fs::remove_file(dir.path().join(relative)).unwrap();
+        let (salvaged, _) = image.salvage(dir.path(), "a table is gone").await;
+        assert!(!salvaged.is_whole());
+    }
+    assert!(flipped > 20 && lost > 3, "{lost} of {flipped} flips hit an entry");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_in_a_journal_costs_one_commit_and_not_those_behind_it() {
+    let image = image(60).await;
+    let journal = image.dir.path().join("store/db/0.jnl");
+    let end = journals::data_end(&mut fs::File::open(&journal).unwrap()).unwrap() as usize;
+    for place in 1..16 {
+        let dir = image.copy();
+        flip(&dir.path().join("store/db/0.jnl"), end * place / 16);
+        let what = format!("journal at {place}/16");
+        let (_, same) = image.salvage(dir.path(), &what).await;
+        assert!(same + 1 >= image.entries(), "{what}: {same} of {}", image.entries());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lost_its_lists_or_its_id_is_salvaged_whole() {
+    let image = image(30).await;
+    let store = PathBuf::from("store");
+    let trees = store.join("db/keyspaces");
+    let version = fs::read_dir(image.dir.path().join(&trees).join("1")).unwrap();
+    let version = version.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let version = version.filter(|name| name.starts_with('v')).max().unwrap();
+    for gone in [
+        store.join("store.json"),
+        store.join("commit-count"),
+        store.join("lock"),
+        store.join("db/version"),
+        store.join("db/lock"),
+        trees.join("0"),
+        trees.join("1/current"),
+        trees.join("1").join(version),
+    ] {
+        for is_emptied in [false, true] {
+            let dir = image.copy();
+            let path = dir.path().join(&gone);
+            match path.is_dir() {
+                true => fs::remove_dir_all(&path).unwrap(),
+                false if is_emptied => fs::write(&path, "").unwrap(),
+                false => fs::remove_file(&path).unwrap(),
+            }
+            let (_, same) = image.salvage(dir.path(), &gone.display().to_string()).await;
+            assert_eq!(same, image.entries(), "{}", gone.display());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_erased_does_not_come_back_with_an_old_version_of_an_entry() {
+    let (source, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(EmbeddedStore::open(config(source.path()), Metrics::none()).unwrap());
+    let shared: Arc<dyn Store> = store.clone();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    for _ in 0..40 {
+        let group = talk.group(&bob, &[(TempId::from_uuid(Uuid::new_v4()), "a secret")]);
+        talk.apply(&shared, group).await;
+    }
+    store.disk.space.rotate_memtable_and_wait().unwrap();
+    let old = tables(source.path());
+    store.begin_erasure(&bob, UserId::erased([7; 16]), 50_000).await.unwrap();
+    let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+    let erased = log.iter().map(|entry| Entry {
+        sender: UserId::erased([7; 16]),
+        sender_name: None,
+        temp_id: None,
+        body: EntryBody::Erased,
+        ..entry.clone()
+    });
+    store.rewrite(talk.id, erased.collect(), 40).await.unwrap();
+    store.finish_erasure(&user("nobody")).await.unwrap();
+    store.disk.space.rotate_memtable_and_wait().unwrap();
+    drop((store, shared));
+    // The newer table is gone, and so is its journal; the erasure itself is in the older one's journal copy.
+    let new: Vec<_> = tables(source.path()).into_iter().filter(|table| !old.contains(table)).collect();
+    assert!(!new.is_empty());
+    let length = fs::metadata(&new[0]).unwrap().len() as usize;
+    fs::write(source.path().join("store/db/0.jnl"), "").unwrap();
+    flip(&new[0], length / 8);
+    let salvaged = salvage(&source.path().join("store"), &to.path().join("store")).unwrap();
+    assert_eq!(salvaged.findings.faults, Vec::<String>::new());
+    let store = EmbeddedStore::open(config(to.path()), Metrics::none()).unwrap();
+    let log = store.entries(talk.id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+    let open = store.open_erasures().await.unwrap();
+    assert!(!open.is_empty() || !format!("{log:?}").contains("a secret"), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_salvaged_is_refused_with_the_reason() {
+    let image = image(3).await;
+    let to = tempfile::tempdir().unwrap();
+    let (from, new) = (image.dir.path().join("store"), to.path().join("store"));
+    let missing = salvage(&from.join("nowhere"), &new).unwrap_err();
+    assert!(matches!(missing, SalvageError::Missing(_)), "{missing}");
+    let node = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).unwrap();
+    let held = salvage(&from, &new).unwrap_err();
+    assert!(matches!(held, SalvageError::Held(_)), "{held}");
+    drop(node);
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("something"), "").unwrap();
+    let occupied = salvage(&from, &new).unwrap_err();
+    assert!(matches!(occupied, SalvageError::Occupied(_)), "{occupied}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_table_lost_is_taken_from_the_journal() {
+    let image = image(60).await;
+    for table in tables(image.dir.path()) {
+        let dir = image.copy();
+        let table = dir.path().join(table.strip_prefix(image.dir.path()).unwrap());
+        let length = fs::metadata(&table).unwrap().len() as usize;
+        flip(&table, length / 3);
+        let (salvaged, same) = image.salvage(dir.path(), "a block whose rows are in the journal too").await;
+        assert_eq!(same, image.entries());
+        assert!(!salvaged.damage.is_empty() && salvaged.conversations.is_empty(), "{salvaged:?}");
+    }
+}
