@@ -262,7 +262,7 @@ struct Source {
 }
 
 #[async_trait::async_trait]
-impl TokenSource for Arc<Source> {
+impl TokenSource for Source {
     async fn token(&self, reason: TokenReason) -> Result<String, TokenError> {
         self.reasons.lock().push(reason);
         let mut tokens = self.tokens.lock();
