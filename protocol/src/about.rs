@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::data::Data;
 use crate::id::{ConversationId, DeviceId, IdError, Target, TempId, UserId};
 use crate::role::Role;
+use crate::varint::read_varint64;
 
 /// Which change, and where. Found where the frame can be read that far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub(crate) fn in_json(text: &str) -> About {
 enum Shape {
     Target,
     Conversation,
+    Conversations,
     TempId,
     User,
     Users,
@@ -48,6 +50,7 @@ enum Shape {
     OptionalData,
     OptionalText,
     OptionalDevice,
+    OptionalUser,
 }
 
 /// The frames of clients whose fields can be wrong by more than their length.
@@ -68,6 +71,11 @@ const FRAMES: &[(&str, &[(&str, Shape)])] = &[
     ("rename_group", &[("conversation", Shape::Conversation), ("name", Shape::Text), ("temp_id", Shape::TempId)]),
     ("set_role", &[("conversation", Shape::Conversation), ("user", Shape::User), ("role", Shape::Role),
         ("temp_id", Shape::TempId)]),
+    ("leave_groups", &[("conversations", Shape::Conversations), ("temp_id", Shape::TempId)]),
+    ("keep_group", &[("conversation", Shape::Conversation)]),
+    ("block", &[("user", Shape::User)]),
+    ("unblock", &[("user", Shape::User)]),
+    ("list_blocks", &[("after", Shape::OptionalUser)]),
     ("list_conversations", &[("cursor", Shape::OptionalText), ("limit", Shape::OptionalNumber)]),
     ("list_members", &[("conversation", Shape::Conversation)]),
     ("watch", &[("users", Shape::Users)]),
@@ -123,6 +131,11 @@ impl<'a> Walk<'a> {
                 self.about.to = Some(to);
             }
             Shape::Conversation => self.about.to = Some(Target::Conversation(self.conversation()?)),
+            Shape::Conversations => {
+                for _ in 0..self.number()? {
+                    self.conversation()?;
+                }
+            }
             Shape::TempId => self.about.temp_id = Some(TempId::from_bytes(self.sixteen()?)),
             Shape::User => drop(self.user()?),
             Shape::Users => return self.users(),
@@ -138,7 +151,7 @@ impl<'a> Walk<'a> {
                     self.number()?;
                 }
             }
-            Shape::OptionalText | Shape::OptionalData | Shape::OptionalDevice => {
+            Shape::OptionalText | Shape::OptionalData | Shape::OptionalDevice | Shape::OptionalUser => {
                 if self.given()? {
                     let text = self.text()?;
                     match shape {
@@ -146,6 +159,7 @@ impl<'a> Walk<'a> {
                             drop(Data::new(text).map_err(|why| Wrong(why.to_string(), false))?)
                         }
                         Shape::OptionalDevice => drop(DeviceId::new(text)?),
+                        Shape::OptionalUser => drop(UserId::new(text)?),
                         _ => {}
                     }
                 }
@@ -194,7 +208,7 @@ impl<'a> Walk<'a> {
     }
 
     fn number(&mut self) -> Result<u64, Wrong> {
-        match crate::codec::read_varint64(self.rest) {
+        match read_varint64(self.rest) {
             Ok((number, used)) => {
                 self.rest = &self.rest[used..];
                 Ok(number)
@@ -259,6 +273,11 @@ mod tests {
             crate::RenameGroup { conversation, name: "g".into(), temp_id }.into(),
             SetRole { conversation, user: user.clone(), role: Role::Owner, temp_id }.into(),
             crate::ListConversations { cursor: Some("c".into()), limit: Some(300) }.into(),
+            crate::LeaveGroups { conversations: vec![conversation, conversation], temp_id }.into(),
+            crate::KeepGroup { conversation }.into(),
+            crate::Block { user: user.clone() }.into(),
+            crate::Unblock { user: user.clone() }.into(),
+            crate::ListBlocks { after: Some(user.clone()) }.into(),
             crate::ListMembers { conversation }.into(),
             crate::Watch { users: vec![user.clone()] }.into(),
             crate::Typing { to: user.into() }.into(),

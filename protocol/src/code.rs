@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A close or error code. Unknown numbers are kept: their [`Class`] still says what to do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 #[serde(transparent)]
 pub struct Code(pub u16);
@@ -76,6 +77,10 @@ codes! {
     4014 LIMIT_EXCEEDED "a limit told in welcome was exceeded";
     /// Too many malformed or unexpected frames in one session.
     4015 TOO_MANY_ERRORS "too many malformed or unexpected frames in this session";
+    /// The sender blocks the other user; the detail names them.
+    4016 BLOCKED "you block this user: unblock them first";
+    /// The user cannot be written to, or not be put in a group, by this sender. It is not said why.
+    4017 UNREACHABLE "the user cannot be reached by this sender";
     /// The token cannot be accepted.
     4100 TOKEN_INVALID "the token cannot be accepted";
     /// The token has expired.

@@ -1,5 +1,6 @@
 //! Identifiers: who, where and which, with their text and binary forms.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::limits::{DEVICE_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::text::{TextFault, composed, id_fault};
 
 /// Why a text is not an identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +31,10 @@ pub enum IdError {
     /// The id has a control character.
     #[error("{0} must not contain control characters")]
     Control(&'static str),
-    /// A user id starts with `c:` or `C:`; conversation ids begin so.
+    /// A user id has what a name of somebody must not have.
+    #[error("user id must not contain {0}")]
+    Text(TextFault),
+    /// A user id starts with `c:` (or `C:`), which is how conversation ids are written.
     #[error("user id must not start with \"c:\" or \"C:\", which mark conversation ids")]
     Reserved,
     /// A conversation id is not `c:` and 26 base32 characters.
@@ -56,18 +61,18 @@ fn check_text(what: &'static str, text: &str, max: usize) -> Result<(), IdError>
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, $extra:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, $form:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the rules of the type and keeps the text.
+            /// Checks the rules of the type and keeps the text in the form in which it is compared.
             pub fn new(text: &str) -> Result<Self, IdError> {
-                check_text($what, text, $max)?;
-                let extra: fn(&str) -> Result<(), IdError> = $extra;
-                extra(text)?;
-                Ok(Self(text.into()))
+                let form: fn(&str) -> Result<Cow<'_, str>, IdError> = $form;
+                let text = form(text)?;
+                check_text($what, &text, $max)?;
+                Ok(Self(text.as_ref().into()))
             }
 
             /// The id as text.
@@ -130,10 +135,20 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// A user: 1–128 bytes of UTF-8 without control characters, not starting with `c:` or `C:`.
-    /// It is the `sub` claim of the user's token.
+    /// A user: 1–128 bytes of UTF-8 in composed form (NFC; what is not is brought into it), without control
+    /// characters, invisible ones, spaces at an edge and spaces but the ordinary one, not starting with `c:` or
+    /// `C:`. Compared byte by byte. It is the `sub` claim of the user's token.
     UserId, "user id", USER_ID_BYTES_MAX,
-    |text| if text.starts_with("c:") || text.starts_with("C:") { Err(IdError::Reserved) } else { Ok(()) }
+    |text| {
+        if text.len() > USER_ID_BYTES_MAX * 4 {
+            return Ok(Cow::Borrowed(text)); // too long in any form
+        }
+        if text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("c:")) {
+            return Err(IdError::Reserved);
+        }
+        let text = composed(text);
+        id_fault(&text).map_or(Ok(text), |fault| Err(IdError::Text(fault)))
+    }
 }
 
 /// What the ids that stand for erased users start with. No token may have one as its `sub`.
@@ -153,7 +168,7 @@ impl UserId {
 
 text_id! {
     /// One device (or browser profile) of a user, chosen by the client and kept by it: 1–64 bytes.
-    DeviceId, "device id", DEVICE_ID_BYTES_MAX, |_| Ok(())
+    DeviceId, "device id", DEVICE_ID_BYTES_MAX, |text| Ok(Cow::Borrowed(text))
 }
 
 macro_rules! bytes_id {
@@ -295,7 +310,8 @@ crate::schema::text! { ConversationId, 28, Some("^c:[A-Za-z2-7]{26}$"), "A conve
 impl FromStr for ConversationId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let code = text.strip_prefix("c:").ok_or(IdError::Conversation)?;
+        let code =
+            text.strip_prefix("c:").or_else(|| text.strip_prefix("C:")).ok_or(IdError::Conversation)?;
         if code.len() != 26 {
             return Err(IdError::Conversation);
         }
@@ -353,7 +369,7 @@ crate::schema::text! { Target, USER_ID_BYTES_MAX, None, "A user id, or a convers
 impl FromStr for Target {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.starts_with("c:") {
+        if text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("c:")) {
             text.parse().map(Self::Conversation)
         } else {
             text.parse().map(Self::User)
@@ -439,12 +455,24 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_one_however_their_letters_are_put_together() {
+        let (composed, apart) = (user("jos\u{e9}"), user("jose\u{301}"));
+        assert_eq!(composed, apart);
+        assert_eq!(ConversationId::pair(&composed, &user("bob")), ConversationId::pair(&apart, &user("bob")));
+        assert_eq!(apart.as_str().len(), 5);
+    }
+
+    #[test]
     fn bad_ids_are_refused_with_the_rule() {
         assert!(matches!(UserId::new(""), Err(IdError::Length { len: 0, .. })));
         assert!(matches!(UserId::new(&"x".repeat(129)), Err(IdError::Length { len: 129, .. })));
-        assert_eq!(UserId::new("a\nb"), Err(IdError::Control("user id")));
-        assert_eq!(UserId::new("c:bob"), Err(IdError::Reserved));
-        assert_eq!(UserId::new("C:bob"), Err(IdError::Reserved));
+        assert_eq!(UserId::new("a\nb"), Err(IdError::Text(TextFault::Control)));
+        assert_eq!(UserId::new("bob\u{200b}"), Err(IdError::Text(TextFault::Invisible)));
+        assert_eq!(UserId::new("bob "), Err(IdError::Text(TextFault::Space)));
+        for reserved in ["c:bob", "C:bob", "C:"] {
+            assert_eq!(UserId::new(reserved), Err(IdError::Reserved));
+        }
+        assert_eq!(DeviceId::new("a\nb"), Err(IdError::Control("device id")));
         let last = |end: char| format!("c:aaaqeayeaudaocajbifqydiob{end}").parse::<ConversationId>();
         assert!("aeimquy4".chars().all(|end| last(end).is_ok()));
         assert_eq!(last('b'), Err(IdError::ConversationEnd));

@@ -20,6 +20,8 @@ mod role;
 #[cfg(feature = "openapi")]
 mod schema;
 mod surrogate;
+mod text;
+mod varint;
 
 pub use about::About;
 pub use body::{EntryBody, KIND_LOST, KIND_NAMED};
@@ -34,6 +36,7 @@ pub use json::{from_json, to_json};
 pub use limits::*;
 pub use role::Role;
 pub use surrogate::without_lone_surrogates;
+pub use text::{NameError, TextFault, check_name};
 
 /// ALPN of native QUIC; its number is the major version of the protocol.
 pub const ALPN: &[u8] = b"tern/1";

@@ -32,6 +32,12 @@ pub const SENDS_IN_FLIGHT_MAX: usize = 256;
 pub const SYNC_CURSORS_MAX: usize = 512;
 /// Most cursors of one sync, over all its frames.
 pub const SYNC_CURSORS_TOTAL_MAX: usize = 10_000;
+/// Most groups in one LeaveGroups frame.
+pub const LEAVE_GROUPS_MAX: usize = 100;
+/// Most blocked users in one page.
+pub const BLOCKS_PAGE_MAX: usize = 200;
+/// Most users whom one user blocks, where the server does not say otherwise.
+pub const BLOCKS_MAX: usize = 1_000;
 /// Most positions in one Ack frame.
 pub const ACK_POSITIONS_MAX: usize = 100;
 /// A gap of at most this many entries is sent whole.
@@ -54,6 +60,8 @@ const _: () = assert!(PAGE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(TEXT_BYTES_MAX * 2 < PAGE_BYTES_MAX);
 const _: () = assert!(SYNC_CURSORS_MAX <= SYNC_CURSORS_TOTAL_MAX);
 const _: () = assert!(GAP_TAIL <= GAP_WHOLE_MAX);
+// A page of blocked users fits in a frame.
+const _: () = assert!(BLOCKS_PAGE_MAX * (USER_ID_BYTES_MAX + 16) < PAGE_BYTES_MAX);
 
 /// The limits of this server, told in Welcome so that clients need not guess.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +84,8 @@ pub struct Limits {
     pub sends_in_flight: u32,
     /// Most cursors in one Sync frame.
     pub sync_cursors: u32,
+    /// Most cursors of one sync, over all its frames.
+    pub sync_cursors_total: u32,
     /// Most positions in one Ack frame.
     pub ack_positions: u32,
     /// A gap up to this many entries is sent whole.
@@ -92,4 +102,10 @@ pub struct Limits {
     pub dead_after_s: u32,
     /// Sends per second this user may keep up; bursts are larger.
     pub sends_per_second: u32,
+    /// Most users whom one user blocks.
+    pub blocks: u32,
+    /// Most groups in one LeaveGroups frame.
+    pub leave_groups: u32,
+    /// Most groups a user can be in that others put them in and that they have not accepted.
+    pub added_groups: u32,
 }

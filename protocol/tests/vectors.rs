@@ -160,6 +160,11 @@ fn json_may_be_written_in_these_ways() {
             r#"{"to":"bob","text":"hi","temp_id":"0190C7A25F2E7C3D9A413F6B2D8E1C05"}"#,
         ),
         ("escapes and spaces", " { \"to\" : \"b\\u006fb\" ,\n\"text\":\"\\ud83d\\ude00\" } "),
+        (
+            "a conversation id all in capitals",
+            r#"{"type":"list_members","conversation":"C:AAAQEAYEAUDAOCAJBIFQYDIOB4"}"#,
+        ),
+        ("a recipient whose letters are put together", r#"{"to":"jose\u0301","text":"hi"}"#),
         ("no text beside data", r#"{"to":"bob","data":{"a":1}}"#),
         (
             "half a character is U+FFFD",
@@ -281,6 +286,7 @@ fn conversation_ids_derive_the_same_everywhere() {
         ("lengths keep these apart: second", "a", "bc"),
         ("order is by bytes, not by letters", "Zoe", "anna"),
         ("many bytes", "zoë", "世界"),
+        ("letters that are put together", "zoe\u{308}", "世界"),
     ];
     let user = |text: &str| UserId::new(text).expect("a valid user id");
     let mut vectors: Vec<Derived> = pairs
@@ -355,6 +361,12 @@ fn broken_bytes() -> Vec<(String, Vec<u8>)> {
         text("user id that looks like a conversation id", &framed(&[50, 1, 0, 3, b'c', b':', b'x'])),
         text("user id that begins with C:", &framed(&[50, 1, 0, 3, b'C', b':', b'x'])),
         text("user id with a control character", &framed(&[50, 1, 0, 2, b'a', 7])),
+        text(
+            "user id that looks like a conversation id in capitals",
+            &framed(&[50, 1, 0, 3, b'C', b':', b'x']),
+        ),
+        text("user id with a space at its end", &framed(&[50, 1, 0, 2, b'a', b' '])),
+        text("user id with a character that shows nothing", &framed(&[50, 1, 0, 4, b'a', 0xe2, 0x80, 0x8b])),
         text("code of 2^16", &framed(&[10, 1, 0x80, 0x80, 0x04, 0, 0, 0])),
     ]);
     let bodies: [(&str, &[u8]); 14] = [
@@ -469,6 +481,10 @@ fn broken_json_is_refused_with_the_golden_error() {
         ("a number as text", r#"{"type":"ping","nonce":"1"}"#),
         ("a missing field", r#"{"type":"send","text":"hi"}"#),
         ("a temp_id that is no UUID", r#"{"to":"bob","text":"hi","temp_id":"1"}"#),
+        ("a recipient whose name ends in a space", r#"{"to":"bob ","text":"hi"}"#),
+        ("a recipient with a character that shows nothing", r#"{"to":"bob\u200b","text":"hi"}"#),
+        ("a recipient written from right to left", r#"{"to":"\u202ebob","text":"hi"}"#),
+        ("a recipient that looks like a conversation in capitals", r#"{"to":"C:bob","text":"hi"}"#),
         ("an empty recipient", r#"{"to":"","text":"hi"}"#),
         ("a short conversation id", r#"{"to":"c:abc","text":"hi"}"#),
         ("a recipient with a control character", r#"{"to":"a\u0007","text":"hi"}"#),
@@ -486,7 +502,6 @@ fn broken_json_is_refused_with_the_golden_error() {
             "an age as text",
             r#"{"to":"bob","text":"hi","age_ms":"5","temp_id":"0190c7a2-5f2e-7c3d-9a41-3f6b2d8e1c05"}"#,
         ),
-        ("a user id that begins with C:", r#"{"to":"C:aaaqeayeaudaocajbifqydiob4","text":"hi"}"#),
         (
             "a conversation id that ends in bits of no id",
             r#"{"to":"c:aaaqeayeaudaocajbifqydiobb","text":"hi"}"#,

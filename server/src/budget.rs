@@ -25,11 +25,13 @@ pub enum MemoryPart {
     Commits,
     /// Push events on their way out.
     Push,
+    /// Answers to requests over HTTP that are not taken yet.
+    Answers,
 }
 
 impl MemoryPart {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::Sessions,
         Self::Outboxes,
@@ -37,6 +39,7 @@ impl MemoryPart {
         Self::Reads,
         Self::Commits,
         Self::Push,
+        Self::Answers,
     ];
 
     /// Its name, as a label of metrics.
@@ -49,13 +52,14 @@ impl MemoryPart {
             Self::Reads => "reads",
             Self::Commits => "commits",
             Self::Push => "push",
+            Self::Answers => "answers",
         }
     }
 
     /// Whether the last tenth of the budget is closed to it: who is here already may finish, and whoever
     /// comes new hears why they cannot stay.
     fn is_new_work(self) -> bool {
-        matches!(self, Self::Sessions | Self::Reads)
+        matches!(self, Self::Sessions | Self::Reads | Self::Answers)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::push::PushConfig;
 use crate::roster::OutboxConfig;
 use crate::session::SessionConfig;
 use crate::session::quota::QuotaConfig;
+use crate::store::PeopleConfig;
 use crate::store::embedded::EmbeddedConfig;
 use crate::transport::TransportConfig;
 use crate::upkeep::RetentionConfig;
@@ -75,6 +76,8 @@ pub struct Config {
     pub quota: QuotaConfig,
     /// How conversations work.
     pub conversation: ConversationConfig,
+    /// Who reaches whom.
+    pub people: PeopleConfig,
     /// Who sees whom.
     pub presence: PresenceConfig,
     /// When push events leave.
@@ -129,6 +132,7 @@ impl Config {
     pub fn store_config(&self) -> EmbeddedConfig {
         let mut store = self.store.clone();
         store.dir = self.node.data_dir.join(&store.dir);
+        store.people = self.people.clone();
         store
     }
 

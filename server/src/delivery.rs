@@ -81,6 +81,24 @@ pub enum Except {
     User(UserId),
 }
 
+/// Who in a conversation, or which two users, may see others anew, or not any more. Plain data, like a parcel: in
+/// a fleet it goes where the watchers are.
+#[derive(Clone, Debug)]
+pub struct Relations {
+    /// Everybody in it now.
+    pub members: Arc<[UserId]>,
+    /// Who of them, or of those who have gone, came, went, showed themselves or blocked.
+    pub moved: Arc<[UserId]>,
+}
+
+impl Relations {
+    /// How it is between two users has changed.
+    pub fn between(one: &UserId, other: &UserId) -> Self {
+        let both: Arc<[UserId]> = [one.clone(), other.clone()].into();
+        Self { members: Arc::clone(&both), moved: both }
+    }
+}
+
 impl Parcel {
     /// A notice for all sessions of these users.
     pub fn control(to: impl Into<Arc<[UserId]>>, body: Outgoing) -> Self {
@@ -120,6 +138,17 @@ impl Delivery {
         }
         for seat in seats.iter().filter(|seat| Some(&seat.at) != session) {
             self.put(seat, &parcel);
+        }
+    }
+
+    /// Whoever watches others and is in it is to look again at those with whom it may have changed.
+    pub fn judge_again(&self, relations: &Relations) {
+        let Relations { members, moved } = relations;
+        for user in moved.iter() {
+            self.roster.judge(user, members.iter().chain(moved.iter()).filter(|other| *other != user));
+        }
+        for user in members.iter().filter(|user| !moved.contains(user)) {
+            self.roster.judge(user, moved.iter());
         }
     }
 

@@ -9,6 +9,12 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion, version,
 };
 use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::hang::within;
+use crate::server::Server;
 
 #[derive(Debug)]
 struct Pin {
@@ -75,4 +81,13 @@ pub(crate) fn client_config_of(
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config
+}
+
+/// A connection to the port for clients, its handshake done.
+pub async fn connect(server: &Server, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
+    let tcp = within("a TCP connection", TcpStream::connect(server.ready().quic_addr)).await;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let config = client_config(server.cert_sha256(), alpn);
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, tcp.expect("a TCP connection"));
+    within("a TLS handshake", connecting).await.expect("a TLS handshake")
 }

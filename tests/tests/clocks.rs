@@ -23,6 +23,15 @@ async fn server() -> (Server, PathBuf, tempfile::TempDir) {
     (hasty().settable_clock(&clock).start().await, clock, dir)
 }
 
+/// A session with a token that outlives every step.
+async fn enter(server: &Server, wire: Wire, name: &str) -> RawClient {
+    let mut claims = token::claims(name);
+    claims["exp"] = (token::now_s() + 100 * DAY_S).into();
+    let mut client = RawClient::connect(server, wire).await;
+    client.hello(&server.sign(&claims), "device").await;
+    client
+}
+
 /// Previews of the push events that have left.
 fn pushed(server: &Server) -> Vec<String> {
     let dir = std::fs::read_dir(server.data_dir().join("events")).expect("events");
@@ -50,7 +59,7 @@ fn is_now(time_ms: u64) -> bool {
 on_a_wire! {
     async fn a_step_withholds_no_push_and_leaves_no_wrong_time(wire: Wire) {
         let (server, clock, _dir) = server().await;
-        let mut alice = RawClient::open(&server, wire, "alice").await;
+        let mut alice = enter(&server, wire, "alice").await;
         let mut last_ms = alice.say("bob", "first").await.time_ms;
         for step_s in STEPS_S {
             for (ahead_s, when) in [(step_s, "wrong"), (0, "right again")] {
@@ -69,7 +78,7 @@ on_a_wire! {
 
     async fn a_retry_finds_its_message_whatever_the_clock_says_meanwhile(wire: Wire) {
         let (server, clock, _dir) = server().await;
-        let mut alice = RawClient::open(&server, wire, "alice").await;
+        let mut alice = enter(&server, wire, "alice").await;
         for step_s in STEPS_S {
             Server::set_clock(&clock, 0);
             let send = to("bob", &format!("{step_s}"));
@@ -85,7 +94,7 @@ on_a_wire! {
     async fn a_token_ends_by_the_wall_clock_and_is_good_again_when_that_is_right(wire: Wire) {
         let (server, clock, _dir) = server().await;
         let token = server.token("alice");
-        let mut bob = RawClient::open(&server, Wire::WebSocketJson, "bob").await;
+        let mut bob = enter(&server, Wire::WebSocketJson, "bob").await;
         for step_s in STEPS_S {
             let mut alice = RawClient::connect(&server, wire).await;
             alice.hello(&token, "phone").await;
@@ -114,9 +123,9 @@ on_a_wire! {
 
     async fn nobody_was_last_seen_at_a_time_that_was_wrong_for_a_moment(wire: Wire) {
         let (server, clock, _dir) = server().await;
-        let mut alice = RawClient::open(&server, wire, "alice").await;
+        let mut alice = enter(&server, wire, "alice").await;
         for step_s in STEPS_S {
-            let mut bob = RawClient::open(&server, wire, "bob").await;
+            let mut bob = enter(&server, wire, "bob").await;
             bob.say("alice", "hi").await;
             alice.say("bob", "hi").await;
             Server::set_clock(&clock, step_s);
@@ -151,7 +160,7 @@ async fn until_stamped(alice: &mut RawClient, clock: &Path, ahead_s: i64) -> u64
 on_a_wire! {
     async fn a_step_that_stands_is_followed_and_what_it_has_stamped_is_told_in_time(wire: Wire) {
         let (server, clock, _dir) = server().await;
-        let mut alice = RawClient::open(&server, wire, "alice").await;
+        let mut alice = enter(&server, wire, "alice").await;
         until_stamped(&mut alice, &clock, DAY_S / 2).await;
         let ahead = alice.say("bob", "half a day ahead").await;
         push_of(&server, "half a day ahead").await;

@@ -1,7 +1,6 @@
 //! Floods of strangers on the UDP port: everybody else's sends go on meanwhile, and all succeed.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use quinn::crypto::rustls::QuicClientConfig;
 use tern_protocol::Code;
 use tern_tests::http3::*;
+use tern_tests::meter::Times;
 use tern_tests::{RawClient, Server, Wire, loose, within};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -67,27 +67,6 @@ async fn time_one(alice: &mut RawClient) -> Duration {
     let start = Instant::now();
     alice.say("bob", "meanwhile").await;
     start.elapsed()
-}
-
-/// How long sends took. Printed for whoever reads the log; the machine's mood never decides a test.
-struct Times {
-    sends: usize,
-    median: Duration,
-    p99: Duration,
-}
-
-impl Times {
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort();
-        let at = |share: usize| times[(times.len() - 1) * share / 100];
-        Self { sends: times.len(), median: at(50), p99: at(99) }
-    }
-}
-
-impl fmt::Display for Times {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} sends, median {:?}, P99 {:?}", self.sends, self.median, self.p99)
-    }
 }
 
 /// The first packets of as many handshakes, made by a real client whose server never answers.

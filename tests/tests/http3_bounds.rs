@@ -1,11 +1,11 @@
 //! What a stranger sends over HTTP/3 costs a bounded amount of memory and time, and the others nothing.
 
-use std::fs;
 use std::time::Duration;
 
 use quinn::{SendStream, WriteError};
 use tern_protocol::{Code, Frame, Hello, Token};
 use tern_tests::http3::*;
+use tern_tests::meter::resident_bytes;
 use tern_tests::{RawClient, Server, Wire, fresh, loose, to, within};
 
 /// Bytes that are sent where the server takes a few thousand.
@@ -16,12 +16,6 @@ const GROWTH_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const FRAME_UNEXPECTED: u64 = 0x105;
 /// `H3_DATAGRAM_ERROR`.
 const DATAGRAM_ERROR: u64 = 0x33;
-
-fn resident_bytes(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
 
 /// Sends until the server stops the stream or the connection, or everything is sent; how much was.
 async fn flood(send: &mut SendStream) -> (usize, Option<WriteError>) {

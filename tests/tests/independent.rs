@@ -142,7 +142,8 @@ for_each_wire! {
     }
 
     async fn a_client_whose_queue_does_not_move_is_closed_as_slow(wire: Wire) {
-        let server = loose().set("SESSION__STALLED_S", "1").set("TRANSPORT__KEEPALIVE_S", "1").start().await;
+        // The next thing that his session would wake up for is far away.
+        let server = loose().set("SESSION__STALLED_S", "1").set("TRANSPORT__KEEPALIVE_S", "60").start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
         let mut bob = RawClient::open(&server, wire, "bob").await;
         let closed = format!("tern_refused_total{{code=\"{}\"}}", Code::SLOW_CONSUMER.0);

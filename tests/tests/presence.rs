@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tern_protocol::{
     Code, Frame, PresenceState, Target, Typing, UserPresence, UserTyping, WATCH_USERS_MAX, Watch,
 };
+use tern_tests::http::{Ask, Http};
 use tern_tests::{Channel, Options, RawClient, Server, Wire, loose, on_a_wire, pair, user, within};
 
 /// Offline at once, so that it need not be waited for.
@@ -39,15 +41,22 @@ async fn change(client: &mut RawClient) -> UserPresence {
     users.remove(0)
 }
 
+/// Somebody writes to another, who sees them from then on.
+async fn shown(server: &Server, who: &str, to: &str) {
+    let body = json!({"to": to, "text": "hi"});
+    let ask = Ask::new("POST", "/v1/messages").token(&server.token(who)).json(&body);
+    assert!(server.ask(Http::One, ask).await.status.is_success());
+}
+
 on_a_wire! {
     async fn only_users_who_share_a_conversation_are_visible(wire: Wire) {
         let server = hasty().start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
         let _bob = RawClient::open(&server, wire, "bob").await;
-        let _carol = RawClient::open(&server, wire, "carol").await;
+        let mut carol = RawClient::open(&server, wire, "carol").await;
         let _stranger = RawClient::open(&server, wire, "stranger").await;
-        alice.say("bob", "we talk").await;
-        alice.group("team", &["carol"]).await;
+        shown(&server, "bob", "alice").await;
+        carol.group("team", &["alice"]).await;
         let seen = watching(&mut alice, &["bob", "carol", "stranger", "nobody"]).await;
         let expected = [
             ("bob", PresenceState::Online),
@@ -62,7 +71,7 @@ on_a_wire! {
     async fn somebody_who_leaves_is_offline_with_last_seen_also_after_a_restart(wire: Wire) {
         let mut server = hasty().start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
-        alice.say("bob", "hi").await;
+        shown(&server, "bob", "alice").await;
         let before = alice.welcome().time_ms;
         let bob = RawClient::open(&server, wire, "bob").await;
         assert_eq!(states(&watching(&mut alice, &["bob"]).await), [("bob", PresenceState::Online)]);
@@ -83,8 +92,8 @@ on_a_wire! {
     async fn a_user_is_online_until_the_last_device_is_gone(wire: Wire) {
         let server = hasty().start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
-        alice.say("bob", "hi").await;
-        alice.say("carol", "hi").await;
+        shown(&server, "bob", "alice").await;
+        shown(&server, "carol", "alice").await;
         let phone = RawClient::open(&server, wire, "bob").await;
         let laptop = RawClient::open(&server, wire, "bob").await;
         watching(&mut alice, &["bob", "carol"]).await;
@@ -101,8 +110,8 @@ on_a_wire! {
     async fn a_flap_within_the_grace_is_not_seen(wire: Wire) {
         let server = loose().set("PRESENCE__GRACE_MS", "600000").set("PRESENCE__BATCH_MS", "10").start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
-        alice.say("bob", "hi").await;
-        alice.say("carol", "hi").await;
+        shown(&server, "bob", "alice").await;
+        shown(&server, "carol", "alice").await;
         let bob = RawClient::open(&server, wire, "bob").await;
         watching(&mut alice, &["bob", "carol"]).await;
         bob.leave().await;
@@ -114,8 +123,8 @@ on_a_wire! {
     async fn a_new_watch_replaces_the_one_before(wire: Wire) {
         let server = hasty().start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;
-        alice.say("bob", "hi").await;
-        alice.say("carol", "hi").await;
+        shown(&server, "bob", "alice").await;
+        shown(&server, "carol", "alice").await;
         watching(&mut alice, &["bob"]).await;
         watching(&mut alice, &["carol"]).await;
         let _bob = RawClient::open(&server, wire, "bob").await;

@@ -1,7 +1,6 @@
 //! Going and coming back: drains, signals, and start-ups that cannot be.
 
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use tern_protocol::{Code, Frame};
 use tern_tests::{Options, RawClient, Server, Wire, binary, for_each_wire, newest, pair, seqs};
@@ -46,9 +45,10 @@ for_each_wire! {
         for number in 0..100 {
             alice.request(tern_tests::to("bob", &number.to_string())).await;
         }
+        alice.find("an ack", |envelope| matches!(envelope.frame, Frame::SendAck(_)).then_some(())).await;
         server.signal("TERM");
         let end = alice.end().await;
-        let acked = end.frames.iter().filter(|frame| matches!(frame, Frame::SendAck(_))).count();
+        let acked = 1 + end.frames.iter().filter(|frame| matches!(frame, Frame::SendAck(_))).count();
         assert_eq!(server.exit().await.code(), Some(0));
         server.restart().await;
         let mut bob = RawClient::open(&server, wire, "bob").await;
@@ -59,27 +59,32 @@ for_each_wire! {
 }
 
 #[tokio::test]
-async fn ctrl_c_without_sessions_ends_within_2_s_with_exit_code_0() {
-    let mut server = Options::default().start().await;
-    let start = Instant::now();
+async fn ctrl_c_without_sessions_waits_for_no_deadline() {
+    // Waiting for it would be taken for a hang.
+    let mut server = Options::default().set("DRAIN__DEADLINE_MS", "600000").start().await;
     server.signal("INT");
     let exit = server.exit().await;
     assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
-async fn ctrl_c_with_sessions_and_no_other_node_ends_within_2_s() {
+async fn a_node_for_development_gives_its_sessions_half_a_second() {
     let mut server = Options::default().start().await;
     let mut clients = Vec::new();
     for wire in Wire::ALL {
         clients.push(RawClient::open(&server, wire, "alice").await);
     }
-    let start = Instant::now();
     server.signal("INT");
+    for client in &mut clients {
+        let told = client.find("GoAway", |envelope| match &envelope.frame {
+            Frame::GoAway(told) => Some(told.deadline_ms),
+            _ => None,
+        });
+        let told = told.await;
+        assert!(told <= 500, "{told} ms");
+    }
     let exit = server.exit().await;
     assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     for mut client in clients {
         assert_eq!(client.end().await.close.expect("a Close").code, Code::SHUTDOWN);
     }

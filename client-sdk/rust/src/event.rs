@@ -102,6 +102,13 @@ pub enum Event {
         /// Messages in the log up to there: those of a later entry less these are unread.
         messages: u64,
     },
+    /// The user has blocked somebody in another session, or does not block them any more.
+    BlockChanged {
+        /// Whom.
+        user: UserId,
+        /// They are blocked.
+        blocked: bool,
+    },
     /// Conversations that changed since the client was last here, most recently changed first.
     Conversations(Vec<ConversationSummary>),
     /// The state of the connection changed. Changes that follow each other quickly may be merged.

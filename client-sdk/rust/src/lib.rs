@@ -48,8 +48,8 @@ pub use persistence::{
 };
 pub use rustls_pki_types::CertificateDer;
 pub use tern_protocol::{
-    Code, ConversationId, ConversationKind, ConversationPage, ConversationSummary, Data, DataError, DeviceId,
-    Entry, EntryBody, EntryId, IdError, KIND_NAMED, Limits, MemberInfo, Page, PresenceState, Role, StoreId,
-    Target, TempId, UserId, UserPresence, Welcome,
+    BlockedUser, Code, ConversationId, ConversationKind, ConversationPage, ConversationSummary, Data,
+    DataError, DeviceId, Entry, EntryBody, EntryId, GroupLeft, IdError, KIND_NAMED, Limits, MemberInfo, Page,
+    PresenceState, Role, StoreId, Target, TempId, UserId, UserPresence, Welcome,
 };
 pub use token::{TokenError, TokenReason, TokenSource};

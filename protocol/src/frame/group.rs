@@ -18,7 +18,7 @@ pub enum ConversationKind {
     Group,
 }
 
-/// A conversation as its member sees it in a list.
+/// A conversation as somebody who is or was in it sees it in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
@@ -45,8 +45,10 @@ pub struct ConversationSummary {
     pub unread: u64,
     /// Time of the newest entry in Unix milliseconds.
     pub last_time_ms: u64,
-    /// The user's role; absent: the user is no longer a member.
+    /// The user's role; absent: the user is no longer a member, and their history ends at `head`.
     pub role: Option<Role>,
+    /// Who put the user in it; absent once they have written in it or kept it, and of what they made themselves.
+    pub added_by: Option<UserId>,
 }
 
 /// Make a group of these users and the sender. Its id derives from the sender and `temp_id`.
@@ -124,7 +126,8 @@ pub struct SetRole {
     pub temp_id: TempId,
 }
 
-/// The user's conversations, most recently changed first. Answered by ConversationPage.
+/// The user's conversations, also those they have left as long as they may read some of them, most recently
+/// changed first. Answered by ConversationPage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(postcard_schema::Schema))]
 pub struct ListConversations {

@@ -5,12 +5,14 @@ use serde::Serialize;
 mod catch_up;
 mod group;
 mod message;
+mod people;
 mod presence;
 mod session;
 
 pub use catch_up::*;
 pub use group::*;
 pub use message::*;
+pub use people::*;
 pub use presence::*;
 pub use session::*;
 
@@ -146,8 +148,17 @@ frames! {
     39 "conversation_page" ConversationPage Server;
     40 "list_members" ListMembers Client;
     41 "member_list" MemberList Server;
+    42 "leave_groups" LeaveGroups Client;
+    43 "groups_left" GroupsLeft Server;
+    44 "keep_group" KeepGroup Client;
+    45 "group_kept" GroupKept Server;
     48 "watch" Watch Client;
     49 "presence" Presence Server;
     50 "typing" Typing Client;
     51 "user_typing" UserTyping Server;
+    56 "block" Block Client;
+    57 "unblock" Unblock Client;
+    58 "block_changed" BlockChanged Server;
+    59 "list_blocks" ListBlocks Client;
+    60 "block_list" BlockList Server;
 }

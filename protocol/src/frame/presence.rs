@@ -19,7 +19,8 @@ pub struct Watch {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum PresenceState {
-    /// Not known, or not visible: the two users share no conversation.
+    /// Not known, or not visible: the two users share no conversation in which the other has shown themselves,
+    /// or one of them blocks the other.
     Unknown,
     /// At least one session.
     Online,

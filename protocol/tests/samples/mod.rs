@@ -95,6 +95,7 @@ fn limits() -> Limits {
         watch_users: WATCH_USERS_MAX as u32,
         sends_in_flight: SENDS_IN_FLIGHT_MAX as u32,
         sync_cursors: SYNC_CURSORS_MAX as u32,
+        sync_cursors_total: SYNC_CURSORS_TOTAL_MAX as u32,
         ack_positions: ACK_POSITIONS_MAX as u32,
         gap_whole: GAP_WHOLE_MAX as u32,
         gap_tail: GAP_TAIL as u32,
@@ -103,6 +104,9 @@ fn limits() -> Limits {
         keepalive_s: 20,
         dead_after_s: 45,
         sends_per_second: 50,
+        blocks: BLOCKS_MAX as u32,
+        leave_groups: LEAVE_GROUPS_MAX as u32,
+        added_groups: 500,
     }
 }
 
@@ -120,6 +124,7 @@ fn summary() -> ConversationSummary {
         unread: 2,
         last_time_ms: 1_767_225_600_000,
         role: Some(Role::Owner),
+        added_by: Some(user("bob")),
     }
 }
 
@@ -259,6 +264,16 @@ fn groups() -> Vec<Frame> {
             ],
         }
         .into(),
+        LeaveGroups { conversations: vec![group(), pair()], temp_id: temp_id() }.into(),
+        GroupsLeft {
+            groups: vec![
+                GroupLeft { conversation: group(), code: None },
+                GroupLeft { conversation: pair(), code: Some(Code::INVALID_ARGUMENT) },
+            ],
+        }
+        .into(),
+        KeepGroup { conversation: group() }.into(),
+        GroupKept { conversation: group() }.into(),
     ]
 }
 
@@ -279,6 +294,15 @@ fn people() -> Vec<Frame> {
         .into(),
         Typing { to: group().into() }.into(),
         UserTyping { conversation: group(), user: user("alice") }.into(),
+        Block { user: user("bob") }.into(),
+        Unblock { user: user("bob") }.into(),
+        BlockChanged { user: user("bob"), blocked: true }.into(),
+        ListBlocks { after: Some(user("bob")) }.into(),
+        BlockList {
+            users: vec![BlockedUser { user: user("carol"), since_ms: 1_767_225_600_000 }],
+            next: Some(user("carol")),
+        }
+        .into(),
     ]
 }
 
@@ -312,6 +336,7 @@ fn edge_values() -> Vec<(&'static str, Frame)> {
         name: None,
         peer: Some(user("bob")),
         role: None,
+        added_by: None,
         unread: u64::MAX,
         ..summary()
     };

@@ -136,8 +136,9 @@ fn positions() -> impl Strategy<Value = Vec<Position>> {
 fn summaries() -> impl Strategy<Value = Vec<ConversationSummary>> {
     let kind = prop_oneof![Just(ConversationKind::Pair), Just(ConversationKind::Group)];
     let numbers = (number(), number(), number(), number(), number(), number(), number());
-    let summary = (conversation(), kind, option::of(text()), option::of(user()), numbers, option::of(role()))
-        .prop_map(|(conversation, kind, name, peer, numbers, role)| {
+    let mine = (option::of(role()), option::of(user()));
+    let summary = (conversation(), kind, option::of(text()), option::of(user()), numbers, mine).prop_map(
+        |(conversation, kind, name, peer, numbers, (role, added_by))| {
             let (head, head_messages, first_seq, read_seq, read_messages, unread, last_time_ms) = numbers;
             ConversationSummary {
                 conversation,
@@ -152,13 +153,15 @@ fn summaries() -> impl Strategy<Value = Vec<ConversationSummary>> {
                 unread,
                 last_time_ms,
                 role,
+                added_by,
             }
-        });
+        },
+    );
     vec(summary, 0..LIST_LEN_MAX)
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    proptest::array::uniform16(small()).prop_map(|n| Limits {
+    proptest::array::uniform20(small()).prop_map(|n| Limits {
         frame_bytes: n[0],
         text_bytes: n[1],
         name_bytes: n[2],
@@ -167,6 +170,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         watch_users: n[5],
         sends_in_flight: n[6],
         sync_cursors: n[7],
+        sync_cursors_total: n[16],
         ack_positions: n[8],
         gap_whole: n[9],
         gap_tail: n[10],
@@ -175,6 +179,9 @@ fn limits() -> impl Strategy<Value = Limits> {
         keepalive_s: n[13],
         dead_after_s: n[14],
         sends_per_second: n[15],
+        blocks: n[17],
+        leave_groups: n[18],
+        added_groups: n[19],
     })
 }
 
@@ -297,6 +304,8 @@ fn catching_up() -> Bodies {
 fn groups() -> Bodies {
     let member =
         (user(), option::of(text()), role()).prop_map(|(user, name, role)| MemberInfo { user, name, role });
+    let left = (conversation(), option::of(any::<u16>()))
+        .prop_map(|(conversation, code)| GroupLeft { conversation, code: code.map(Code) });
     vec![
         (text(), users(), temp_id())
             .prop_map(|(name, members, temp_id)| CreateGroup { name, members, temp_id }.into())
@@ -328,6 +337,12 @@ fn groups() -> Bodies {
         (conversation(), vec(member, 0..LIST_LEN_MAX))
             .prop_map(|(conversation, members)| MemberList { conversation, members }.into())
             .boxed(),
+        (vec(conversation(), 0..LIST_LEN_MAX), temp_id())
+            .prop_map(|(conversations, temp_id)| LeaveGroups { conversations, temp_id }.into())
+            .boxed(),
+        vec(left, 0..LIST_LEN_MAX).prop_map(|groups| GroupsLeft { groups }.into()).boxed(),
+        conversation().prop_map(|conversation| KeepGroup { conversation }.into()).boxed(),
+        conversation().prop_map(|conversation| GroupKept { conversation }.into()).boxed(),
     ]
 }
 
@@ -336,12 +351,20 @@ fn people() -> Bodies {
         prop_oneof![Just(PresenceState::Unknown), Just(PresenceState::Online), Just(PresenceState::Offline)];
     let presence = (user(), state, option::of(number()))
         .prop_map(|(user, state, last_seen_ms)| UserPresence { user, state, last_seen_ms });
+    let blocked = (user(), number()).prop_map(|(user, since_ms)| BlockedUser { user, since_ms });
     vec![
         users().prop_map(|users| Watch { users }.into()).boxed(),
         vec(presence, 0..LIST_LEN_MAX).prop_map(|users| Presence { users }.into()).boxed(),
         target().prop_map(|to| Typing { to }.into()).boxed(),
         (conversation(), user())
             .prop_map(|(conversation, user)| UserTyping { conversation, user }.into())
+            .boxed(),
+        user().prop_map(|user| Block { user }.into()).boxed(),
+        user().prop_map(|user| Unblock { user }.into()).boxed(),
+        (user(), any::<bool>()).prop_map(|(user, blocked)| BlockChanged { user, blocked }.into()).boxed(),
+        option::of(user()).prop_map(|after| ListBlocks { after }.into()).boxed(),
+        (vec(blocked, 0..LIST_LEN_MAX), option::of(user()))
+            .prop_map(|(users, next)| BlockList { users, next }.into())
             .boxed(),
     ]
 }

@@ -12,7 +12,7 @@ use tern_protocol::{StoreId, UserId};
 
 use crate::node::command;
 use crate::store::embedded::{
-    Backup, Findings, Recovered, Salvaged, recover_accept_loss, salvage, verify_store,
+    Backup, BackupError, Findings, Recovered, Salvaged, Scratch, recover_accept_loss, salvage, verify_store,
 };
 use crate::upkeep::Request;
 
@@ -35,6 +35,16 @@ pub(super) struct Data {
     data_dir: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Readable {
+    #[command(flatten)]
+    data: Data,
+    /// Read a stopped node's store without writing to its disk, which is full or takes no writes: what must be
+    /// written goes into this directory, on another disk, and is removed at the end
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Write a backup into a new directory, of a running node or of a stopped one
@@ -42,9 +52,12 @@ enum Command {
         /// Where it goes; on the node's machine
         dir: PathBuf,
         #[command(flatten)]
-        data: Data,
+        data: Readable,
     },
     /// Check a backup, or the store of a stopped node, from end to end; exit code 2 if it is not in order
+    ///
+    /// Nothing is written, so that it works on a full disk and on one that takes no writes. Exit codes: 0 all of it
+    /// is in order, 2 something is damaged or does not fit together, 1 it could not be looked at.
     Verify {
         /// A backup, or a data directory
         dir: PathBuf,
@@ -65,7 +78,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
-        data: Data,
+        data: Readable,
     },
     /// Erase a user: their messages become tombstones, nothing else of them stays
     Erase {
@@ -131,13 +144,25 @@ impl Data {
     }
 }
 
+impl Readable {
+    fn ask(
+        &self,
+        request: Request,
+        take: impl FnMut(Value) -> io::Result<()> + Send,
+    ) -> anyhow::Result<Value> {
+        let Some(scratch) = &self.scratch else { return self.data.ask(request, take) };
+        let scratch = Scratch::of(&store_in(&self.data.data_dir), scratch)?;
+        Data { data_dir: scratch.path().into() }.ask(request, take)
+    }
+}
+
 /// The store of a data directory, or the directory itself.
 fn store_in(dir: &Path) -> PathBuf {
     let inside = dir.join("store");
     if inside.is_dir() { inside } else { dir.into() }
 }
 
-fn backup(dir: &Path, data: &Data) -> anyhow::Result<ExitCode> {
+fn backup(dir: &Path, data: &Readable) -> anyhow::Result<ExitCode> {
     // The node does not know where this command was called.
     let dir = std::path::absolute(dir)?;
     let done = data.ask(Request::Backup { dir: dir.clone() }, |_| Ok(()))?;
@@ -154,11 +179,20 @@ fn backup(dir: &Path, data: &Data) -> anyhow::Result<ExitCode> {
 
 fn verify(dir: &Path) -> anyhow::Result<ExitCode> {
     let findings = if Backup::is_one(dir) {
-        Backup::open(dir)?.verify()?
+        match Backup::open(dir).and_then(|backup| backup.verify()) {
+            Err(damaged @ (BackupError::Invalid { .. } | BackupError::Faulty { .. })) => {
+                println!("fault: {damaged}\n1 faults");
+                return Ok(ExitCode::from(EXIT_FAULTS));
+            }
+            findings => findings?,
+        }
     } else {
         verify_store(&store_in(dir)).context("to check a running node, verify a backup of it")?
     };
     print!("{}", told(&findings));
+    if findings.fault_count > 0 && !Backup::is_one(dir) {
+        println!("{}", way_out(dir));
+    }
     Ok(if findings.fault_count == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAULTS) })
 }
 
@@ -180,6 +214,14 @@ fn told(findings: &Findings) -> String {
     text
 }
 
+/// What to do about a store with faults.
+fn way_out(dir: &Path) -> String {
+    format!(
+        "restore a backup; or copy every row that can be read into a new store: tern store salvage {} --to NEW",
+        dir.display()
+    )
+}
+
 fn restore(backup: &Path, to: &Path) -> anyhow::Result<ExitCode> {
     let backup = Backup::open(backup)?;
     let before = backup.manifest().store_id;
@@ -190,7 +232,7 @@ fn restore(backup: &Path, to: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn export(user: UserId, out: Option<&Path>, data: &Data) -> anyhow::Result<ExitCode> {
+fn export(user: UserId, out: Option<&Path>, data: &Readable) -> anyhow::Result<ExitCode> {
     let target: Box<dyn Write + Send> = match out {
         Some(path) => Box::new(private_file(path).with_context(|| path.display().to_string())?),
         None => Box::new(io::stdout()),
@@ -272,25 +314,10 @@ fn salvaged(dir: &Path, to: &Path) -> anyhow::Result<ExitCode> {
 fn report(salvaged: &Salvaged) -> String {
     let mut text = String::new();
     for damage in &salvaged.damage {
-        text.push_str(&format!("damaged: {}: {}\n", damage.file.display(), damage.what));
+        text.push_str(&format!("damaged: {damage}\n"));
     }
     for holes in salvaged.conversations.iter().take(CONVERSATIONS_TOLD) {
-        let mut lost = Vec::new();
-        if holes.lost > 0 {
-            let ranges: Vec<_> = holes.entries.iter().map(|(from, to)| format!("{from}–{to}")).collect();
-            let tombstones = match &ranges[..] {
-                [] => String::new(),
-                ranges => format!(", tombstones stand for {}", ranges.join(", ")),
-            };
-            lost.push(format!("{} entries (it starts at {}{tombstones})", holes.lost, holes.first_seq));
-        }
-        if holes.markers {
-            lost.push("its dedupe markers (what is sent again may be stored twice)".into());
-        }
-        if holes.state {
-            lost.push("its members' list or head (made anew from other rows)".into());
-        }
-        text.push_str(&format!("{} lost {}\n", holes.conversation, lost.join("; ")));
+        text.push_str(&format!("{holes}\n"));
     }
     if salvaged.conversations.len() > CONVERSATIONS_TOLD {
         text.push_str(&format!("{} conversations lost something\n", salvaged.conversations.len()));

@@ -1,6 +1,11 @@
 //! How a conversation answers: what became of a change, and who is told.
 
-use tern_protocol::{Code, ConversationId, EntryId, SendAck, TEXT_BYTES_MAX, TempId};
+use std::time::Duration;
+
+use tern_protocol::{Code, ConversationId, EntryId, SendAck, TEXT_BYTES_MAX, TempId, UserId};
+
+/// What a client waits before it asks again where too much waits or the store does not answer.
+const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// A durable change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,24 @@ pub enum Refusal {
     /// Its marker may be gone: nobody can tell whether it was committed.
     #[error("the first attempt is more than 7 days ago: look for it in the history")]
     TooOld,
+    /// The sender blocks this user.
+    #[error("you block {0}: unblock them first")]
+    Blocking(UserId),
+    /// The other user takes no message of the sender, or is gone. Which of it is not said.
+    #[error("this user cannot be reached: they take no messages from you, or are gone")]
+    Unreachable,
+    /// This user is not put in a group by the sender: they are in as many as others can put them in, or do not want
+    /// it. Which of it is not said.
+    #[error("{0} cannot be put in a group by you: they must first accept or leave others, or do not want it")]
+    NotAddable(UserId),
+    /// This user was put in many groups just now.
+    #[error("{user} was put in many groups just now: try again later")]
+    AddedTooFast {
+        /// Who.
+        user: UserId,
+        /// When they can be, in milliseconds from now.
+        retry_after_ms: u64,
+    },
     /// More members than allowed.
     #[error("a group has at most {0} members")]
     GroupFull(usize),
@@ -84,6 +107,9 @@ impl Refusal {
             Self::TextTooLong(_) => Code::TEXT_TOO_LONG,
             Self::TooOld => Code::TOO_OLD,
             Self::GroupFull(_) => Code::GROUP_FULL,
+            Self::Blocking(_) => Code::BLOCKED,
+            Self::Unreachable | Self::NotAddable(_) => Code::UNREACHABLE,
+            Self::AddedTooFast { .. } => Code::RATE_LIMITED,
             Self::Conflict { .. } => Code::CONFLICT,
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
             Self::Erased => Code::TOKEN_INVALID,
@@ -91,6 +117,15 @@ impl Refusal {
             Self::OutOfOrder => Code::OUT_OF_ORDER,
             Self::Busy(_) => Code::OVER_CAPACITY,
             Self::Unavailable(_) => Code::UNAVAILABLE,
+        }
+    }
+
+    /// How long to wait before it is asked for again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::AddedTooFast { retry_after_ms, .. } => Some(Duration::from_millis(*retry_after_ms)),
+            Self::Unavailable(_) | Self::Busy(_) => Some(STORE_RETRY),
+            _ => None,
         }
     }
 
@@ -104,10 +139,14 @@ impl Refusal {
             | Self::TextTooLong(_)
             | Self::TooOld
             | Self::GroupFull(_)
+            | Self::Blocking(_)
+            | Self::Unreachable
+            | Self::NotAddable(_)
             | Self::Invalid(_)
             | Self::Erased => true,
             Self::Conflict { .. }
             | Self::Revoked
+            | Self::AddedTooFast { .. }
             | Self::OutOfOrder
             | Self::Busy(_)
             | Self::Unavailable(_) => false,

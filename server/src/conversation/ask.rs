@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_protocol::{
     AddMembers, ConversationId, CreateGroup, DEDUPE_WINDOW_S, Data, Frame, GROUP_MEMBERS_MAX, LeaveGroup,
-    NAME_BYTES_MAX, RemoveMembers, RenameGroup, Role, SetRole, TEXT_BYTES_MAX, Target, TempId, UserId,
+    RemoveMembers, RenameGroup, Role, SetRole, TEXT_BYTES_MAX, Target, TempId, UserId,
 };
 
 use super::answer::{Refusal, Reply};
@@ -14,7 +14,7 @@ use crate::cluster::SessionRef;
 use crate::store::Right;
 
 /// Age of a change whose client does not say: markers are looked for a day back.
-const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
+pub const AGE_UNSAID_MS: u64 = 24 * 3600 * 1000;
 
 /// Most bytes of what a change writes besides its content: ids, two names, two users who come back to a pair.
 const ENTRY_BYTES_BESIDES: usize = 1024;
@@ -138,11 +138,7 @@ fn content_bytes(text: &str, data: Option<&Data>) -> usize {
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        let detail = format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters");
-        return Err(Refusal::Invalid(detail));
-    }
-    Ok(())
+    tern_protocol::check_name(name).map_err(|error| Refusal::Invalid(error.to_string()))
 }
 
 fn check_group_size(users: &[UserId]) -> Result<(), Refusal> {

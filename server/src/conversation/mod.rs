@@ -27,7 +27,7 @@ mod tell;
 mod tests;
 
 pub use answer::{Committed, Outcome, Refusal, Reply};
-pub use ask::{Ask, Change, Submission, Wanted, change_of};
+pub use ask::{AGE_UNSAID_MS, Ask, Change, Submission, Wanted, change_of};
 
 use crate::budget::{Budget, Memory, MemoryPart};
 use crate::delivery::Delivery;

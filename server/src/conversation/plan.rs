@@ -58,6 +58,8 @@ pub(super) struct Plan {
     pub(super) made_by: Vec<usize>,
     /// Who receives which entries: each set holds until the next one's `from`.
     pub(super) recipients: Vec<Recipients>,
+    /// Who came, went or showed themselves in it: who sees whom is judged again.
+    pub(super) moved: Vec<UserId>,
     /// The conversation after the group.
     pub(super) after: Option<Snapshot>,
 }

@@ -25,6 +25,8 @@ pub(super) struct Work<'a> {
     recipients: Vec<Recipients>,
     /// The member list differs from the last recipients.
     members_changed: bool,
+    /// Who came, went or wrote for the first time: others may see them from now on, or not any more.
+    moved: Vec<UserId>,
     time_ms: u64,
     fresh_id: &'a mut dyn FnMut() -> EntryId,
 }
@@ -56,6 +58,7 @@ impl<'a> Work<'a> {
             departures: Vec::new(),
             recipients: Vec::new(),
             members_changed: false,
+            moved: Vec::new(),
             time_ms: now_ms.max(before.map_or(0, |before| before.state.last_time_ms)),
             fresh_id,
         }
@@ -74,6 +77,7 @@ impl<'a> Work<'a> {
                 verdicts,
                 made_by: Vec::new(),
                 recipients: Vec::new(),
+                moved: Vec::new(),
                 after: self.before.cloned(),
             };
         };
@@ -96,6 +100,7 @@ impl<'a> Work<'a> {
             verdicts,
             made_by,
             recipients: self.recipients,
+            moved: self.moved,
             after: Some(Snapshot { state, members }),
         }
     }
@@ -105,7 +110,7 @@ impl<'a> Work<'a> {
         self.by = by;
         let is_erasure = matches!(ask.change, Change::Erase { .. });
         if !is_erasure {
-            check_reachable(std::slice::from_ref(&ask.sender))?;
+            check_reachable(&ask.sender)?;
         }
         match &ask.change {
             Change::Message { reply_to, .. } => self.message(ask, *reply_to),
@@ -115,6 +120,9 @@ impl<'a> Work<'a> {
             Change::Leave => self.leave(ask),
             Change::Rename { name } => {
                 self.group_role(ask, Role::Admin, "only admins and owners rename a group")?;
+                if self.state_mut().name.as_deref() == Some(name.as_str()) {
+                    return Err(Refusal::Invalid("the group has this name already".into()));
+                }
                 self.state_mut().name = Some(name.clone());
                 Ok(self.push(ask, Some(EntryBody::Renamed { name: name.clone() })))
             }
@@ -129,7 +137,8 @@ impl<'a> Work<'a> {
         }
         if self.state.is_none() {
             let peer = ask.peer.clone().ok_or(Refusal::NotFound)?;
-            check_reachable(std::slice::from_ref(&peer))?;
+            check_reachable(&peer)?;
+            self.moved.extend([ask.sender.clone(), peer.clone()]);
             self.state = Some(Arc::new(new_pair(&ask.sender, peer)));
         } else if let Some(peer) = &ask.peer {
             self.come_back(ask, peer);
@@ -143,9 +152,20 @@ impl<'a> Work<'a> {
                     && ask.conversation != ConversationId::pair(sender, sender)
             });
         if alone {
-            return Err(Refusal::Forbidden("the other user was erased: to begin again, write to a user"));
+            return Err(Refusal::Unreachable);
         }
+        self.accept(&ask.sender);
         Ok(self.push(ask, None))
+    }
+
+    /// Who writes in it has accepted that others brought them in.
+    fn accept(&mut self, user: &UserId) {
+        let waits = |member: &Member| member.user == *user && member.added_by.is_some();
+        let waiting = self.state.as_ref().and_then(|state| state.members.iter().position(waits));
+        if let Some(at) = waiting {
+            self.state_mut().members[at].added_by = None;
+            self.moved.push(user.clone());
+        }
     }
 
     /// A message answers an entry that its sender may see.
@@ -171,8 +191,14 @@ impl<'a> Work<'a> {
             return;
         }
         let first_seq = state.head + 1;
-        let member = |user: &UserId| Member { user: user.clone(), role: Role::Owner, first_seq };
+        let member = |user: &UserId| Member {
+            user: user.clone(),
+            role: Role::Owner,
+            first_seq,
+            added_by: brought(&ask.sender, user),
+        };
         Arc::make_mut(state).members.extend(users.iter().map(member));
+        self.moved.extend(users.iter().cloned());
         self.members_changed = true;
         self.push_besides(EntryBody::Added { users });
     }
@@ -182,7 +208,11 @@ impl<'a> Work<'a> {
     fn erase(&mut self, ask: &Ask, user: &UserId) -> Result<usize, Refusal> {
         let Some(state) = self.state.as_mut() else { return Err(Refusal::NotFound) };
         let is_group = state.kind == ConversationKind::Group;
-        Arc::make_mut(state).members.retain(|member| member.user != *user);
+        let members = &mut Arc::make_mut(state).members;
+        members.retain(|member| member.user != *user);
+        let by_them = members.iter_mut().filter(|member| member.added_by.as_ref() == Some(user));
+        by_them.for_each(|member| member.added_by = Some(ask.sender.clone()));
+        self.moved.push(user.clone());
         self.members_changed = true;
         let index = self.push(ask, Some(EntryBody::Left { user: ask.sender.clone() }));
         if is_group && let Some(user) = self.promote() {
@@ -203,7 +233,7 @@ impl<'a> Work<'a> {
             }
         }
         check_size(users.len())?;
-        check_reachable(&users)?;
+        check_addable(&users)?;
         let members = users
             .iter()
             .enumerate()
@@ -211,8 +241,10 @@ impl<'a> Work<'a> {
                 user: user.clone(),
                 role: if index == 0 { Role::Owner } else { Role::Member },
                 first_seq: 1,
+                added_by: brought(&ask.sender, user),
             })
             .collect();
+        self.moved.extend(users.iter().cloned());
         self.state = Some(Arc::new(Conversation {
             kind: ConversationKind::Group,
             name: Some(name.to_owned()),
@@ -220,6 +252,7 @@ impl<'a> Work<'a> {
             messages: 0,
             last_time_ms: 0,
             members,
+            blocked_by: Vec::new(),
         }));
         Ok(self.push(ask, Some(EntryBody::Created { name: name.to_owned(), members: users })))
     }
@@ -237,13 +270,15 @@ impl<'a> Work<'a> {
             return Err(Refusal::Invalid("all of these users are members already".into()));
         }
         check_size(state.members.len() + joining.len())?;
-        check_reachable(&joining)?;
+        check_addable(&joining)?;
         let first_seq = state.head + 1;
         state.members.extend(joining.iter().map(|user| Member {
             user: user.clone(),
             role: Role::Member,
             first_seq,
+            added_by: Some(ask.sender.clone()),
         }));
+        self.moved.extend(joining.iter().cloned());
         self.departures.retain(|gone| !joining.contains(&gone.user));
         self.members_changed = true;
         Ok(self.push(ask, Some(EntryBody::Added { users: joining })))
@@ -341,6 +376,7 @@ impl<'a> Work<'a> {
             });
         }
         state.members.retain(|member| !users.contains(&member.user));
+        self.moved.extend(users.iter().cloned());
         self.members_changed = true;
     }
 
@@ -414,11 +450,13 @@ fn ids(state: &Conversation) -> Arc<[UserId]> {
     state.members.iter().map(|member| member.user.clone()).collect()
 }
 
-fn check_reachable(users: &[UserId]) -> Result<(), Refusal> {
-    match users.iter().find(|user| user.is_erased()) {
-        Some(user) => Err(Refusal::Invalid(format!("{user} was erased and cannot be reached"))),
-        None => Ok(()),
-    }
+fn check_reachable(user: &UserId) -> Result<(), Refusal> {
+    if user.is_erased() { Err(Refusal::Unreachable) } else { Ok(()) }
+}
+
+fn check_addable(users: &[UserId]) -> Result<(), Refusal> {
+    let gone = users.iter().find(|user| user.is_erased());
+    gone.map_or(Ok(()), |user| Err(Refusal::NotAddable(user.clone())))
 }
 
 fn check_size(members: usize) -> Result<(), Refusal> {
@@ -431,6 +469,22 @@ fn new_pair(sender: &UserId, peer: UserId) -> Conversation {
     if peer != *sender {
         users.push(peer);
     }
-    let members = users.into_iter().map(|user| Member { user, role: Role::Owner, first_seq: 1 }).collect();
-    Conversation { kind: ConversationKind::Pair, name: None, head: 0, messages: 0, last_time_ms: 0, members }
+    let member = |user: UserId| {
+        let added_by = brought(sender, &user);
+        Member { user, role: Role::Owner, first_seq: 1, added_by }
+    };
+    Conversation {
+        kind: ConversationKind::Pair,
+        name: None,
+        head: 0,
+        messages: 0,
+        last_time_ms: 0,
+        members: users.into_iter().map(member).collect(),
+        blocked_by: Vec::new(),
+    }
+}
+
+/// Who brings a user in, if it is not themselves.
+fn brought(sender: &UserId, user: &UserId) -> Option<UserId> {
+    (user != sender).then(|| sender.clone())
 }

@@ -289,6 +289,11 @@ impl Settling {
                 Barred::Sender(Lost::Erased) => Refusal::Erased,
                 Barred::Sender(Lost::Revoked) => Refusal::Revoked,
                 Barred::Joining => Refusal::Unavailable("a user in it is being erased"),
+                Barred::Blocking(user) => Refusal::Blocking(user),
+                Barred::Blocked => Refusal::Unreachable,
+                // One answer for both, so that nobody learns by it who blocks them.
+                Barred::BlockedJoin(user) | Barred::Crowded(user) => Refusal::NotAddable(user),
+                Barred::TooFast { user, retry_after_ms } => Refusal::AddedTooFast { user, retry_after_ms },
             };
             self.facts.bar((ask.sender.clone(), ask.temp_id), refusal);
         }

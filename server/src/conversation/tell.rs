@@ -12,7 +12,7 @@ use super::reads::Retold;
 use super::settle::Settled;
 
 use crate::cluster::SessionRef;
-use crate::delivery::{Class, Delivery, Except, Parcel};
+use crate::delivery::{Class, Delivery, Except, Parcel, Relations};
 use crate::ops::metrics::{Metrics, record};
 use crate::roster::Outgoing;
 
@@ -28,6 +28,7 @@ pub(super) fn tell(
     let outcomes = outcomes(settled, retold);
     again(delivery, id, settled, retold);
     fan_out(delivery, id, settled, &callers);
+    judge_again(delivery, settled, retold);
     let duplicates = settled.plan.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Duplicate(_)));
     metrics.messages.dedupe_hits.increment(duplicates.count() as u64);
     for ((ask, caller), outcome) in settled.asks.iter().zip(callers).zip(outcomes) {
@@ -145,6 +146,24 @@ fn fan_out(delivery: &Delivery, id: ConversationId, settled: &Settled, callers: 
         let asker = settled.asks[by].asker.as_ref();
         let parcel = parcel(id, Arc::clone(&to), (&new.entry, &new.encoded()), asker);
         delivery.hand_out(Parcel { arrived: Some(callers[by].arrived), ..parcel });
+    }
+}
+
+/// Who sees whom may have changed, also by what was committed before and perhaps not told.
+fn judge_again(delivery: &Delivery, settled: &Settled, retold: &Retold) {
+    let Some(after) = &settled.plan.after else { return };
+    let mut moved = settled.plan.moved.clone();
+    for entry in &retold.entries {
+        moved.push(entry.sender.clone());
+        moved.extend_from_slice(match &entry.body {
+            EntryBody::Created { members: users, .. }
+            | EntryBody::Added { users }
+            | EntryBody::Removed { users } => users,
+            _ => &[],
+        });
+    }
+    if !moved.is_empty() {
+        delivery.judge_again(&Relations { members: Arc::clone(&after.members), moved: moved.into() });
     }
 }
 

@@ -17,6 +17,7 @@ use crate::store::{Log, Users};
 
 mod gate;
 mod owners;
+mod people;
 mod redo;
 mod rules;
 mod settle;

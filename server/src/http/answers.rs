@@ -5,40 +5,56 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::Response;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
+use tern_protocol::Code;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Problem;
+use crate::budget::{Budget, Charge};
 
 /// A protocol takes no more of a body than that before it knows that the client has room.
 const SLICE_BYTES: usize = 16 * 1024;
 
-/// The turns of one connection. Clones share them.
+/// The turns of one connection, and the budget of all. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Answers(Arc<Semaphore>);
+pub(super) struct Answers {
+    turns: Arc<Semaphore>,
+    memory: Budget,
+}
 
 /// The right to work on one request.
 #[derive(Debug)]
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
+    memory: Budget,
 }
 
 impl Answers {
-    pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most)))
+    /// So many turns; answers are charged to `memory`.
+    pub(super) fn new(most: usize, memory: Budget) -> Self {
+        Self { turns: Arc::new(Semaphore::new(most)), memory }
     }
 
     /// Waits for a turn.
     pub(super) async fn turn(&self) -> Turn {
-        let permit = self.0.clone().acquire_owned().await;
-        Turn { _permit: permit.expect("nobody closes it") }
+        let permit = self.turns.clone().acquire_owned().await;
+        Turn { _permit: permit.expect("nobody closes it"), memory: self.memory.clone() }
     }
 }
 
 impl Turn {
-    /// The turn is over when the last of the answer is taken.
+    /// The turn is over, and the memory of the answer given back, when the last of it is taken. Where there is
+    /// no memory for it, that is the answer.
     pub(super) fn hold(self, response: Response<Body>) -> Response<Body> {
-        response.map(|body| Body::new(Held { body, rest: Bytes::new(), _turn: self }))
+        let bytes = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+        let Some(charge) = self.memory.try_charge(bytes) else {
+            let detail = "the server is short of memory for answers: ask again, perhaps for less";
+            return Problem::of(Code::OVER_CAPACITY, detail).into_response();
+        };
+        response.map(|body| Body::new(Held { body, rest: Bytes::new(), _turn: (self, charge) }))
     }
 }
 
@@ -46,7 +62,7 @@ impl Turn {
 struct Held {
     body: Body,
     rest: Bytes,
-    _turn: Turn,
+    _turn: (Turn, Charge),
 }
 
 impl hyper::body::Body for Held {
@@ -88,14 +104,14 @@ impl hyper::body::Body for Held {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
-    use hyper::body::Body as _;
 
     use super::*;
 
     #[tokio::test]
     async fn a_long_body_comes_in_slices_and_says_at_every_time_what_is_left() {
         let text: Vec<u8> = (0..50_000_u32).map(|number| number as u8).collect();
-        let answers = Answers::new(1);
+        let memory = Budget::new(1_000_000);
+        let answers = Answers::new(1, memory.clone());
         let mut body = answers.turn().await.hold(Response::new(Body::from(text.clone()))).into_body();
         let mut taken = Vec::new();
         while !body.is_end_stream() {
@@ -110,10 +126,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_lasts_until_the_answer_is_gone() {
-        let answers = Answers::new(1);
+        let memory = Budget::new(1_000_000);
+        let answers = Answers::new(1, memory.clone());
         let response = answers.turn().await.hold(Response::new(Body::from("x")));
-        assert!(answers.0.clone().try_acquire_owned().is_err());
+        assert!(answers.turns.clone().try_acquire_owned().is_err());
+        assert_eq!(memory.used(), 1);
         drop(response);
+        assert_eq!(memory.used(), 0);
         answers.turn().await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_for_which_there_is_no_memory_is_refused_as_temporary() {
+        let memory = Budget::new(1000);
+        let answers = Answers::new(2, memory.clone());
+        let first = answers.turn().await.hold(Response::new(Body::from("x".repeat(900))));
+        let second = answers.turn().await.hold(Response::new(Body::from("x".repeat(900))));
+        assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 503));
+        drop(first);
+        let third = answers.turn().await.hold(Response::new(Body::from("x".repeat(900))));
+        assert_eq!(third.status(), 200);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts as Head;
 use http::{HeaderMap, header};
-use tern_protocol::{ConversationId, UserId};
+use tern_protocol::{Code, ConversationId, IdError, UserId};
 
 use super::submit::unavailable;
 use super::{Api, Problem};
@@ -36,9 +36,6 @@ pub(super) struct Reader(pub(super) UserId);
 /// Somebody with a good token whose scope has `admin`.
 pub(super) struct Administrator(pub(super) Claims);
 
-/// The user that the path names first.
-pub(super) struct NamedUser(pub(super) UserId);
-
 /// Somebody who shows no token, at a route that wants none.
 pub(super) struct Stranger;
 
@@ -47,6 +44,9 @@ pub(super) struct Named(pub(super) ConversationId);
 
 /// The member that the path names, after the conversation.
 pub(super) struct NamedMember(pub(super) ConversationId, pub(super) UserId);
+
+/// The user that the path names.
+pub(super) struct NamedUser(pub(super) UserId);
 
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
@@ -114,16 +114,6 @@ impl FromRequestParts<Api> for Administrator {
     }
 }
 
-impl FromRequestParts<Api> for NamedUser {
-    type Rejection = Problem;
-
-    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
-        let parameters = parameters(head, api).await?;
-        let user = parse(&parameters, 0);
-        user.map(Self).ok_or_else(|| Problem::parameter("the path must name a user id"))
-    }
-}
-
 impl FromRequestParts<Api> for Stranger {
     type Rejection = Problem;
 
@@ -156,6 +146,16 @@ impl FromRequestParts<Api> for NamedMember {
         let conversation = parse(&parameters, 0).ok_or_else(Problem::absent)?;
         let user = parse(&parameters, 1).ok_or_else(Problem::absent)?;
         Ok(Self(conversation, user))
+    }
+}
+
+impl FromRequestParts<Api> for NamedUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
+        let parameters = parameters(head, api).await?;
+        let named = parameters.iter().next().map(|(_, value)| value.parse()).ok_or_else(Problem::absent)?;
+        named.map(Self).map_err(|error: IdError| Problem::of(Code::INVALID_ARGUMENT, error.to_string()))
     }
 }
 

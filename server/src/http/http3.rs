@@ -16,6 +16,7 @@ use tower::ServiceExt;
 
 use super::Problem;
 use super::answers::{Answers, Turn};
+use crate::budget::Budget;
 use crate::drain::Shutdown;
 use crate::session::Gateway;
 use crate::transport::TransportConfig;
@@ -31,10 +32,11 @@ const CONNECTION_HEADERS: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Serves a connection until it ends; in a drain, until its last session has.
+/// Serves a connection until it ends; in a drain, until its last session has. Answers are charged to `memory`.
 pub async fn serve(
     mut connection: Box<Http3Connection>,
     router: Router,
+    memory: Budget,
     gateway: Gateway,
     shutdown: Shutdown,
 ) {
@@ -42,7 +44,7 @@ pub async fn serve(
     let config = connection.config().clone();
     let mut draining = pin!(shutdown.draining());
     let mut drained = false;
-    let answers = Answers::new(config.http_answers_max);
+    let answers = Answers::new(config.http_answers_max, memory);
     loop {
         let exchange = tokio::select! {
             exchange = connection.accept() => exchange,

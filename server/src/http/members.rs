@@ -4,7 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use http::Uri;
 use serde::Deserialize;
-use tern_protocol::{ConversationId, MemberList, Role, SendAck, TempId, UserId};
+use tern_protocol::{
+    Code, ConversationId, GroupKept, GroupsLeft, LeaveGroups, MemberList, Role, SendAck, TempId, UserId,
+};
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::Problem;
@@ -12,10 +15,11 @@ use super::body::JsonBody;
 use super::door::{Caller, Named, NamedMember, Reader};
 use super::idempotency::Key;
 use super::query::{once, parameters};
-use super::submit::{Desk, admit, oneself, submit, unavailable};
+use super::submit::{Desk, Sender, admit, may_change, oneself, submit, unavailable};
 use crate::auth::Claims;
 use crate::conversation::history::History;
 use crate::conversation::{Change, Wanted};
+use crate::session::people::{self, Leaving, checked};
 
 /// Users to add.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -48,6 +52,18 @@ pub(super) struct NewName {
 pub(super) struct NewRole {
     /// What the member may do.
     role: Role,
+    /// The same for every retry. Left out: the server makes one up.
+    #[serde(default)]
+    temp_id: Option<TempId>,
+}
+
+/// Groups to leave.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Groups {
+    /// Which, each once.
+    #[schema(min_items = 1, max_items = 100)]
+    conversations: Vec<ConversationId>,
     /// The same for every retry. Left out: the server makes one up.
     #[serde(default)]
     temp_id: Option<TempId>,
@@ -213,6 +229,51 @@ pub(super) async fn leave(
     JsonBody(Attempt { temp_id }): JsonBody<Attempt>,
 ) -> Result<Json<SendAck>, Problem> {
     ask(&desk, claims, Wanted::group(id, key.or(temp_id)?, Change::Leave)).await
+}
+
+/// Leaves many groups.
+///
+/// Each by itself: the answer says of each whether it is left, and if not why, by the code of the protocol's table.
+#[utoipa::path(
+    post, path = "/v1/conversations/leave", operation_id = "leave_groups", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<TempId>, Header, description = "the temp_id; the two must not differ")),
+    request_body = Groups,
+    responses((status = 200, description = "What became of each, in their order", body = GroupsLeft))
+)]
+pub(super) async fn leave_many(
+    State(desk): State<Desk>,
+    Caller(claims): Caller,
+    key: Key,
+    JsonBody(Groups { conversations, temp_id }): JsonBody<Groups>,
+) -> Result<Json<GroupsLeft>, Problem> {
+    let groups = checked(LeaveGroups { conversations, temp_id: key.or(temp_id)? })?;
+    may_change(&desk, &claims.user)?;
+    let Sender { user: sender, name: sender_name, right } = oneself(&desk, claims).await?;
+    let leaving = Leaving { sender, sender_name, asker: None, right };
+    let (answer, answered) = oneshot::channel();
+    people::leave(&desk.router, leaving, groups, move |groups| drop(answer.send(groups)));
+    let groups = answered.await.map_err(|_| Problem::of(Code::UNAVAILABLE, "the outcome is not known"))?;
+    Ok(Json(GroupsLeft { groups }))
+}
+
+/// Keeps a group.
+///
+/// Somebody else has put the caller in it: it counts no more towards how many that may be. Once more is fine.
+#[utoipa::path(
+    post, path = "/v1/conversations/{id}/keep", operation_id = "keep_group", security(("bearer" = [])),
+    params(("id" = ConversationId, Path, description = "which")),
+    responses(
+        (status = 200, description = "The caller has accepted it", body = GroupKept),
+        (status = 404, response = Problem),
+    )
+)]
+pub(super) async fn keep(
+    State(desk): State<Desk>,
+    Caller(claims): Caller,
+    Named(id): Named,
+) -> Result<Json<GroupKept>, Problem> {
+    may_change(&desk, &claims.user)?;
+    Ok(Json(desk.deciding(&claims).keep(id).await?))
 }
 
 async fn ask(desk: &Desk, claims: Claims, wanted: Wanted) -> Result<Json<SendAck>, Problem> {

@@ -15,6 +15,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 mod admin;
 mod answers;
+mod blocks;
 mod body;
 mod bootstrap;
 mod cache;
@@ -46,6 +47,7 @@ pub use serve::Server;
 
 use crate::auth::Authenticator;
 use crate::conversation::history::History;
+use crate::delivery::Delivery;
 use crate::drain::Shutdown;
 use crate::ops::metrics::Metrics;
 use crate::presence::Presence;
@@ -76,6 +78,8 @@ pub struct Services {
     pub quota: Arc<Quota>,
     /// Takes changes.
     pub router: crate::router::Router,
+    /// The way to sessions.
+    pub delivery: Delivery,
     /// Reads logs.
     pub history: History,
     /// Users and their erasures.
@@ -152,11 +156,11 @@ pub fn router(services: Services) -> Router {
 }
 
 fn api(services: Services, document: Document) -> Api {
-    let Services { gateway, shutdown, auth, quota, router, history, store, .. } = services;
+    let Services { gateway, shutdown, auth, quota, router, delivery, history, store, .. } = services;
     let Services { presence, accounts, transport, bootstrap, dev_tokens, .. } = services;
     let proxies = Arc::new(transport.proxies());
     let door = Door { auth, quota: quota.clone(), store: store.clone(), proxies: proxies.clone() };
-    let desk = Desk { store, quota, router };
+    let desk = Desk { store, quota, router, delivery };
     let entrance = Entrance { gateway, shutdown, transport: Arc::new(transport), proxies };
     Api(Arc::new(Served {
         door,
@@ -190,11 +194,16 @@ fn routes(dev: bool, page: bool) -> Routes {
         .add(members::__path_add, members::add)
         .add(members::__path_remove, members::remove)
         .add(members::__path_set_role, members::set_role)
-        .add(presence::__path_look, presence::look)
         .add(admin::__path_sessions, admin::sessions)
         .add(admin::__path_close_all, admin::close_all)
         .add(admin::__path_close_one, admin::close_one)
-        .add(admin::__path_revoke, admin::revoke);
+        .add(admin::__path_revoke, admin::revoke)
+        .add(members::__path_leave_many, members::leave_many)
+        .add(members::__path_keep, members::keep)
+        .add(blocks::__path_list, blocks::list)
+        .add(blocks::__path_block, blocks::block)
+        .add(blocks::__path_unblock, blocks::unblock)
+        .add(presence::__path_look, presence::look);
     if dev { routes.add(dev_tokens::__path_mint, dev_tokens::mint) } else { routes }
 }
 
@@ -218,7 +227,7 @@ fn cors(transport: TransportConfig) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,

@@ -148,7 +148,7 @@ fn status(code: Code) -> StatusCode {
     match code {
         Code::MALFORMED => StatusCode::BAD_REQUEST,
         Code::NOT_FOUND => StatusCode::NOT_FOUND,
-        Code::FORBIDDEN => StatusCode::FORBIDDEN,
+        Code::FORBIDDEN | Code::BLOCKED | Code::UNREACHABLE => StatusCode::FORBIDDEN,
         Code::CONFLICT | Code::GROUP_FULL | Code::OUT_OF_ORDER | Code::CURSOR_AHEAD => StatusCode::CONFLICT,
         Code::RATE_LIMITED => StatusCode::TOO_MANY_REQUESTS,
         _ => match code.class() {
@@ -168,6 +168,8 @@ fn name(code: Code) -> &'static str {
         Code::TEXT_EMPTY => "text_empty",
         Code::NOT_FOUND => "not_found",
         Code::FORBIDDEN => "forbidden",
+        Code::BLOCKED => "blocked",
+        Code::UNREACHABLE => "unreachable",
         Code::GROUP_FULL => "group_full",
         Code::CONFLICT => "conflict",
         Code::TOO_OLD => "too_old",

@@ -24,6 +24,7 @@ mod watch;
 mod watched;
 
 use super::answers::Answers;
+use crate::budget::Budget;
 use crate::drain::Shutdown;
 use crate::ops::metrics::Metrics;
 use crate::transport::TransportConfig;
@@ -50,13 +51,20 @@ pub struct Server {
     router: Router,
     config: Arc<TransportConfig>,
     metrics: Metrics,
+    memory: Budget,
     shutdown: Shutdown,
 }
 
 impl Server {
-    /// Requests go to `router`; the limits are those of `config`.
-    pub fn new(router: Router, config: Arc<TransportConfig>, metrics: Metrics, shutdown: Shutdown) -> Self {
-        Self { router, config, metrics, shutdown }
+    /// Requests go to `router`; the limits are those of `config`, and answers are charged to `memory`.
+    pub fn new(
+        router: Router,
+        config: Arc<TransportConfig>,
+        metrics: Metrics,
+        memory: Budget,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { router, config, metrics, memory, shutdown }
     }
 
     /// Serves one connection until it ends or is upgraded. In a drain, what was asked is still answered.
@@ -64,19 +72,20 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { router, config, metrics, shutdown } = self;
+        let Self { router, config, metrics, memory, shutdown } = self;
         let patience = Patience {
             begin: config.request_head_timeout(),
             answer: config.answer_timeout(),
             idle: config.http_idle_timeout(),
         };
         let watch = Arc::new(Mutex::new(Watch::new(patience, Instant::now())));
-        let answers = Answers::new(config.http_answers_max);
+        let answers = Answers::new(config.http_answers_max, memory);
         let service = service_fn(move |request| answer(router.clone(), answers.clone(), remote, request));
         let builder = builder(config.request_head_timeout());
         let io = TokioIo::new(Watched::new(io, watch.clone()));
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
-        let mut alarm = pin!(sleep_until(Instant::now() + patience.begin));
+        let first = Instant::now() + patience.begin.min(patience.answer).min(patience.idle);
+        let mut alarm = pin!(sleep_until(first));
         let mut draining = pin!(shutdown.draining());
         let mut drains = false;
         let ended = loop {

@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 use super::Problem;
 use crate::auth::{Claims, Scope};
 use crate::conversation::{Ask, Refusal, Reply, Submission, Wanted};
+use crate::delivery::Delivery;
 use crate::router::Router;
+use crate::session::people::Deciding;
 use crate::session::quota::{Allowance, Quota};
 use crate::session::{Refused, remember};
 use crate::store::{Right, Store, UserChange};
@@ -20,14 +22,28 @@ pub(super) struct Desk {
     pub(super) store: Arc<dyn Store>,
     pub(super) quota: Arc<Quota>,
     pub(super) router: Router,
+    pub(super) delivery: Delivery,
+}
+
+impl Desk {
+    /// The owner of the token decides something.
+    pub(super) fn deciding<'a>(&'a self, claims: &'a Claims) -> Deciding<'a> {
+        Deciding {
+            store: &*self.store,
+            delivery: &self.delivery,
+            me: &claims.user,
+            right: claims.right(),
+            asker: None,
+        }
+    }
 }
 
 /// In whose name something is done.
 pub(super) struct Sender {
-    user: UserId,
-    name: Option<String>,
+    pub(super) user: UserId,
+    pub(super) name: Option<String>,
     /// That of the token by which it is asked for.
-    right: Right,
+    pub(super) right: Right,
 }
 
 /// The owner of the token; it is kept that they have been here, and their name.
@@ -69,14 +85,30 @@ pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
 /// whosever name. Called before anything is written.
 pub(super) fn admit(desk: &Desk, claims: &Claims, wanted: &Wanted) -> Result<(), Problem> {
     wanted.check().map_err(refused)?;
-    let (user, now) = (&claims.user, Instant::now());
-    let (allowance, what) = match claims.may(Scope::SendAs) {
-        true => (desk.quota.send_of_back_end(user, now), "sends of this back end"),
-        false => (desk.quota.send(user, now), "sends of this user"),
-    };
+    if claims.may(Scope::SendAs) {
+        let allowance = desk.quota.send_of_back_end(&claims.user, Instant::now());
+        return allowed(allowance, "sends of this back end");
+    }
+    may_change(desk, &claims.user)
+}
+
+/// Whether the user may change something now.
+pub(super) fn may_change(desk: &Desk, user: &UserId) -> Result<(), Problem> {
+    allowed(desk.quota.send(user, Instant::now()), "sends of this user")
+}
+
+fn allowed(allowance: Allowance, what: &str) -> Result<(), Problem> {
     match allowance {
         Allowance::Allowed => Ok(()),
         Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, what)),
+    }
+}
+
+/// Whether the user may read something now.
+pub(super) fn may_read(desk: &Desk, user: &UserId) -> Result<(), Problem> {
+    match desk.quota.fetch(user, Instant::now()) {
+        Allowance::Allowed => Ok(()),
+        Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),
     }
 }
 

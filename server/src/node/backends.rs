@@ -62,7 +62,12 @@ pub(super) fn open_at(dir: &Path) -> Result<Option<Data>, OpenError> {
     if !dir.join("store.json").exists() {
         return Err(OpenError::Missing { dir: dir.into() });
     }
-    let config = EmbeddedConfig { dir: dir.into(), cache_mib: COMMAND_CACHE_MIB, free_mib_min: 0 };
+    let config = EmbeddedConfig {
+        dir: dir.into(),
+        cache_mib: COMMAND_CACHE_MIB,
+        free_mib_min: 0,
+        ..EmbeddedConfig::default()
+    };
     match EmbeddedStore::open(config, Metrics::none()) {
         Ok(store) => Ok(Some(Data::of(store))),
         Err(OpenError::Locked { .. }) => Ok(None),

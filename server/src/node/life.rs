@@ -31,10 +31,11 @@ impl Life {
         config: &Config,
         Data { store, on_disk }: Data,
         router: Router,
-        (delivery, accounts): (Delivery, Accounts),
+        delivery: Delivery,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         config.retention.check()?;
+        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
         let parts = Parts { store, router, delivery, accounts };
         let control = Control::start(&config.store_config().dir, on_disk, parts.clone());
         let stop = CancellationToken::new();

@@ -12,7 +12,7 @@ use axum::extract::Extension;
 use axum::response::Response;
 use tower::util::MapResponseLayer;
 
-use crate::budget::{Memory, MemoryPart};
+use crate::budget::{Budget, Memory, MemoryPart};
 use crate::config::Config;
 use crate::descriptors::Descriptors;
 use crate::drain::Shutdown;
@@ -77,6 +77,7 @@ pub(super) struct Listeners {
     http: Option<SocketAddr>,
     config: Arc<TransportConfig>,
     metrics: Metrics,
+    answers: Budget,
 }
 
 /// What every listener asks before it lets somebody in.
@@ -95,9 +96,10 @@ impl Listeners {
         metrics: Metrics,
     ) -> Result<Self, ListenError> {
         let transport = &config.transport;
+        let answers = memory.part(MemoryPart::Answers).clone();
+        let memory = memory.part(MemoryPart::Connections);
         let doors = Doors {
-            gate: AddressGate::new(transport, memory.part(MemoryPart::Connections))
-                .counting(metrics.sockets.refused_address.clone()),
+            gate: AddressGate::new(transport, memory).counting(metrics.clone()),
             places: Places::new(transport, descriptors, metrics.clone()),
         };
         let (quic, tls, client) = bind_client(config, certificate, &doors)?;
@@ -109,7 +111,7 @@ impl Listeners {
             }
         };
         let http = plain.as_ref().and_then(|plain| plain.local_addr().ok());
-        Ok(Self { quic, tls, plain, client, http, config: Arc::new(transport.clone()), metrics })
+        Ok(Self { quic, tls, plain, client, http, config: Arc::new(transport.clone()), metrics, answers })
     }
 
     /// Where clients connect, on UDP and TCP.
@@ -125,10 +127,14 @@ impl Listeners {
     /// Accepts until the drain begins. Every connection is a task that the drain waits for. All QUIC
     /// sessions run on the socket that is returned: it must outlive them.
     pub(super) fn serve(self, gateway: Gateway, router: Router, shutdown: &Shutdown) -> Arc<QuicListener> {
-        let Self { quic, tls, plain, client, config, metrics, .. } = self;
-        let server = |router| http::Server::new(router, config.clone(), metrics.clone(), shutdown.clone());
+        let Self { quic, tls, plain, client, config, metrics, answers, .. } = self;
+        let server = |router| {
+            let (config, metrics) = (config.clone(), metrics.clone());
+            http::Server::new(router, config, metrics, answers.clone(), shutdown.clone())
+        };
         let quic = Arc::new(quic);
-        shutdown.spawn(accept_quic(quic.clone(), router.clone(), gateway, shutdown.clone()));
+        let asked = (router.clone(), answers.clone());
+        shutdown.spawn(accept_quic(quic.clone(), asked, gateway, shutdown.clone()));
         if let Some(plain) = plain {
             let router = router.clone().layer(Extension(http::Plain));
             shutdown.spawn(accept_tcp(plain, server(router), shutdown.clone()));
@@ -176,20 +182,26 @@ fn announce_http3(router: Router, client: SocketAddr) -> Router {
     }))
 }
 
-async fn accept_quic(listener: Arc<QuicListener>, router: Router, gateway: Gateway, shutdown: Shutdown) {
+async fn accept_quic(
+    listener: Arc<QuicListener>,
+    (router, answers): (Router, Budget),
+    gateway: Gateway,
+    shutdown: Shutdown,
+) {
     loop {
         let pending = tokio::select! {
             pending = listener.accept() => pending,
             _ = shutdown.draining() => return,
         };
         let Some(pending) = pending else { return };
-        let (router, gateway, owner) = (router.clone(), gateway.clone(), shutdown.clone());
+        let (router, answers) = (router.clone(), answers.clone());
+        let (gateway, owner) = (gateway.clone(), shutdown.clone());
         shutdown.spawn(async move {
             match pending.establish().await {
                 // Tasks of their own: what the handshake needed is not kept.
                 Ok(Established::Native(link)) => drop(owner.spawn(gateway.serve(link))),
                 Ok(Established::Http3(connection)) => {
-                    owner.clone().spawn(http::http3::serve(connection, router, gateway, owner));
+                    owner.clone().spawn(http::http3::serve(connection, router, answers, gateway, owner));
                 }
                 Err(error) => tracing::debug!(%error, "no QUIC session"),
             }

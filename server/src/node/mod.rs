@@ -151,13 +151,8 @@ impl Node {
         identity: Identity,
         dev_tokens: Option<DevTokens>,
     ) -> Result<Self, StartError> {
-        config.transport.check()?;
-        config.drain.check()?;
-        if let Some(first) = senseless(&config).into_iter().next() {
-            return Err(first.into());
-        }
+        let public = check(&config)?;
         let descriptors = claim_descriptors();
-        let public = config.listen.public()?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
         let (metrics, readiness) = (exporter.metrics(), Readiness::default());
@@ -171,8 +166,7 @@ impl Node {
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (conversations, router) = start_owners(&config, &memory, &store, &delivery, &metrics);
         let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), store.clone());
-        // A later start has a higher number, so that nobody mistakes it for an earlier one.
-        let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
+        let lease = lease(&config);
         let keeper = Keeper::start(registry, lease.clone(), roster.clone());
         let services = session::Services {
             auth: auth.clone(),
@@ -188,8 +182,7 @@ impl Node {
         };
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher = start_publisher(&config, &memory, store.clone(), events, &delivery, metrics.clone());
-        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
-        let life = Life::start(&config, data, router, (delivery, accounts.clone()), metrics.clone())?;
+        let life = Life::start(&config, data, router, delivery, metrics.clone())?;
         let shutdown = Shutdown::new();
         let pressure = Pressure::start(memory.clone(), &readiness, metrics.clone());
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
@@ -197,10 +190,8 @@ impl Node {
         // Ports last: whoever gets through finds everything there.
         let certificate = Certificate::new(identity);
         let listeners = Listeners::bind(&config, &certificate, &memory, descriptors, metrics.clone())?;
-        let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
-        ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
+        let ready = ready_of(&config, &listeners, certificate.identity().sha256_hex(), &ops, &*store);
         let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
-        let services = (services, accounts);
         let quic = open(&config, lease, services, listeners, (public, dev_tokens), &ready, &shutdown);
         accepting.ready();
         Ok(Self {
@@ -314,11 +305,26 @@ fn claim_descriptors() -> Descriptors {
     descriptors
 }
 
+/// What can be found out before anything is started; by what name clients reach it.
+fn check(config: &Config) -> Result<Option<Authority>, StartError> {
+    config.transport.check()?;
+    config.drain.check()?;
+    match senseless(config).into_iter().next() {
+        Some(first) => Err(first.into()),
+        None => Ok(config.listen.public()?),
+    }
+}
+
+/// A later start has a higher number, so that nobody mistakes it for an earlier one.
+fn lease(config: &Config) -> Lease {
+    Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE }
+}
+
 /// Lets clients in.
 fn open(
     config: &Config,
     lease: Lease,
-    (services, accounts): (session::Services, Accounts),
+    services: session::Services,
     listeners: Listeners,
     (public, dev_tokens): (Option<Authority>, Option<DevTokens>),
     ready: &Ready,
@@ -326,17 +332,19 @@ fn open(
 ) -> Arc<QuicListener> {
     let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
     let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
-    let session::Services { auth, quota, router, history, store, presence, metrics, .. } = &services;
+    let session::Services { auth, quota, router, delivery, history, store, presence, metrics, .. } =
+        &services;
     let http = |gateway: &Gateway| http::Services {
         gateway: gateway.clone(),
         shutdown: shutdown.clone(),
         auth: auth.clone(),
         quota: quota.clone(),
         router: router.clone(),
+        delivery: delivery.clone(),
         history: history.clone(),
         store: store.clone(),
         presence: presence.clone(),
-        accounts,
+        accounts: Accounts::new(store.clone(), services.delivery.clone(), metrics.clone()),
         metrics: metrics.clone(),
         transport: config.transport.clone(),
         bootstrap,
@@ -348,6 +356,7 @@ fn open(
         transport: config.transport.clone(),
         outbox: config.outbox.clone(),
         rates: config.quota.clone(),
+        people: config.people.clone(),
         node: lease.node,
         boot: lease.boot,
     };
@@ -385,24 +394,31 @@ fn start_publisher(
     (stop, task)
 }
 
-fn ready_of(listeners: &Listeners, cert_sha256: String, ops: &OpsServer, store: &dyn Store) -> Ready {
+fn ready_of(
+    config: &Config,
+    listeners: &Listeners,
+    cert_sha256: String,
+    ops: &OpsServer,
+    store: &dyn Store,
+) -> Ready {
     let client = listeners.client();
     let host = |address: std::net::SocketAddr| {
         if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() }
     };
     let http = listeners.http();
     let path = tern_protocol::CONNECT_PATH;
+    let http_url = http.map_or_else(
+        || format!("https://{}:{}", host(client), client.port()),
+        |http| format!("http://{http}"),
+    );
     Ready {
         quic_addr: format!("{}:{}", host(client), client.port()),
         webtransport_url: format!("https://{}:{}{path}", host(client), client.port()),
         websocket_url: http.map(|http| format!("ws://{http}{path}")),
         wss_url: format!("wss://{}:{}{path}", host(client), client.port()),
-        http_url: http.map_or_else(
-            || format!("https://{}:{}", host(client), client.port()),
-            |http| format!("http://{http}"),
-        ),
+        page_url: config.page.enabled.then(|| format!("{http_url}/")),
+        http_url,
         ops_url: format!("http://{}", ops.address()),
-        page_url: None,
         cert_sha256,
         store_id: store.store_id(),
         jwt_secret_file: None,

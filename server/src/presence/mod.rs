@@ -15,15 +15,19 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::clock::stamp_ms;
-use crate::roster::{Edges, Roster, Seat};
+use crate::roster::{Edges, Judge, Roster, Seat};
 use crate::store::{Store, StoreError};
 
+mod judging;
 mod last_seen;
+#[cfg(test)]
+mod relations_tests;
 mod state;
 #[cfg(test)]
 mod tests;
 mod visibility;
 
+pub use judging::Judgement;
 pub use state::{Due, Full, Notice, State, Timing, Watched};
 pub use visibility::{CONVERSATIONS_READ_MAX, visible};
 
@@ -49,6 +53,8 @@ impl Default for PresenceConfig {
 
 /// Looks watch under numbers from here on, far above those of sessions.
 const LOOKS_FROM: u64 = 1 << 63;
+/// After a store error judging goes on after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A notice waits this long for the last-seen times in it to be durable.
 const STORE_WAIT: Duration = Duration::from_secs(1);
 /// Clocks of nodes may differ by so much, in milliseconds.
@@ -82,12 +88,26 @@ struct Shared {
     state: Mutex<State<Notify>>,
     /// The state has something new that may be due.
     wake: Wake,
+    /// It has something to judge.
+    to_judge: Wake,
     roster: Roster,
     edges: Edges,
     last_seen: LastSeen,
     store: Arc<dyn Store>,
     /// Looks so far, for their numbers.
     looks: AtomicU64,
+}
+
+/// A watch that is being read; dropped, it does not come any more, if it has not.
+struct Coming<'a> {
+    presence: &'a Presence,
+    session: u64,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.presence.shared.state.lock().not_coming(self.session);
+    }
 }
 
 /// Ends a look's watch, also if nobody waits for its answer any more.
@@ -106,7 +126,7 @@ impl Drop for Look<'_> {
 /// [`PresenceTasks::stop`].
 pub struct PresenceTasks {
     presence: Presence,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Presence {
@@ -120,13 +140,18 @@ impl Presence {
         let shared = Arc::new(Shared {
             state,
             wake: Wake::new(),
+            to_judge: Wake::new(),
             edges: roster.edges(),
             roster,
             last_seen: LastSeen::default(),
             store,
             looks: AtomicU64::new(0),
         });
-        let tasks = [tokio::spawn(tell(shared.clone())), tokio::spawn(record(shared.clone()))];
+        let tasks = [
+            tokio::spawn(tell(shared.clone())),
+            tokio::spawn(record(shared.clone())),
+            tokio::spawn(judge(shared.clone())),
+        ];
         let presence = Self { shared };
         (presence.clone(), PresenceTasks { presence, tasks })
     }
@@ -135,32 +160,20 @@ impl Presence {
     /// in this order (those whom its user may not see read as unknown), then changes. The end of the
     /// session is the end of the watch; a watch that comes after it is dropped without a word.
     pub async fn watch(&self, seat: &Seat, users: Vec<UserId>, notify: Notify) -> Result<(), WatchError> {
-        let mut watched = self.read(&seat.user, users).await?;
+        // First of all: from here on it is told what may change.
+        if !self.shared.roster.mark(seat) {
+            return Ok(());
+        }
+        self.shared.state.lock().coming(seat.id(), &seat.user, &users);
+        let _coming = Coming { presence: self, session: seat.id() };
+        let mut watched = self.shared.read(&seat.user, users).await?;
         let mut state = self.shared.state.lock();
         self.shared.look_who_is_here(&mut state, &mut watched);
         // Last of all: an end that is told from here on is looked at when the watch is in the state.
         if !self.shared.roster.mark(seat) {
             return Ok(());
         }
-        self.shared.enter(&mut state, seat.id(), watched, notify)
-    }
-
-    /// What the store says of them.
-    async fn read(&self, me: &UserId, users: Vec<UserId>) -> Result<Vec<Watched>, WatchError> {
-        if users.len() > WATCH_USERS_MAX {
-            return Err(WatchError::TooMany(users.len()));
-        }
-        let store = &*self.shared.store;
-        let visible = visible(store, me, &users).await?;
-        let stored = store.users(&users).await?;
-        let now_ms = stamp_ms();
-        let watched = users.into_iter().zip(visible).zip(stored).map(|((user, visible), stored)| {
-            // One that has not come was told by a clock that was ahead: nobody knows the right one.
-            let seen_ms = stored.map_or(0, |stored| stored.last_seen_ms);
-            let last_seen_ms = (1..=now_ms + CLOCKS_DIFFER_MS).contains(&seen_ms).then_some(seen_ms);
-            Watched { user, visible, here: false, last_seen_ms }
-        });
-        Ok(watched.collect())
+        self.shared.enter(&mut state, (seat.id(), &seat.user), watched, notify)
     }
 
     /// How it is with these users now, as [`Presence::watch`] would answer `me`: a watch that ends with
@@ -175,17 +188,35 @@ impl Presence {
                 let _ = answer.send(users);
             }
         });
-        let mut watched = self.read(me, users).await?;
+        let mut watched = self.shared.read(me, users).await?;
         {
             let mut state = self.shared.state.lock();
             self.shared.look_who_is_here(&mut state, &mut watched);
-            self.shared.enter(&mut state, number, watched, notify)?;
+            self.shared.enter(&mut state, (number, me), watched, notify)?;
         }
         answered.await.map_err(|_| WatchError::Full)
     }
 }
 
 impl Shared {
+    /// What the store says of them.
+    async fn read(&self, me: &UserId, users: Vec<UserId>) -> Result<Vec<Watched>, WatchError> {
+        if users.len() > WATCH_USERS_MAX {
+            return Err(WatchError::TooMany(users.len()));
+        }
+        let store = &*self.store;
+        let visible = visible(store, me, &users).await?;
+        let stored = store.users(&users).await?;
+        let now_ms = stamp_ms();
+        let watched = users.into_iter().zip(visible).zip(stored).map(|((user, visible), stored)| {
+            // One that has not come was told by a clock that was ahead: nobody knows the right one.
+            let seen_ms = stored.map_or(0, |stored| stored.last_seen_ms);
+            let last_seen_ms = (1..=now_ms + CLOCKS_DIFFER_MS).contains(&seen_ms).then_some(seen_ms);
+            Watched { user, visible, here: false, last_seen_ms }
+        });
+        Ok(watched.collect())
+    }
+
     /// Takes over who has come and gone.
     fn catch_up(&self, state: &mut State<Notify>) {
         let changes = self.edges.take();
@@ -196,8 +227,17 @@ impl Shared {
                 state.went(&user, edge.at, edge.at_ms);
             }
         }
+        for (by, judge) in changes.judge {
+            match judge {
+                Judge::All => state.relations(&by, &|_| true),
+                Judge::Some(users) => state.relations(&by, &|user| users.contains(user)),
+            }
+        }
         for session in changes.ended {
             state.unwatch(session);
+        }
+        if state.judgements_due(Instant::now().into_std()).is_some() {
+            self.to_judge.notify_one();
         }
     }
 
@@ -218,11 +258,11 @@ impl Shared {
     fn enter(
         &self,
         state: &mut State<Notify>,
-        number: u64,
+        (session, by): (u64, &UserId),
         watched: Vec<Watched>,
         notify: Notify,
     ) -> Result<(), WatchError> {
-        state.watch(number, watched, notify).map_err(|Full| WatchError::Full)?;
+        state.watch(session, by, watched, notify).map_err(|Full| WatchError::Full)?;
         self.wake.notify_one();
         Ok(())
     }
@@ -282,6 +322,45 @@ async fn tell(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.wake.notified() => {}
             () = shared.edges.changed() => {}
+            () = due => {}
+        }
+    }
+}
+
+/// Reads again who may be seen, where it may have changed. One watch at a time: it costs a watcher a second at
+/// most, and the store no more than a watch.
+async fn judge(shared: Arc<Shared>) {
+    loop {
+        let now = Instant::now().into_std();
+        let (judgements, next) = {
+            let mut state = shared.state.lock();
+            shared.catch_up(&mut state);
+            (state.take_judgements(now), state.judgements_due(now))
+        };
+        for judgement in judgements {
+            let Judgement { session, watch, by, users } = judgement.clone();
+            match shared.read(&by, users).await {
+                Ok(mut watched) => {
+                    let mut state = shared.state.lock();
+                    shared.look_who_is_here(&mut state, &mut watched);
+                    state.judged(session, watch, watched);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "who sees whom cannot be read; trying again");
+                    shared.state.lock().judge_later(judgement);
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+            shared.wake.notify_one();
+        }
+        let due = async {
+            match next {
+                None => std::future::pending().await,
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+            }
+        };
+        tokio::select! {
+            () = shared.to_judge.notified() => {}
             () = due => {}
         }
     }

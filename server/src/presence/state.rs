@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tern_protocol::{PresenceState, UserId, UserPresence};
 
+use super::judging::{Judgement, Judging};
 use crate::store::last_seen;
 
 /// A user who went offline is remembered for this long, so that a watch whose read of the store was
@@ -30,7 +31,7 @@ pub struct Timing {
 pub struct Watched {
     /// Whom.
     pub user: UserId,
-    /// The watcher may see them. If not, they read as unknown and are not watched.
+    /// The watcher may see them. If not, they read as unknown until [`State::judged`] says otherwise.
     pub visible: bool,
     /// They have a session, by all that was told so far with [`State::came`] and [`State::went`], or newer.
     pub here: bool,
@@ -91,8 +92,25 @@ impl Known {
 /// What one session watches.
 #[derive(Debug)]
 struct Watch<N> {
-    users: Vec<UserId>,
+    /// Whose session it is.
+    by: UserId,
+    /// Watches are numbered.
+    number: u64,
+    /// Whom its user may see.
+    users: BTreeSet<UserId>,
+    /// Whom they may not.
+    hidden: BTreeSet<UserId>,
     notify: N,
+}
+
+impl<N> Watch<N> {
+    fn len(&self) -> usize {
+        self.users.len() + self.hidden.len()
+    }
+
+    fn named(&self) -> impl Iterator<Item = &UserId> {
+        self.users.iter().chain(&self.hidden)
+    }
 }
 
 /// All that this node knows of presence. `N` is where the notices of a watch go.
@@ -102,6 +120,10 @@ pub struct State<N> {
     watches_max: usize,
     users: HashMap<UserId, Known>,
     watches: HashMap<u64, Watch<N>>,
+    next_watch: u64,
+    judging: Judging,
+    /// What was judged differently, by session: to be told in the next batch.
+    judged: BTreeMap<u64, BTreeMap<UserId, UserPresence>>,
     /// Sum of the users in `watches`.
     watched: usize,
     /// Watches to answer, those of one session oldest first.
@@ -121,6 +143,9 @@ impl<N: Clone> State<N> {
             watches_max,
             users: HashMap::new(),
             watches: HashMap::new(),
+            next_watch: 0,
+            judging: Judging::default(),
+            judged: BTreeMap::new(),
             watched: 0,
             answers: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -155,27 +180,106 @@ impl<N: Clone> State<N> {
 
     /// A session watches these users and no others; [`State::advance`] gives the answer. At the
     /// limit nothing changes.
-    pub fn watch(&mut self, session: u64, users: Vec<Watched>, notify: N) -> Result<(), Full> {
-        let before = self.watches.get(&session).map_or(0, |watch| watch.users.len());
-        let visible = users.iter().filter(|watched| watched.visible);
-        let mut seen: Vec<UserId> = visible.map(|watched| watched.user.clone()).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        if self.watched - before + seen.len() > self.watches_max {
+    pub fn watch(&mut self, session: u64, by: &UserId, users: Vec<Watched>, notify: N) -> Result<(), Full> {
+        let before = self.watches.get(&session).map_or(0, Watch::len);
+        let of = |visible| {
+            let users = users.iter().filter(move |watched| watched.visible == visible);
+            users.map(|watched| watched.user.clone()).collect::<BTreeSet<UserId>>()
+        };
+        self.next_watch += 1;
+        let (number, seen, hidden) = (self.next_watch, of(true), of(false));
+        let watch = Watch { by: by.clone(), number, users: seen, hidden, notify: notify.clone() };
+        if self.watched - before + watch.len() > self.watches_max {
             return Err(Full);
         }
         let replaced = self.watches.remove(&session);
         let answer = users.iter().map(|watched| self.watch_one(session, watched)).collect();
-        self.answers.entry(session).or_default().push((notify.clone(), answer));
-        let users = seen;
+        self.answers.entry(session).or_default().push((notify, answer));
         if let Some(replaced) = replaced {
-            self.drop_watch(session, replaced, &users);
+            self.drop_watch(session, replaced, &watch.users);
         }
-        self.watched += users.len();
-        if !users.is_empty() {
-            self.watches.insert(session, Watch { users, notify });
+        self.watched += watch.len();
+        if watch.len() > 0 {
+            self.judging.begins(session, by);
+            self.watches.insert(session, watch);
+        } else {
+            self.judging.not_coming(session);
         }
         Ok(())
+    }
+
+    /// A session is about to watch these users: what the store says of them is being read. It ends with
+    /// [`State::watch`] or [`State::not_coming`].
+    pub fn coming(&mut self, session: u64, by: &UserId, users: &[UserId]) {
+        self.judging.coming(session, by, users);
+    }
+
+    /// A watch that was coming does not come.
+    pub fn not_coming(&mut self, session: u64) {
+        self.judging.not_coming(session);
+    }
+
+    /// Whether `by` may see those of whom it is `is_about` may have changed.
+    pub fn relations(&mut self, by: &UserId, is_about: &dyn Fn(&UserId) -> bool) {
+        for session in self.judging.sessions_of(by) {
+            let Some(watch) = self.watches.get(&session) else { continue };
+            self.judging.put(session, watch.named().filter(|user| is_about(user)).cloned());
+        }
+        self.judging.miss(by, is_about);
+    }
+
+    /// When [`State::take_judgements`] has something.
+    pub fn judgements_due(&self, now: Instant) -> Option<Instant> {
+        self.judging.due(now)
+    }
+
+    /// Of whom is to be read again whether they may be seen; at most once in the time of a batch.
+    pub fn take_judgements(&mut self, now: Instant) -> Vec<Judgement> {
+        let taken = self.judging.take(now, self.timing.batch).into_iter();
+        let judgement = |(session, users): (u64, BTreeSet<UserId>)| {
+            let watch = self.watches.get(&session)?;
+            let users = users.into_iter().collect();
+            Some(Judgement { session, watch: watch.number, by: watch.by.clone(), users })
+        };
+        taken.filter_map(judgement).collect()
+    }
+
+    /// It could not be read: later.
+    pub fn judge_later(&mut self, judgement: Judgement) {
+        let is_current = |watch: &Watch<N>| watch.number == judgement.watch;
+        if self.watches.get(&judgement.session).is_some_and(is_current) {
+            self.judging.put(judgement.session, judgement.users);
+        }
+    }
+
+    /// What came of a judgement. Whoever may be seen now, or not any more, is told so in the next batch.
+    pub fn judged(&mut self, session: u64, watch: u64, users: Vec<Watched>) {
+        for watched in users {
+            let Some(current) = self.watches.get_mut(&session).filter(|current| current.number == watch)
+            else {
+                return;
+            };
+            let user = &watched.user;
+            if watched.visible == current.users.contains(user) {
+                continue;
+            }
+            let (from, to) = match watched.visible {
+                true => (&mut current.hidden, &mut current.users),
+                false => (&mut current.users, &mut current.hidden),
+            };
+            if !from.remove(user) {
+                continue; // not named by it
+            }
+            to.insert(user.clone());
+            if !watched.visible
+                && let Some(known) = self.users.get_mut(user)
+            {
+                known.watchers.remove(&session);
+                self.forget_if_idle(user);
+            }
+            let presence = self.watch_one(session, &watched);
+            self.judged.entry(session).or_default().insert(watched.user, presence);
+        }
     }
 
     fn watch_one(&mut self, session: u64, watched: &Watched) -> UserPresence {
@@ -194,16 +298,19 @@ impl<N: Clone> State<N> {
     /// A session watches nobody any more, and is owed no answer.
     pub fn unwatch(&mut self, session: u64) {
         self.answers.remove(&session);
+        self.judging.not_coming(session);
         if let Some(watch) = self.watches.remove(&session) {
-            self.drop_watch(session, watch, &[]);
+            self.drop_watch(session, watch, &BTreeSet::new());
         }
     }
 
-    /// Takes a session off the users of a watch, except those in `kept` (sorted).
-    fn drop_watch(&mut self, session: u64, watch: Watch<N>, kept: &[UserId]) {
-        self.watched -= watch.users.len();
+    /// Takes a session off the users of a watch, except those in `kept`.
+    fn drop_watch(&mut self, session: u64, watch: Watch<N>, kept: &BTreeSet<UserId>) {
+        self.watched -= watch.len();
+        self.judged.remove(&session);
+        self.judging.ends(session, &watch.by);
         for user in watch.users {
-            if kept.binary_search(&user).is_err()
+            if !kept.contains(&user)
                 && let Some(known) = self.users.get_mut(&user)
             {
                 known.watchers.remove(&session);
@@ -217,7 +324,8 @@ impl<N: Clone> State<N> {
         if !self.answers.is_empty() {
             return Some(now);
         }
-        let batch = (!self.changed.is_empty()).then(|| self.batch_from.unwrap_or(now));
+        let has_changes = !self.changed.is_empty() || !self.judged.is_empty();
+        let batch = has_changes.then(|| self.batch_from.unwrap_or(now));
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         batch.into_iter().chain(deadline).min()
     }
@@ -234,7 +342,8 @@ impl<N: Clone> State<N> {
         }
         let answers = std::mem::take(&mut self.answers).into_values().flatten();
         due.notices.extend(answers.map(|(notify, users)| (notify, Notice::Answer(users))));
-        if !self.changed.is_empty() && self.batch_from.is_none_or(|from| from <= now) {
+        let has_changes = !self.changed.is_empty() || !self.judged.is_empty();
+        if has_changes && self.batch_from.is_none_or(|from| from <= now) {
             self.batch_from = Some(now + self.timing.batch);
             self.take_changes(&mut due);
         }
@@ -261,7 +370,12 @@ impl<N: Clone> State<N> {
     /// Nothing is known of anybody.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.watches.is_empty() && self.deadlines.is_empty() && self.watched == 0
+        self.users.is_empty()
+            && self.watches.is_empty()
+            && self.deadlines.is_empty()
+            && self.judging.is_empty()
+            && self.judged.is_empty()
+            && self.watched == 0
     }
 
     fn deadline_passed(&mut self, user: &UserId, now: Instant, due: &mut Due<N>) {
@@ -279,7 +393,9 @@ impl<N: Clone> State<N> {
 
     /// Tells each watcher what differs from what it was told last.
     fn take_changes(&mut self, due: &mut Due<N>) {
-        let mut by_session: BTreeMap<u64, Vec<UserPresence>> = BTreeMap::new();
+        let judged = std::mem::take(&mut self.judged).into_iter();
+        let mut by_session: BTreeMap<u64, Vec<UserPresence>> =
+            judged.map(|(session, users)| (session, users.into_values().collect())).collect();
         for user in std::mem::take(&mut self.changed) {
             let Some(known) = self.users.get_mut(&user) else { continue };
             let (online, presence) = (known.online(), known.presence(&user));

@@ -12,9 +12,9 @@ use super::*;
 use crate::roster::SeatGuard;
 use crate::roster::tests::seat;
 use crate::store::{
-    Aged, Ages, AppendAnswers, AppendGroup, Conversation, Erasure, Glance, Glances, Granularity, Inbox,
-    InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker, Member, Order, PageLimit, ReadPosition, Right,
-    Standing, Upkeep, User, UserChange, Users,
+    Aged, Ages, AppendAnswers, AppendGroup, BlockChange, BlockOutcome, Blocked, Conversation, Erasure,
+    Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Kept, Log, Marker, Member,
+    Order, PageLimit, People, ReadPosition, Right, Standing, Upkeep, User, UserChange, Users,
 };
 
 /// As much of a store as presence asks: conversations, inboxes and users.
@@ -36,9 +36,18 @@ impl Shelf {
     }
 
     fn add(&mut self, id: ConversationId, kind: ConversationKind, names: &[&str]) {
-        let member = |name: &&str| Member { user: user(name), role: Role::Owner, first_seq: 1 };
+        let member =
+            |name: &&str| Member { user: user(name), role: Role::Owner, first_seq: 1, added_by: None };
         let members = names.iter().map(member).collect();
-        let state = Conversation { kind, name: None, head: 1, messages: 1, last_time_ms: 1, members };
+        let state = Conversation {
+            kind,
+            name: None,
+            head: 1,
+            messages: 1,
+            last_time_ms: 1,
+            members,
+            blocked_by: Vec::new(),
+        };
         self.conversations.insert(id, Arc::new(state));
         for name in names {
             self.inboxes.entry(user(name)).or_default().push(InboxRow {
@@ -107,6 +116,30 @@ impl Users for Shelf {
 
     async fn refuse_before(&self, _: &UserId, _: u64) -> Result<(), StoreError> {
         unreachable!("presence revokes nothing")
+    }
+}
+
+#[async_trait]
+impl People for Shelf {
+    async fn set_block(&self, _: BlockChange) -> Result<BlockOutcome, StoreError> {
+        unreachable!("presence blocks nobody")
+    }
+
+    async fn blocks(&self, _: &UserId, _: Option<&UserId>, _: usize) -> Result<Vec<Blocked>, StoreError> {
+        unreachable!("presence lists no blocks")
+    }
+
+    async fn blocked_between(&self, _: &UserId, others: &[UserId]) -> Result<Vec<bool>, StoreError> {
+        self.check()?;
+        Ok(vec![false; others.len()])
+    }
+
+    async fn accept(&self, _: &UserId, _: ConversationId) -> Result<bool, StoreError> {
+        unreachable!("presence accepts nothing")
+    }
+
+    async fn forget_blocks(&self, _: &UserId, _: usize) -> Result<bool, StoreError> {
+        unreachable!("presence erases nobody")
     }
 }
 

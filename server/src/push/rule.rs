@@ -110,6 +110,7 @@ mod tests {
             user: user(name),
             role: Role::Member,
             first_seq: *first_seq,
+            added_by: None,
         };
         Conversation {
             kind: ConversationKind::Group,
@@ -118,6 +119,7 @@ mod tests {
             messages: 20,
             last_time_ms: 0,
             members: members.iter().map(member).collect(),
+            blocked_by: Vec::new(),
         }
     }
 

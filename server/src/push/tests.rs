@@ -214,7 +214,8 @@ async fn a_state_that_is_behind_hides_nobody() {
     bench.shaky.stale_glances(1);
     bench.store.glance(&[talk.id]).await.unwrap();
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "bob comes"), (fresh_temp_id(), "hello")]);
-    let member = crate::store::Member { user: bob, role: tern_protocol::Role::Member, first_seq: 2 };
+    let member =
+        crate::store::Member { user: bob, role: tern_protocol::Role::Member, first_seq: 2, added_by: None };
     Arc::make_mut(&mut group.state).members.push(member);
     talk.apply(&bench.store, group).await;
     bench.publisher.publish_due().await.unwrap();
@@ -272,4 +273,26 @@ async fn what_is_stamped_with_a_time_that_has_not_come_is_told_after_the_delay_a
     }
     stop.cancel();
     task.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_damaged_keeps_nobody_else_from_being_told() {
+    let bench = Bench::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let mut talks: Vec<Talk> = (0..9).map(|_| Talk::new(&[&alice, &bob])).collect();
+    for talk in &mut talks {
+        bench.say(talk, &alice).await;
+    }
+    bench.shaky.damage(talks[2].id);
+    bench.shaky.damage_entries(talks[6].id);
+    while bench.publisher.publish_due().await.unwrap() {}
+    assert_eq!(bench.door.told().len(), 7);
+    for talk in &talks {
+        assert_eq!(bench.waiting(talk).await, 0, "and none of it is tried for ever");
+    }
+    let lost = bench.exporter.render();
+    assert!(lost.contains("tern_push_lost_total 2"), "{lost}");
+    bench.say(&mut talks[0], &alice).await;
+    bench.publisher.publish_due().await.unwrap();
+    assert_eq!(bench.door.told().len(), 8);
 }

@@ -1,7 +1,7 @@
 //! Who came and who went, for those who want to know: never more than one row for a user, however often
 //! they come and go before somebody looks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,11 +21,25 @@ pub struct Edge {
     pub at_ms: u64,
 }
 
+/// Of whom a user is to be judged anew who watches others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judge {
+    /// Of these.
+    Some(HashSet<UserId, RandomState>),
+    /// Of so many that they are not listed.
+    All,
+}
+
+/// Users that are listed for one who watches; beyond it, all whom they watch are meant.
+const JUDGED_MAX: usize = 512;
+
 /// What has changed since it was last taken.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Users whose first session began or whose last one ended: how it is now.
     pub users: HashMap<UserId, Edge, RandomState>,
+    /// Who may see others anew, or not any more: users with sessions marked by [`Roster::mark`](super::Roster::mark).
+    pub judge: HashMap<UserId, Judge, RandomState>,
     /// Numbers of sessions that have ended, of those marked by [`Roster::mark`](super::Roster::mark).
     pub ended: Vec<u64>,
 }
@@ -50,6 +64,19 @@ impl Edges {
 
     pub(super) fn ended(&self, session: u64) {
         self.inner.changes.lock().ended.push(session);
+        self.inner.wake.notify_one();
+    }
+
+    pub(super) fn judge<'a>(&self, user: &UserId, about: impl IntoIterator<Item = &'a UserId>) {
+        let mut changes = self.inner.changes.lock();
+        let judge = changes.judge.entry(user.clone()).or_insert_with(|| Judge::Some(HashSet::default()));
+        if let Judge::Some(users) = judge {
+            users.extend(about.into_iter().cloned());
+            if users.len() > JUDGED_MAX {
+                *judge = Judge::All;
+            }
+        }
+        drop(changes);
         self.inner.wake.notify_one();
     }
 

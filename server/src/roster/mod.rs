@@ -19,7 +19,7 @@ mod seat;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use edges::{Changes, Edge, Edges};
+pub use edges::{Changes, Edge, Edges, Judge};
 pub use outbox::{Outbox, OutboxConfig, Pushed};
 pub use outgoing::{Format, Outgoing};
 pub use seat::{Origin, Seat, SessionInfo};
@@ -159,7 +159,7 @@ impl Roster {
         shards.flat_map(|shard| shard.read().users.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// Has the end of this session told in [`Changes::ended`]. False if it has ended already, and then
+    /// Has it told in [`Changes`] when this session ends, and when its user may see others anew. False if it has ended already, and then
     /// nothing more is told of it.
     pub fn mark(&self, seat: &Seat) -> bool {
         let shard = self.shard(&seat.user).read();
@@ -169,6 +169,18 @@ impl Roster {
             seat.watching.store(true, Ordering::Relaxed);
         }
         here
+    }
+
+    /// A user may see these others anew, or not any more. Told to those who want to know, if a session of the user
+    /// is marked.
+    pub fn judge<'a>(&self, user: &UserId, about: impl Iterator<Item = &'a UserId> + Clone) {
+        let shard = self.shard(user).read();
+        let mut seats = shard.users.get(user).into_iter().flatten();
+        if seats.any(|seat| seat.watching.load(Ordering::Relaxed)) {
+            for reader in &*self.inner.readers.read() {
+                reader.judge(user, about.clone());
+            }
+        }
     }
 
     /// For somebody who wants to know who comes and goes; begins with everybody who is here.

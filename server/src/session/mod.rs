@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tern_protocol::{
     ACK_POSITIONS_MAX, Code, ConversationId, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, GAP_TAIL, GAP_WHOLE_MAX,
-    GROUP_MEMBERS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX,
-    TEXT_BYTES_MAX, WATCH_USERS_MAX,
+    GROUP_MEMBERS_MAX, LEAVE_GROUPS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX,
+    SYNC_CURSORS_MAX, SYNC_CURSORS_TOTAL_MAX, TEXT_BYTES_MAX, WATCH_USERS_MAX,
 };
 use tokio::sync::Semaphore;
 
@@ -20,7 +20,7 @@ use crate::ops::metrics::Metrics;
 use crate::presence::Presence;
 use crate::roster::{OutboxConfig, Roster, Seat};
 use crate::router::Router;
-use crate::store::Store;
+use crate::store::{PeopleConfig, Store};
 use crate::transport::{Link, TransportConfig};
 
 mod active;
@@ -30,8 +30,10 @@ mod hello;
 mod lane;
 mod on_account;
 mod on_change;
+mod on_people;
 mod on_position;
 mod on_read;
+pub mod people;
 pub mod quota;
 mod reads;
 mod refused;
@@ -84,6 +86,8 @@ pub struct Settings {
     pub outbox: OutboxConfig,
     /// Rates of each connection.
     pub rates: QuotaConfig,
+    /// Who reaches whom.
+    pub people: PeopleConfig,
     /// Name of the node they are on.
     pub node: NodeId,
     /// Number of its start.
@@ -178,7 +182,7 @@ impl Gateway {
 
 impl Inner {
     fn limits(&self) -> Limits {
-        let Settings { session, transport, rates, .. } = &self.settings;
+        let Settings { session, transport, rates, people, .. } = &self.settings;
         Limits {
             frame_bytes: FRAME_BYTES_MAX as u32,
             text_bytes: TEXT_BYTES_MAX as u32,
@@ -188,6 +192,7 @@ impl Inner {
             watch_users: WATCH_USERS_MAX as u32,
             sends_in_flight: SENDS_IN_FLIGHT_MAX as u32,
             sync_cursors: SYNC_CURSORS_MAX as u32,
+            sync_cursors_total: SYNC_CURSORS_TOTAL_MAX as u32,
             ack_positions: ACK_POSITIONS_MAX as u32,
             gap_whole: GAP_WHOLE_MAX as u32,
             gap_tail: GAP_TAIL as u32,
@@ -196,6 +201,9 @@ impl Inner {
             keepalive_s: transport.keepalive_s as u32,
             dead_after_s: transport.dead_after().as_secs() as u32,
             sends_per_second: rates.user_sends_per_second.get(),
+            blocks: people.blocks,
+            leave_groups: LEAVE_GROUPS_MAX as u32,
+            added_groups: people.added_groups,
         }
     }
 

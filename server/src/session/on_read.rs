@@ -25,7 +25,8 @@ impl Active {
         if sync.cursors.len() > SYNC_CURSORS_MAX || total > SYNC_CURSORS_TOTAL_MAX {
             self.cursors = Vec::new();
             let detail = format!(
-                "at most {SYNC_CURSORS_MAX} cursors a frame and {SYNC_CURSORS_TOTAL_MAX} a sync are allowed"
+                "at most {SYNC_CURSORS_MAX} cursors a frame and {SYNC_CURSORS_TOTAL_MAX} a sync are allowed; all of \
+                 this sync are dropped: begin again with those of the conversations that changed last"
             );
             return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
         }
@@ -93,7 +94,7 @@ impl Active {
         Ok(Handled::Pending)
     }
 
-    fn allow_fetch(&self, now: Instant) -> Result<(), Refused> {
+    pub(super) fn allow_fetch(&self, now: Instant) -> Result<(), Refused> {
         match self.gateway.quota.fetch(&self.seat.user, now) {
             Allowance::Allowed => Ok(()),
             Allowance::Refused { retry_after } => {

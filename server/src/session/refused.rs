@@ -72,8 +72,7 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let retry_after =
-            matches!(refusal, Refusal::Unavailable(_) | Refusal::Busy(_)).then_some(STORE_RETRY);
+        let retry_after = refusal.retry_after();
         Self { retry_after, ..Self::new(refusal.code(), refusal.to_string()) }
     }
 }

@@ -16,6 +16,10 @@ use super::{
     UserChange, intent_shard,
 };
 
+mod people;
+
+pub(crate) use people::*;
+
 /// A store under test.
 #[async_trait]
 pub(crate) trait Fixture: Send {
@@ -23,6 +27,8 @@ pub(crate) trait Fixture: Send {
     fn store(&self) -> Arc<dyn Store>;
     /// Ends the store and opens it again on the same data. No test holds a store across this.
     async fn reopen(&mut self);
+    /// Waits until no append that was answered without an outcome is still on its way.
+    async fn landed(&mut self) {}
 }
 
 macro_rules! suite {
@@ -62,6 +68,12 @@ macro_rules! suite {
             a_user_is_forgotten_once_they_are_a_member_nowhere
             many_writers_of_one_conversation_leave_a_dense_log
             two_markers_of_one_change_never_both_commit
+            no_message_passes_where_one_of_two_blocks_the_other
+            nobody_puts_in_a_group_whom_they_block_or_who_blocks_them
+            others_put_a_user_in_so_many_groups_and_no_more
+            an_older_owner_takes_back_neither_a_block_nor_what_was_accepted
+            blocks_are_listed_page_by_page_up_to_their_limit
+            blocks_go_with_who_is_erased
         }
     };
     ($fixture:expr; $($promise:ident)*) => {
@@ -135,8 +147,12 @@ pub(crate) struct Talk {
 
 impl Talk {
     pub(crate) fn new(users: &[&UserId]) -> Self {
-        let members =
-            users.iter().map(|user| Member { user: (*user).clone(), role: Role::Owner, first_seq: 1 });
+        let members = users.iter().map(|user| Member {
+            user: (*user).clone(),
+            role: Role::Owner,
+            first_seq: 1,
+            added_by: None,
+        });
         let state = Arc::new(Conversation {
             kind: ConversationKind::Group,
             name: Some("a group".into()),
@@ -144,6 +160,7 @@ impl Talk {
             messages: 0,
             last_time_ms: 0,
             members: members.collect(),
+            blocked_by: Vec::new(),
         });
         Self { id: ConversationId::from_bytes(*Uuid::new_v4().as_bytes()), state }
     }
@@ -445,6 +462,7 @@ pub(crate) async fn members_rows_follow_the_log_and_departures_end_them(fixture:
         user: bob.clone(),
         role: Role::Member,
         first_seq: 5,
+        added_by: None,
     });
     talk.state = group.state.clone();
     assert_eq!(settle(&fixture.store(), group).await.unwrap(), Appended::Applied);
@@ -501,7 +519,7 @@ pub(crate) async fn who_writes_or_joins_has_read_up_to_there(fixture: &mut impl 
     change(&mut group.entries[1], |entry| entry.messages = 3);
     let state = Arc::make_mut(&mut group.state);
     state.messages = 3;
-    state.members.push(Member { user: carol.clone(), role: Role::Member, first_seq: 3 });
+    state.members.push(Member { user: carol.clone(), role: Role::Member, first_seq: 3, added_by: None });
     talk.apply(&fixture.store(), group).await;
     fixture.reopen().await;
     assert_eq!(read_of(fixture, &carol, talk.id).await, at(2, 2), "the message after that is unread");
@@ -817,6 +835,7 @@ pub(crate) async fn what_an_erased_user_asked_for_earlier_is_not_written(fixture
     let barred = Appended::Barred(vec![(1, Barred::Sender(Lost::Erased))]);
     assert_eq!(settle(&store, later.clone()).await.unwrap(), barred, "while it is open none counts");
     assert!(!store.change_user(&bob, name("Bob"), Some(Right::own(51))).await.unwrap());
+    fixture.landed().await;
     assert!(store.finish_erasure(&bob).await.unwrap());
     drop(store);
     fixture.reopen().await;
@@ -880,7 +899,7 @@ pub(crate) async fn who_is_being_erased_joins_nothing(fixture: &mut impl Fixture
     talk.say(&store, &alice, "one").await;
     store.begin_erasure(&bob, UserId::erased([1; 16]), 50).await.unwrap();
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "a"), (fresh_temp_id(), "bob comes")]);
-    let member = Member { user: bob.clone(), role: Role::Member, first_seq: 3 };
+    let member = Member { user: bob.clone(), role: Role::Member, first_seq: 3, added_by: None };
     Arc::make_mut(&mut group.state).members.push(member);
     let barred = Appended::Barred(vec![(1, Barred::Joining)]);
     assert_eq!(settle(&store, group.clone()).await.unwrap(), barred);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use uuid::Uuid;
 
+mod people;
 mod state;
 mod upkeep;
 
@@ -41,6 +42,12 @@ impl MemoryStore {
 
 #[cfg(test)]
 impl MemoryStore {
+    /// The same with other limits for people.
+    pub(crate) fn with_people(self, people: super::PeopleConfig) -> Self {
+        self.state.lock().people = people;
+        self
+    }
+
     /// The next append dies half-way: its log is written, and nothing else.
     pub(crate) fn tear(&self) {
         self.state.lock().is_torn = true;

@@ -13,12 +13,14 @@ use tern_protocol::{ConversationId, ConversationKind, Entry, Role, StoreId, Temp
 
 mod answers;
 mod apart;
+mod barred;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
 mod inbox;
 mod intents;
 pub mod memory;
+mod people;
 mod rights;
 mod runs;
 #[cfg(test)]
@@ -28,8 +30,10 @@ mod users;
 
 pub use answers::{Answers, AppendAnswers, Owed};
 pub use apart::{Apart, glance_apart, last_entries_apart, runs_apart, users_apart};
+pub use barred::{Barred, Grounds};
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};
 pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
+pub use people::{BlockChange, BlockOutcome, Blocked, People, PeopleConfig, Tally};
 pub use rights::{Lost, Right, Standing};
 pub use upkeep::{Aged, Ages, Erasure, Granularity, Kept, MARKERS_KEPT_MS, OpenErasure, Upkeep};
 pub use users::{User, UserChange, Users, last_seen};
@@ -43,7 +47,7 @@ const STORED_VERSION: u8 = 1;
 
 /// All that a node needs from its store. Who needs less takes the narrow trait.
 #[async_trait]
-pub trait Store: Log + Glances + Inbox + Users + Intents + Upkeep {
+pub trait Store: Log + Glances + Inbox + Users + People + Intents + Upkeep {
     /// Names this life of the store. It changes when acked data may be missing.
     fn store_id(&self) -> StoreId;
 
@@ -86,6 +90,8 @@ pub struct Member {
     pub role: Role,
     /// The first entry they may see: the one that added them.
     pub first_seq: u64,
+    /// Who brought them in, until they accept it: by writing in it, or by keeping it ([`People::accept`]).
+    pub added_by: Option<UserId>,
 }
 
 /// The current state of a conversation, written in the same atomic step as its head.
@@ -103,6 +109,9 @@ pub struct Conversation {
     pub last_time_ms: u64,
     /// At most 100, in the order they joined.
     pub members: Vec<Member>,
+    /// Of a pair: who of the two blocks the other. The store's own, by [`People::set_block`]: an append does not
+    /// change it, whatever the state of its group says, nor does it take back what was accepted meanwhile.
+    pub blocked_by: Vec<UserId>,
 }
 
 impl Conversation {
@@ -247,34 +256,6 @@ impl AppendGroup {
     fn messages(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().map(|new| &*new.entry).filter(|entry| entry.body.is_message())
     }
-
-    /// Entries by index that must not be written, and why.
-    pub fn barred(&self, mut standing: impl FnMut(&UserId) -> Standing) -> Vec<(usize, Barred)> {
-        let mut barred = Vec::new();
-        for (index, new) in self.entries.iter().enumerate() {
-            let Some(right) = &new.right else { continue };
-            let lost = right.lost(&new.entry.sender, &mut standing);
-            barred.extend(lost.map(|lost| (index, Barred::Sender(lost))));
-        }
-        for member in self.state.members.iter().filter(|member| member.first_seq > self.expected_head) {
-            let index = (member.first_seq - self.expected_head - 1) as usize;
-            let is_barred = barred.iter().any(|(other, _)| *other == index);
-            if !is_barred && standing(&member.user).erasure.is_some_and(|erasure| erasure.open.is_some()) {
-                barred.push((index, Barred::Joining));
-            }
-        }
-        barred.sort_unstable_by_key(|(index, _)| *index);
-        barred
-    }
-}
-
-/// Why an entry is not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barred {
-    /// The token by which it was asked for gives no right to it any more. This is final.
-    Sender(Lost),
-    /// It makes somebody a member who is being erased. Once they are, it may be asked for again.
-    Joining,
 }
 
 /// What is known of an earlier commit of the same change.

@@ -1,7 +1,7 @@
 //! A store that misbehaves by script or by dice, around one that does not, for tests. It also counts the
 //! round trips that are asked of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
+use tokio_util::task::TaskTracker;
 
 use super::{
-    Aged, Ages, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Glance, Glances, Granularity,
-    Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right,
-    Standing, Store, StoreError, Upkeep, User, UserChange, Users,
+    Aged, Ages, AppendAnswers, AppendGroup, Appended, BlockChange, BlockOutcome, Blocked, Conversation,
+    Erasure, Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order,
+    PageLimit, People, ReadPosition, Right, Standing, Store, StoreError, Upkeep, User, UserChange, Users,
 };
 
 /// What goes wrong with one append.
@@ -58,6 +59,7 @@ pub(crate) enum Call {
     SetRead,
     Users,
     ChangeUser,
+    People,
     Intents,
     ClearIntents,
     IntentsWaiting,
@@ -80,12 +82,17 @@ pub(crate) struct Shaky {
     dice: Mutex<Option<Dice>>,
     /// So many of the next calls of this kind fail.
     failing: Mutex<HashMap<Call, usize>>,
+    /// Appends that come late.
+    late: TaskTracker,
     calls: Mutex<HashMap<Call, usize>>,
     /// Every read waits so long, in milliseconds.
     read_ms: AtomicU64,
     /// A glance shows what the one so many before it did.
     stale_by: AtomicUsize,
     seen: Mutex<HashMap<ConversationId, VecDeque<Option<Glance>>>>,
+    /// Conversations that cannot be read: all of them, or only their entries.
+    damaged: Mutex<HashSet<ConversationId>>,
+    damaged_entries: Mutex<HashSet<ConversationId>>,
 }
 
 impl Shaky {
@@ -96,10 +103,13 @@ impl Shaky {
             script: Mutex::default(),
             dice: Mutex::default(),
             failing: Mutex::default(),
+            late: TaskTracker::new(),
             calls: Mutex::default(),
             read_ms: AtomicU64::new(0),
             stale_by: AtomicUsize::new(0),
             seen: Mutex::default(),
+            damaged: Mutex::default(),
+            damaged_entries: Mutex::default(),
         })
     }
 
@@ -130,10 +140,27 @@ impl Shaky {
         self.read_ms.store(by.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// From now on nothing of a conversation can be read.
+    pub(crate) fn damage(&self, id: ConversationId) {
+        self.damaged.lock().insert(id);
+        self.damage_entries(id);
+    }
+
+    /// From now on no entry of a conversation can be read.
+    pub(crate) fn damage_entries(&self, id: ConversationId) {
+        self.damaged_entries.lock().insert(id);
+    }
+
     /// From now on a glance shows what was there so many glances before.
     pub(crate) fn stale_glances(&self, by: usize) {
         self.stale_by.store(by, Ordering::Relaxed);
         self.seen.lock().clear();
+    }
+
+    /// Waits until no append of before is still on its way.
+    pub(crate) async fn landed(&self) {
+        self.late.close();
+        self.late.wait().await;
     }
 
     /// Calls of a kind so far. An append counts once for each group.
@@ -144,6 +171,13 @@ impl Shaky {
     /// Round trips of all kinds so far.
     pub(crate) fn round_trips(&self) -> usize {
         self.calls.lock().values().sum()
+    }
+
+    fn whole(set: &Mutex<HashSet<ConversationId>>, id: ConversationId) -> Result<(), StoreError> {
+        match set.lock().contains(&id) {
+            true => Err(StoreError::Corrupt(format!("{id} is damaged for the test"))),
+            false => Ok(()),
+        }
     }
 
     async fn read(&self, call: Call) -> Result<(), StoreError> {
@@ -194,13 +228,14 @@ async fn append(
     store: Arc<dyn Store>,
     group: Arc<AppendGroup>,
     fault: Fault,
+    late: &TaskTracker,
 ) -> Result<Appended, StoreError> {
     match fault {
         Fault::Nothing => store.append(&group).await,
         Fault::UnknownApplied => store.append(&group).await.map(|_| Appended::Unknown),
         Fault::UnknownLost => Ok(Appended::Unknown),
         Fault::UnknownLate(after) => {
-            tokio::spawn(async move {
+            late.spawn(async move {
                 tokio::time::sleep(after).await;
                 let _ = store.append(&group).await;
             });
@@ -246,13 +281,14 @@ impl Log for Shaky {
     async fn append_all(&self, groups: Vec<(u64, Arc<AppendGroup>)>, answers: &AppendAnswers) {
         for (ticket, group) in groups {
             let (store, owed) = (self.store.clone(), answers.owe(vec![ticket]));
-            let fault = self.fault();
-            tokio::spawn(async move { owed.settle([append(store, group, fault).await]) });
+            let (fault, late) = (self.fault(), self.late.clone());
+            tokio::spawn(async move { owed.settle([append(store, group, fault, &late).await]) });
         }
     }
 
     async fn conversation(&self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
         self.read(Call::Conversation).await?;
+        Self::whole(&self.damaged, id)?;
         self.store.conversation(id).await
     }
 
@@ -275,6 +311,7 @@ impl Log for Shaky {
         limit: PageLimit,
     ) -> Result<Vec<Entry>, StoreError> {
         self.read(Call::Entries).await?;
+        Self::whole(&self.damaged_entries, conversation)?;
         self.store.entries(conversation, range, order, limit).await
     }
 
@@ -303,6 +340,7 @@ impl Log for Shaky {
 impl Glances for Shaky {
     async fn glance(&self, ids: &[ConversationId]) -> Result<Vec<Option<Glance>>, StoreError> {
         self.read(Call::Glance).await?;
+        ids.iter().try_for_each(|id| Self::whole(&self.damaged, *id))?;
         let fresh = self.store.glance(ids).await?;
         let stale_by = self.stale_by.load(Ordering::Relaxed);
         let mut seen = self.seen.lock();
@@ -323,11 +361,13 @@ impl Glances for Shaky {
         limit: PageLimit,
     ) -> Result<Vec<Vec<Entry>>, StoreError> {
         self.read(Call::Runs).await?;
+        of.iter().try_for_each(|(id, _)| Self::whole(&self.damaged_entries, *id))?;
         self.store.runs(of, limit).await
     }
 
     async fn last_entries(&self, at: &[(ConversationId, u64)]) -> Result<Vec<Option<Entry>>, StoreError> {
         self.read(Call::LastEntries).await?;
+        at.iter().try_for_each(|(id, _)| Self::whole(&self.damaged_entries, *id))?;
         self.store.last_entries(at).await
     }
 }
@@ -389,6 +429,39 @@ impl Users for Shaky {
     async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
         self.count(Call::ChangeUser)?;
         self.store.refuse_before(user, before_ms).await
+    }
+}
+
+#[async_trait]
+impl People for Shaky {
+    async fn set_block(&self, change: BlockChange) -> Result<BlockOutcome, StoreError> {
+        self.count(Call::People)?;
+        self.store.set_block(change).await
+    }
+
+    async fn blocks(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<Blocked>, StoreError> {
+        self.read(Call::People).await?;
+        self.store.blocks(user, after, limit).await
+    }
+
+    async fn blocked_between(&self, user: &UserId, others: &[UserId]) -> Result<Vec<bool>, StoreError> {
+        self.read(Call::People).await?;
+        self.store.blocked_between(user, others).await
+    }
+
+    async fn accept(&self, user: &UserId, conversation: ConversationId) -> Result<bool, StoreError> {
+        self.count(Call::People)?;
+        self.store.accept(user, conversation).await
+    }
+
+    async fn forget_blocks(&self, user: &UserId, limit: usize) -> Result<bool, StoreError> {
+        self.count(Call::People)?;
+        self.store.forget_blocks(user, limit).await
     }
 }
 
@@ -495,6 +568,10 @@ mod tests {
         }
 
         async fn reopen(&mut self) {}
+
+        async fn landed(&mut self) {
+            self.0.landed().await;
+        }
     }
 
     contract::suite!(Rolled::new());

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use metrics::Counter;
 use parking_lot::Mutex;
 use tern_protocol::Code;
 use tokio::time::Instant;
 
 use super::{TransportConfig, TrustedProxies};
 use crate::budget::{Budget, Charge};
+use crate::ops::metrics::Metrics;
 
 /// An idle address may use its rate for this long at once.
 const BURST: Duration = Duration::from_secs(2);
@@ -172,20 +172,20 @@ impl AddressLimits {
 pub struct AddressGate {
     limits: Arc<Mutex<AddressLimits>>,
     memory: Budget,
-    refused: Counter,
+    metrics: Metrics,
 }
 
 impl AddressGate {
     /// Nobody is connected yet. Each connection is charged to `memory`.
     pub fn new(config: &TransportConfig, memory: &Budget) -> Self {
         let limits = Arc::new(Mutex::new(AddressLimits::new(config)));
-        Self { limits, memory: memory.clone(), refused: Counter::noop() }
+        Self { limits, memory: memory.clone(), metrics: Metrics::none() }
     }
 
     /// The same, counting here whom it turns away.
     #[must_use]
-    pub fn counting(self, refused: Counter) -> Self {
-        Self { refused, ..self }
+    pub fn counting(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Whether [`AddressGate::admit`] would admit; counts nothing.
@@ -197,20 +197,23 @@ impl AddressGate {
     }
 
     /// Somebody was turned away because of what [`AddressGate::check`] said.
-    pub fn count_refusal(&self) {
-        self.refused.increment(1);
+    pub fn count(&self, refused: AddressRefused) {
+        let sockets = &self.metrics.sockets;
+        match refused {
+            AddressRefused::Memory => sockets.refused_memory.increment(1),
+            _ => sockets.refused_address.increment(1),
+        }
     }
 
     /// Counts a connection until the permit is dropped.
     pub fn admit(&self, address: IpAddr) -> Result<AddressPermit, AddressRefused> {
-        let memory = self.admitted(address).inspect_err(|_| self.count_refusal())?;
-        Ok(AddressPermit { gate: self.clone(), address, _memory: memory })
+        self.try_admit(address).inspect_err(|refused| self.count(*refused))
     }
 
-    fn admitted(&self, address: IpAddr) -> Result<Charge, AddressRefused> {
+    fn try_admit(&self, address: IpAddr) -> Result<AddressPermit, AddressRefused> {
         let memory = self.memory.try_charge(CONNECTION_BYTES).ok_or(AddressRefused::Memory)?;
         self.limits.lock().admit(address, Instant::now())?;
-        Ok(memory)
+        Ok(AddressPermit { gate: self.clone(), address, _memory: memory })
     }
 }
 

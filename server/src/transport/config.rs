@@ -99,7 +99,7 @@ impl Default for TransportConfig {
             request_head_timeout_ms: 10_000,
             answer_timeout_ms: 30_000,
             http_idle_timeout_ms: 60_000,
-            http_answers_max: 8,
+            http_answers_max: 4,
             tcp_connections_max: 0,
             tcp_send_buffer_bytes: 64 * 1024,
             tcp_receive_buffer_bytes: 64 * 1024,

@@ -102,7 +102,9 @@ impl QuicListener {
         }
         if refused.is_err() || self.handshakes.now() >= self.config.quic_handshakes_max {
             tracing::debug!(%address, ?refused, "connection refused");
-            self.gate.count_refusal();
+            if let Err(refused) = refused {
+                self.gate.count(refused);
+            }
             incoming.refuse();
             return None;
         }

@@ -17,6 +17,8 @@ use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError, users_apart}
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
+/// Blocks forgotten in one step.
+const BLOCKS_PAGE: usize = 256;
 /// Longest wait for the user's sessions to end.
 const SESSIONS_WAIT: Duration = Duration::from_secs(10);
 /// Pause before something temporary is tried again.
@@ -82,6 +84,7 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
     let became = erasure.open.map_or(fresh, |open| open.became);
     close_sessions(parts, user).await?;
     let erasing = Erasing { parts, user, became: &became, began_ms: erasure.at_ms };
+    while parts.store.forget_blocks(user, BLOCKS_PAGE).await? {}
     let mut erased = Erased { became: became.clone(), conversations: 0, entries: 0 };
     for _ in 0..ROUNDS_MAX {
         let mut ends = Vec::new();
@@ -275,7 +278,7 @@ mod tests {
     use crate::router::Router;
     use crate::store::Right;
     use crate::store::memory::MemoryStore;
-    use crate::store::shaky::{Fault, Shaky};
+    use crate::store::shaky::{Call, Fault, Shaky};
     use crate::upkeep::Accounts;
 
     fn user(name: &str) -> UserId {
@@ -407,6 +410,30 @@ mod tests {
         assert!(!log.contains("secret") && !log.contains("and again") && log.contains("I am new"), "{log}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_others_write_about_the_user_meanwhile_is_rewritten_too() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob", "carol"]).await;
+        let step = Duration::from_secs(1);
+        shaky.slow_reads(step);
+        let erasing = tokio::spawn({
+            let parts = parts.clone();
+            async move { erase(&parts, &user("bob")).await }
+        });
+        // The log is read, and looks like its end; an admin's removal of him is under way and takes its time.
+        let reads = shaky.calls(Call::Entries);
+        while shaky.calls(Call::Entries) == reads {
+            tokio::time::sleep(step / 10).await;
+        }
+        shaky.script([Fault::Conflict, Fault::Conflict]);
+        ask(&parts, "alice", 1, Change::Remove { users: vec![user("bob")] }, group(1)).await.unwrap();
+        erasing.await.unwrap().unwrap();
+        shaky.slow_reads(Duration::ZERO);
+        let log = log(&parts, group(1)).await;
+        assert!(log.contains("Removed") && !log.contains("bob"), "{log}");
+    }
+
     #[tokio::test]
     async fn an_erasure_ends_while_others_add_the_user_again_and_again() {
         let shaky = Shaky::new(Arc::new(MemoryStore::new()));
@@ -458,11 +485,23 @@ mod tests {
             assert!(tries < 20, "{error}");
         }
         shaky.calm();
-        tokio::time::sleep(late * 2).await;
+        shaky.landed().await;
         for number in 1..=10 {
             let log = log(&parts, group(number)).await;
             assert!(!log.contains("bob") && !log.contains("secret"), "{log}");
             assert_eq!(log.matches("Left").count(), 1, "said once: {log}");
         }
+    }
+
+    #[tokio::test]
+    async fn erasing_an_id_of_which_nothing_is_kept_says_so() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob"]).await;
+        let nobody = erase(&parts, &user("bop")).await.unwrap_err();
+        assert!(matches!(nobody, EraseError::Unknown(_)), "{nobody}");
+        assert_eq!(parts.store.standing(&user("bop")).await.unwrap().erasure, None);
+        erase(&parts, &user("bob")).await.expect("others have made bob a member");
+        erase(&parts, &user("bob")).await.expect("again is fine");
     }
 }

@@ -30,8 +30,8 @@ pub trait Lines: Send {
     async fn line(&mut self, line: Value) -> Result<(), ExportError>;
 }
 
-/// Writes all that is kept of a user: profile, conversations with members and read position, and every
-/// entry of their own that they may still see. A conversation that is damaged is named. The last line says how many there were.
+/// Writes all that is kept of a user: profile, whom they block, conversations with members and read position, and every
+/// entry of their own that they may still see. The last line says how many there were.
 pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Result<(), ExportError> {
     let profile = users_apart(store, std::slice::from_ref(user)).await?.found.pop().flatten();
     let rows = store.inbox(user, None, usize::MAX).await?;
@@ -49,6 +49,18 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
         "exported_ms": unix_ms(),
     }))
     .await?;
+    let mut after = None;
+    loop {
+        let page = store.blocks(user, after.as_ref(), PAGE.entries).await?;
+        for blocked in &page {
+            let (user, since_ms) = (&blocked.user, blocked.since_ms);
+            out.line(json!({"type": "block", "user": user, "since_ms": since_ms})).await?;
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE.entries => after = Some(last.user.clone()),
+            _ => break,
+        }
+    }
     let mut entries = 0_u64;
     for row in &rows {
         let id = row.conversation;

@@ -22,6 +22,7 @@ pub use retention::{RetentionConfig, RetentionError, Swept, sweep};
 
 use retention::sweep_for_ever;
 
+use crate::clock::unix_ms;
 use crate::delivery::Delivery;
 use crate::ops::metrics::Metrics;
 use crate::router::Router;
@@ -46,7 +47,7 @@ pub async fn work(config: RetentionConfig, parts: Parts, metrics: Metrics, stop:
         () = end_erasures(&parts) => {}
         () = stop.cancelled() => return,
     }
-    sweep_for_ever(config, parts.store, metrics, stop).await;
+    sweep_for_ever(config, parts.store, metrics, stop, unix_ms).await;
 }
 
 async fn end_erasures(parts: &Parts) {

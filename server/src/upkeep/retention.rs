@@ -8,7 +8,7 @@ use tern_protocol::ConversationId;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{Look, Pace};
-use crate::clock::{now, unix_ms};
+use crate::clock::now;
 use crate::ops::metrics::Metrics;
 use crate::store::{Ages, MARKERS_KEPT_MS, Store, StoreError};
 
@@ -80,16 +80,17 @@ pub struct Swept {
     pub markers: usize,
 }
 
-/// Sweeps until `stop`.
+/// Sweeps until `stop`. `wall_ms` is the clock that entries are stamped by.
 pub(super) async fn sweep_for_ever(
     config: RetentionConfig,
     store: std::sync::Arc<dyn Store>,
     metrics: Metrics,
     stop: CancellationToken,
+    wall_ms: impl Fn() -> u64,
 ) {
     let mut pace = Pace::default();
     loop {
-        let Look { now_ms, ahead_ms } = pace.look(now(), unix_ms());
+        let Look { now_ms, ahead_ms } = pace.look(now(), wall_ms());
         if let Some(ahead_ms) = ahead_ms {
             let by_s = ahead_ms / 1000;
             tracing::warn!(
@@ -172,6 +173,7 @@ async fn age_all(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use tern_protocol::UserId;
 
@@ -226,5 +228,45 @@ mod tests {
         let before = shaky.calls(Call::Age);
         assert!(sweep(&config, &*store, &Metrics::none(), now_ms).await.is_err());
         assert_eq!(shaky.calls(Call::Age) - before, 10, "each is tried once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_ahead_for_a_moment_costs_nobody_their_history() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::ageing_by(Granularity::Entry));
+        let alice = UserId::new("alice").unwrap();
+        let mut talk = Talk::new(&[&alice]);
+        for _ in 0..9 {
+            let group = talk.group(&alice, &[(fresh_temp_id(), "x")]);
+            talk.apply(&store, group).await;
+        }
+        let (started, jump_ms) = (now(), Arc::new(AtomicU64::new(0)));
+        let clock = {
+            let jump_ms = jump_ms.clone();
+            move || {
+                10_000 + now().duration_since(started).as_millis() as u64 + jump_ms.load(Ordering::Relaxed)
+            }
+        };
+        let config = RetentionConfig { days: Some(8), sweep_s: 3_600 };
+        let stop = CancellationToken::new();
+        let sweeping = sweep_for_ever(config, store.clone(), Metrics::none(), stop.clone(), clock);
+        let sweeping = tokio::spawn(sweeping);
+        let left = async || {
+            let kept = store.glance(&[talk.id]).await.unwrap().pop().flatten().unwrap().kept;
+            10 - kept.first_seq
+        };
+        let hours = |hours: u64| tokio::time::sleep(Duration::from_secs(hours * 3_600 + 60));
+        hours(2).await;
+        assert_eq!(left().await, 9);
+        jump_ms.store(40 * DAY_MS, Ordering::Relaxed);
+        hours(2).await;
+        assert_eq!(left().await, 9, "the clock is ahead");
+        jump_ms.store(0, Ordering::Relaxed);
+        hours(2).await;
+        assert_eq!(left().await, 9, "and right again");
+        jump_ms.store(40 * DAY_MS, Ordering::Relaxed);
+        hours(30).await;
+        assert_eq!(left().await, 0, "it stayed there for a day: that is the time");
+        stop.cancel();
+        sweeping.await.unwrap();
     }
 }

@@ -20,6 +20,7 @@ use crate::events::{Events, Queue};
 use crate::session::Change;
 
 mod groups;
+mod people;
 mod questions;
 
 pub use questions::Anchor;

@@ -85,7 +85,7 @@ impl Client {
         .await
     }
 
-    async fn ask<T>(&self, frame: Frame, read: fn(Frame) -> Option<T>) -> Result<T, RequestError> {
+    pub(super) async fn ask<T>(&self, frame: Frame, read: fn(Frame) -> Option<T>) -> Result<T, RequestError> {
         let timeout = self.request_timeout;
         let deadline = Instant::now() + timeout;
         let mut last = None;

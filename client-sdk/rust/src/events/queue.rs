@@ -51,11 +51,16 @@ struct Latest {
     /// Seq and messages.
     reads: BTreeMap<ConversationId, (u64, u64)>,
     summaries: BTreeMap<ConversationId, ConversationSummary>,
+    blocks: BTreeMap<UserId, bool>,
 }
 
 impl Latest {
     fn is_empty(&self) -> bool {
-        self.state.is_none() && self.presence.is_empty() && self.reads.is_empty() && self.summaries.is_empty()
+        self.state.is_none()
+            && self.presence.is_empty()
+            && self.reads.is_empty()
+            && self.summaries.is_empty()
+            && self.blocks.is_empty()
     }
 
     /// Keeps a mergeable event; gives back one that must queue.
@@ -73,8 +78,11 @@ impl Latest {
                 let room = SUMMARIES_MAX.saturating_sub(self.summaries.len());
                 self.summaries.extend(list.into_iter().take(room).map(|row| (row.conversation, row)));
             }
-            // Typing may be lost anyway, and a list of conversations tells the reads.
-            Event::Typing { .. } | Event::Read { .. } => {}
+            Event::BlockChanged { user, blocked } if self.blocks.len() < READS_MAX => {
+                self.blocks.insert(user, blocked);
+            }
+            // Typing may be lost anyway, and lists tell the others.
+            Event::Typing { .. } | Event::Read { .. } | Event::BlockChanged { .. } => {}
             other => return Some(other),
         }
         None
@@ -88,6 +96,8 @@ impl Latest {
             let users = std::mem::take(&mut self.presence).into_values().collect();
             fifo.push_back(Event::Presence(users));
         }
+        let blocks = std::mem::take(&mut self.blocks).into_iter();
+        fifo.extend(blocks.map(|(user, blocked)| Event::BlockChanged { user, blocked }));
         let reads = std::mem::take(&mut self.reads);
         fifo.extend(reads.into_iter().map(|(conversation, (seq, messages))| Event::Read {
             conversation,

@@ -39,7 +39,15 @@ impl Session {
                 self.effects.push_back(Effect::Synced);
             }
             Frame::Page(page) => self.on_page(request, page, now),
-            frame @ (Frame::ConversationPage(_) | Frame::MemberList(_)) => self.on_answer(request, frame),
+            Frame::BlockChanged(changed) if request.is_none() => {
+                self.emit(Event::BlockChanged { user: changed.user, blocked: changed.blocked });
+            }
+            frame @ (Frame::ConversationPage(_)
+            | Frame::MemberList(_)
+            | Frame::BlockChanged(_)
+            | Frame::BlockList(_)
+            | Frame::GroupKept(_)
+            | Frame::GroupsLeft(_)) => self.on_answer(request, frame),
             Frame::HaveRead(read) => {
                 self.have_read(read.conversation, read.seq, read.messages);
             }

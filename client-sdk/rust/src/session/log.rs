@@ -45,6 +45,8 @@ pub(super) struct Log {
     futile: u32,
     /// The missing part found last is fetched whole up to here.
     until: u64,
+    /// When something was last heard of it, in milliseconds; 0: not since the start.
+    touched: u64,
 }
 
 /// An open fetch.
@@ -63,6 +65,16 @@ pub(super) struct Ahead;
 impl Log {
     pub(super) fn restored(seq: u64) -> Self {
         Self { handed: Some(seq), confirmed: seq, heard: seq, ..Self::default() }
+    }
+
+    /// Something is heard of it.
+    pub(super) fn touch(&mut self, now: u64) {
+        self.touched = now;
+    }
+
+    /// When something was last heard of it.
+    pub(super) fn touched(&self) -> u64 {
+        self.touched
     }
 
     pub(super) fn handed(&self) -> Option<u64> {

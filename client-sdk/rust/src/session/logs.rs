@@ -55,6 +55,7 @@ impl Logs {
     ) -> (Outs, R) {
         let mut outs = Vec::new();
         let log = self.logs.entry(conversation).or_default();
+        log.touch(now);
         let result = apply(log, &mut self.room, &mut outs);
         if log.wants_fetch() {
             let wait = match log.handed() {
@@ -212,15 +213,20 @@ impl Logs {
 
     /// What this client has, in frames.
     pub(super) fn sync(&self) -> Vec<Sync> {
-        let cursors: Vec<Position> = self
+        let mut cursors: Vec<(u64, Position)> = self
             .logs
             .iter()
             .filter_map(|(conversation, log)| {
                 let seq = log.handed().filter(|seq| *seq > 0)?;
-                Some(Position { conversation: *conversation, seq })
+                Some((log.touched(), Position { conversation: *conversation, seq }))
             })
-            .take(SYNC_CURSORS_TOTAL_MAX)
             .collect();
+        if cursors.len() > SYNC_CURSORS_TOTAL_MAX {
+            // More are refused: those that changed last, as far as is known. Of the others the server tells anew.
+            cursors.sort_by_key(|(touched, _)| std::cmp::Reverse(*touched));
+            cursors.truncate(SYNC_CURSORS_TOTAL_MAX);
+        }
+        let cursors: Vec<Position> = cursors.into_iter().map(|(_, position)| position).collect();
         let mut frames: Vec<_> = cursors
             .chunks(SYNC_CURSORS_MAX)
             .map(|part| Sync { cursors: part.to_vec(), more: true })

@@ -85,6 +85,7 @@ pub(super) fn welcome(store: u8) -> Welcome {
             watch_users: 200,
             sends_in_flight: 5,
             sync_cursors: 512,
+            sync_cursors_total: 10_000,
             ack_positions: 100,
             gap_whole: 500,
             gap_tail: 50,
@@ -93,6 +94,9 @@ pub(super) fn welcome(store: u8) -> Welcome {
             keepalive_s: 20,
             dead_after_s: 45,
             sends_per_second: 50,
+            blocks: 1_000,
+            leave_groups: 100,
+            added_groups: 500,
         },
     }
 }
@@ -528,6 +532,7 @@ fn summary(conversation: ConversationId, log: &ServerLog) -> ConversationSummary
         unread: 0,
         last_time_ms: log.head(),
         role: Some(tern_protocol::Role::Member),
+        added_by: None,
     }
 }
 

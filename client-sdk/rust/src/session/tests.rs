@@ -483,6 +483,7 @@ fn a_new_conversation_starts_where_the_sync_says_it_does() {
         unread: 0,
         last_time_ms: 0,
         role: None,
+        added_by: None,
     };
     session.received(1, SyncPage { conversations: vec![row] }.into(), NOW);
     session.received(1, deliver([40, 41]), NOW);

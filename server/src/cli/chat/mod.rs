@@ -16,6 +16,7 @@ use crate::auth::{Mint, SigningKey};
 use crate::node::Ready;
 use crate::node::dev::{READY_FILE, TOKEN_TTL};
 
+mod blocking;
 mod room;
 mod show;
 
@@ -24,7 +25,7 @@ use room::{Room, Whom};
 /// Chat from the terminal.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every line you type is a message. What you type while the server is away is kept and \
+    after_help = "Every line you type is a message, but /block [USER], /unblock [USER] and /blocks. What you type while the server is away is kept and \
 sent when it is back, even if you leave in between. Ctrl-D leaves."
 )]
 pub(super) struct Chat {

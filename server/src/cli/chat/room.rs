@@ -10,12 +10,13 @@ use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::json;
 use tern_client::{
-    Ack, Anchor, Client, ConversationId, ConversationKind, Data, Draft, Event, Events, Pending,
-    PresenceState, SendError, State, Target, UserId,
+    Ack, Anchor, Client, ConversationId, ConversationKind, Data, Draft, Event, Events, Pending, SendError,
+    State, Target, UserId,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::blocking::{self, Deciding};
 use super::show;
 
 /// Entries of the past shown at the start.
@@ -69,14 +70,14 @@ pub(super) struct Room {
     whom: Whom,
     json: bool,
     sending: FuturesUnordered<Sending>,
+    /// Commands under way.
+    deciding: FuturesUnordered<Deciding>,
     /// Where it is, once known.
     place: Option<(Target, ConversationId)>,
     /// Entries up to here were shown.
     shown: u64,
     history_shown: bool,
     warned_unknown: bool,
-    /// The other side's presence is not visible yet.
-    unseen: bool,
 }
 
 impl Room {
@@ -87,11 +88,11 @@ impl Room {
             whom,
             json,
             sending: FuturesUnordered::new(),
+            deciding: FuturesUnordered::new(),
             place: None,
             shown: 0,
             history_shown: false,
             warned_unknown: false,
-            unseen: false,
         }
     }
 
@@ -118,6 +119,9 @@ impl Room {
                     None => return Ok(ExitCode::SUCCESS),
                 },
                 Some((text, done)) = self.sending.next(), if !self.sending.is_empty() => self.on_sent(&text, done),
+                Some(line) = self.deciding.next(), if !self.deciding.is_empty() => {
+                    self.print(&json!({}), &format!("-- {line}"));
+                }
             }
         }
     }
@@ -138,6 +142,14 @@ impl Room {
                     return Ok(());
                 }
             }
+        }
+        if let Some(command) = blocking::command(line).filter(|_| !self.json) {
+            let other = match &self.whom {
+                Whom::User(user) => Some(user.clone()),
+                Whom::Group(_) | Whom::Named { .. } => None,
+            };
+            self.deciding.push(blocking::obey(self.client.clone(), command, other));
+            return Ok(());
         }
         if draft.text.is_empty() && draft.data.is_none() {
             return Ok(());
@@ -183,9 +195,6 @@ impl Room {
                     return Ok(None);
                 }
                 self.shown = self.shown.max(entry.seq);
-                if here && self.unseen {
-                    self.watch().await;
-                }
                 self.print(&show::json_entry(*conversation, entry), &show::entry(entry));
             }
             Event::State(state) => {
@@ -201,7 +210,6 @@ impl Room {
                 }
             }
             Event::Presence(users) => {
-                self.unseen = users.iter().any(|user| user.state == PresenceState::Unknown);
                 for user in users {
                     let json = json!({"event": "presence", "users": [user]});
                     self.print(&json, &format!("-- {}", show::presence(user)));
@@ -247,9 +255,8 @@ impl Room {
         Ok(())
     }
 
-    /// Asks for the presence of the other side; it is visible once the two share a conversation.
+    /// Asks for the presence of the other side; it is told when it becomes visible.
     async fn watch(&mut self) {
-        self.unseen = false;
         if let Some((Target::User(user), _)) = &self.place {
             let _ = self.client.watch(vec![user.clone()]).await;
         }
@@ -299,6 +306,9 @@ impl Room {
         let waited = timeout(LEAVE, async {
             while let Some((text, done)) = self.sending.next().await {
                 self.on_sent(&text, done);
+            }
+            while let Some(line) = self.deciding.next().await {
+                self.print(&json!({}), &format!("-- {line}"));
             }
         })
         .await;

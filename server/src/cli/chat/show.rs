@@ -45,7 +45,7 @@ pub(super) fn presence(presence: &UserPresence) -> String {
         (PresenceState::Online, _) => format!("{user} is online"),
         (PresenceState::Offline, Some(seen)) => format!("{user} is offline, last seen {}", clock(seen)),
         (PresenceState::Offline, None) => format!("{user} is offline"),
-        (PresenceState::Unknown, _) => format!("{user}: presence unknown until you have talked"),
+        (PresenceState::Unknown, _) => format!("{user}: presence unknown until they have written to you"),
     }
 }
 

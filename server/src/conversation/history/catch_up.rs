@@ -1,6 +1,6 @@
 //! What somebody misses who comes back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tern_protocol::resume::{CatchUp, catch_up};
 use tern_protocol::{ConversationId, ConversationSummary, Entry, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, UserId};
@@ -66,16 +66,20 @@ pub struct Run {
 }
 
 impl History {
-    /// What the user's conversations lack after their cursors. Three round trips.
+    /// The user's conversations, also those they have left, with what each lacks after its cursor, most recently
+    /// changed first; only those that changed. A cursor above the head is in the second list, and so is one of
+    /// a conversation that is not theirs: of another life as well. Three round trips.
     pub async fn changed(
         &self,
         user: &UserId,
         cursors: &HashMap<ConversationId, u64>,
     ) -> Result<Changes, StoreError> {
         let mut rows = self.store.inbox(user, None, usize::MAX).await?;
+        let foreign = foreign(&rows, cursors);
         rows.retain(|row| may_differ(row, cursors.get(&row.conversation).copied()));
         let (mut known, unreadable) = self.known(user, rows).await?;
-        let (mut changed, mut ahead) = (Vec::with_capacity(known.len()), Vec::new());
+        known.retain(Known::has_something);
+        let (mut changed, mut ahead) = (Vec::with_capacity(known.len()), foreign);
         for known in &mut known {
             let conversation = known.row.conversation;
             let cursor = cursors.get(&conversation).copied();
@@ -116,10 +120,23 @@ impl History {
     }
 }
 
+/// The cursors of conversations that the user has never been in, by conversation. 0 says that there is nothing.
+fn foreign(rows: &[InboxRow], cursors: &HashMap<ConversationId, u64>) -> Vec<Ahead> {
+    let theirs: HashSet<ConversationId> = rows.iter().map(|row| row.conversation).collect();
+    let of_others = cursors.iter().filter(|(conversation, seq)| **seq > 0 && !theirs.contains(conversation));
+    let ahead = |(conversation, cursor): (&ConversationId, &u64)| Ahead {
+        conversation: *conversation,
+        cursor: *cursor,
+        head: 0,
+    };
+    let mut foreign: Vec<Ahead> = of_others.map(ahead).collect();
+    foreign.sort_by_key(|ahead| ahead.conversation);
+    foreign
+}
+
 /// The row, which is a hint, does not say that nothing has changed.
 fn may_differ(row: &InboxRow, cursor: Option<u64>) -> bool {
-    let last = row.until_seq.unwrap_or(row.last_seq);
-    cursor != Some(last) && (cursor.is_some() || row.until_seq.is_none())
+    cursor != Some(row.until_seq.unwrap_or(row.last_seq))
 }
 
 /// What is missing after a cursor, `None` if nothing is.

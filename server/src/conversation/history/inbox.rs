@@ -12,8 +12,6 @@ use super::{History, members_of};
 use crate::clock::stamp_ms;
 use crate::store::{Apart, Conversation, Glance, InboxRow, StoreError, glance_apart, last_entries_apart};
 
-/// Rows read beyond a page, so that those of conversations that the user has left do not shorten it.
-const ROWS_SPARE: usize = 32;
 /// About how many bytes a member takes in a page besides the id.
 const MEMBER_BYTES: usize = 64;
 
@@ -53,7 +51,8 @@ pub(super) struct Known {
 }
 
 impl History {
-    /// A page of the user's conversations, those they are still in, from `cursor` on. Three round trips, and
+    /// A page of the user's conversations, from `cursor` on: those they are in, and those they have left as long
+    /// as something of them can be read, so that a page may have fewer than `limit`. Three round trips, and
     /// one more at the end of a list of several pages.
     pub async fn list(
         &self,
@@ -117,7 +116,8 @@ impl History {
     ) -> Result<(Vec<Known>, ListCursor, Option<ListCursor>), StoreError> {
         let now_ms = stamp_ms();
         let cursor = cursor.copied().unwrap_or_else(|| ListCursor::start(now_ms));
-        let asked = limit + ROWS_SPARE;
+        // One more, to know whether there is one.
+        let asked = limit + 1;
         let rows = self.store.inbox(user, cursor.after(), asked).await?;
         let all = rows.len() < asked;
         let (rows, then) = cursor.take(rows, limit, all);
@@ -131,7 +131,8 @@ impl History {
             }
         };
         // What cannot be read is left out of the list.
-        let (known, _) = self.known(user, rows).await?;
+        let (mut known, _) = self.known(user, rows).await?;
+        known.retain(Known::has_something);
         Ok((known, cursor, next))
     }
 
@@ -172,7 +173,7 @@ impl History {
     ) -> Result<Vec<ConversationSummary>, StoreError> {
         let peers: Vec<Option<UserId>> = known.iter().map(|known| known.peer(user)).collect();
         let names = self.names(peers.iter().flatten()).await?;
-        Ok(known.iter().zip(peers).map(|(known, peer)| known.summary(peer, &names)).collect())
+        Ok(known.iter().zip(peers).map(|(known, peer)| known.summary(user, peer, &names)).collect())
     }
 
     async fn describe(&self, user: &UserId, known: Vec<Known>) -> Result<Vec<Described>, StoreError> {
@@ -185,7 +186,7 @@ impl History {
         let at: Vec<_> = known.iter().map(|known| (known.row.conversation, known.access.last_seq)).collect();
         let entries = last_entries_apart(&*self.store, &at).await?.found;
         let described = known.iter().zip(peers).zip(entries).map(|((known, peer), entry)| Described {
-            summary: known.summary(peer, &names),
+            summary: known.summary(user, peer, &names),
             members: known.access.role.map(|_| members_of(&known.glance.state, &names)),
             last_entry: entry.filter(|entry| entry.seq >= known.access.first_seq),
         });
@@ -194,6 +195,11 @@ impl History {
 }
 
 impl Known {
+    /// The user is in it, or something of what they may see is left.
+    pub(super) fn has_something(&self) -> bool {
+        self.access.role.is_some() || self.access.first_seq <= self.access.last_seq
+    }
+
     /// The other user of a pair.
     fn peer(&self, user: &UserId) -> Option<UserId> {
         let Conversation { kind: ConversationKind::Pair, members, .. } = &*self.glance.state else {
@@ -206,7 +212,12 @@ impl Known {
         }
     }
 
-    fn summary(&self, peer: Option<UserId>, names: &HashMap<UserId, String>) -> ConversationSummary {
+    fn summary(
+        &self,
+        user: &UserId,
+        peer: Option<UserId>,
+        names: &HashMap<UserId, String>,
+    ) -> ConversationSummary {
         let Self { row, glance, access } = self;
         let name = match &peer {
             Some(peer) => names.get(peer).cloned(),
@@ -226,6 +237,7 @@ impl Known {
             unread: access.last_messages - read.messages,
             last_time_ms: row.last_time_ms,
             role: access.role,
+            added_by: glance.state.member(user).and_then(|member| member.added_by.clone()),
         }
     }
 }

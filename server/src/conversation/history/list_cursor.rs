@@ -68,7 +68,6 @@ impl ListCursor {
             all = true;
         }
         let last = rows.last().map(InboxRow::place);
-        rows.retain(|row| row.until_seq.is_none());
         let next = if rows.len() > limit {
             rows.truncate(limit);
             rows.last().map(InboxRow::place)
@@ -120,14 +119,14 @@ mod tests {
     use super::*;
     use crate::store::ReadPosition;
 
-    fn row(number: u8, last_time_ms: u64, is_gone: bool) -> InboxRow {
+    fn row(number: u8, last_time_ms: u64) -> InboxRow {
         InboxRow {
             conversation: ConversationId::from_bytes([number; 16]),
             last_seq: 1,
             last_messages: 1,
             last_time_ms,
             first_seq: 1,
-            until_seq: is_gone.then_some(1),
+            until_seq: None,
             read: ReadPosition::default(),
         }
     }
@@ -149,33 +148,32 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_so_many_members_rows_and_goes_on_after_the_last() {
-        let rows = vec![row(1, 9, false), row(2, 8, true), row(3, 7, false), row(4, 6, false)];
+    fn a_page_has_so_many_rows_and_goes_on_after_the_last() {
+        let rows = vec![row(1, 9), row(2, 8), row(3, 7)];
         let cursor = ListCursor::start(100);
-        let (page, then) = cursor.take(rows.clone(), 2, true);
-        assert_eq!(numbers(&page), [1, 3]);
+        let (page, then) = cursor.take(rows.clone(), 2, false);
+        assert_eq!(numbers(&page), [1, 2]);
         let Then::Page(next) = then else { panic!("{then:?}") };
-        assert_eq!(next.after(), Some(rows[2].place()));
-        // Rows of who is gone take room and are not shown, but are not asked for again.
-        let (page, then) = cursor.take(rows[..2].to_vec(), 2, false);
+        assert_eq!(next.after(), Some(rows[1].place()));
+        let (page, then) = cursor.take(rows[..1].to_vec(), 2, false);
         assert_eq!(numbers(&page), [1]);
-        assert_eq!(then, Then::Page(ListCursor { after: Some(rows[1].place()), ..cursor }));
+        assert_eq!(then, Then::Page(ListCursor { after: Some(rows[0].place()), ..cursor }));
         assert_eq!(cursor.take(rows, 3, true).1, Then::End, "all of it in one moment");
     }
 
     #[test]
     fn the_end_leads_over_what_has_changed_meanwhile_and_no_further() {
         let cursor = ListCursor::start(100);
-        let last = ListCursor { after: Some(row(4, 6, false).place()), ..cursor };
-        assert_eq!(last.take(vec![row(5, 5, false)], 2, true).1, Then::Changes(100));
+        let last = ListCursor { after: Some(row(4, 6).place()), ..cursor };
+        assert_eq!(last.take(vec![row(5, 5)], 2, true).1, Then::Changes(100));
         let again = last.again(120);
-        let rows = vec![row(9, 130, false), row(8, 100, false), row(1, 9, false)];
+        let rows = vec![row(9, 130), row(8, 100), row(1, 9)];
         let (page, then) = again.take(rows.clone(), 2, true);
         assert_eq!((numbers(&page), then), (vec![9, 8], Then::End));
         let (page, then) = again.take(rows, 1, false);
         assert_eq!(numbers(&page), [9]);
         let Then::Page(next) = then else { panic!("{then:?}") };
-        assert_eq!(next.take(vec![row(8, 100, false)], 2, true).1, Then::Changes(120));
+        assert_eq!(next.take(vec![row(8, 100)], 2, true).1, Then::Changes(120));
         let tired = ListCursor { rounds: ROUNDS_MAX, ..next };
         assert_eq!(tired.take(Vec::new(), 2, true).1, Then::End);
     }

@@ -63,7 +63,12 @@ impl Room {
         });
         let state = Arc::make_mut(&mut group.state);
         state.messages = messages;
-        state.members.push(Member { user: who.clone(), role: Role::Member, first_seq: state.head });
+        state.members.push(Member {
+            user: who.clone(),
+            role: Role::Member,
+            first_seq: state.head,
+            added_by: None,
+        });
         talk.apply(&self.store, group).await;
     }
 
@@ -137,10 +142,14 @@ async fn every_question_costs_a_constant_number_of_round_trips() {
     assert_eq!((trips, members.unwrap().unwrap().len()), (2, 2), "glance, names");
     let ids: Vec<ConversationId> = talks.iter().map(|talk| talk.id).collect();
     let (trips, accesses) = room.trips(history.accesses(&me, &ids)).await;
-    assert_eq!((trips, accesses.unwrap().iter().flatten().count()), (1, 200), "all positions of an ack");
+    assert_eq!(
+        (trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()),
+        (1, 200),
+        "all positions of an ack"
+    );
     let (trips, accesses) = room.trips(history.accesses(&user("mallory"), &ids)).await;
     assert_eq!(
-        (trips, accesses.unwrap().iter().flatten().count()),
+        (trips, accesses.unwrap().into_iter().filter_map(Result::unwrap).count()),
         (2, 0),
         "and of one who asks for nothing"
     );
@@ -251,6 +260,12 @@ async fn a_glance_that_is_behind_hides_nothing_and_sends_nobody_back() {
     assert_eq!(ahead, [], "entry 4 is there, though the glance ends at 3");
     let ahead = room.history.changed(&alice, &HashMap::from([(talk.id, 5)])).await.unwrap().ahead;
     assert_eq!(ahead, [Ahead { conversation: talk.id, cursor: 5, head: 4 }]);
+    let foreign = ConversationId::pair(&bob, &user("carol"));
+    let cursors = HashMap::from([(foreign, 3), (talk.id, 4)]);
+    let (_, ahead) = room.history.changed(&alice, &cursors).await.unwrap();
+    assert_eq!(ahead, [Ahead { conversation: foreign, cursor: 3, head: 0 }], "never hers");
+    let (_, ahead) = room.history.changed(&alice, &HashMap::from([(foreign, 0)])).await.unwrap();
+    assert_eq!(ahead, [], "a cursor of 0 claims nothing");
     assert!(matches!(
         room.history.mark_read(&alice, talk.id, 4).await.unwrap(),
         Marked::Stood | Marked::Rose(_)
@@ -258,4 +273,34 @@ async fn a_glance_that_is_behind_hides_nothing_and_sends_nobody_back() {
     assert_eq!(room.history.mark_read(&alice, talk.id, 5).await.unwrap(), Marked::Ahead(4));
     let members = room.history.members(&bob, talk.id).await.unwrap();
     assert_eq!(members.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_left_out_of_lists_and_named_to_who_comes_back() {
+    let room = Room::new();
+    let me = user("me");
+    let mut talks = Vec::new();
+    for number in 0..9 {
+        talks.push(room.pair(&me, &user(&format!("friend{number}")), 2).await);
+    }
+    room.shaky.damage(talks[3].id);
+    room.shaky.damage_entries(talks[5].id);
+    let changes = room.history.changed(&me, &HashMap::new()).await.unwrap();
+    assert_eq!((changes.changed.len(), changes.unreadable), (8, vec![talks[3].id]));
+    let run = |talk: &Talk| Run { conversation: talk.id, from: 1, to: 2 };
+    let runs: Vec<Run> = [5, 6, 7].map(|number| run(&talks[number])).into();
+    let read = room.history.runs(&runs).await.unwrap();
+    assert_eq!((read.found, read.damaged), (vec![Vec::new()], vec![0]), "the first cannot be read");
+    let read = room.history.runs(&runs[1..]).await.unwrap();
+    assert_eq!((read.found.iter().map(Vec::len).collect::<Vec<_>>(), read.damaged), (vec![2, 2], vec![]));
+    let listed = room.history.list(&me, None, 20).await.unwrap().conversations;
+    assert_eq!(listed.len(), 8);
+    let described = room.history.list_described(&me, None, 20).await.unwrap().conversations;
+    assert_eq!(described.iter().filter(|one| one.last_entry.is_some()).count(), 7);
+    let ids: Vec<ConversationId> = talks.iter().map(|talk| talk.id).collect();
+    let accesses = room.history.accesses(&me, &ids).await.unwrap();
+    assert_eq!(accesses.iter().filter(|access| matches!(access, Ok(Some(_)))).count(), 8);
+    assert!(matches!(accesses[3], Err(StoreError::Corrupt(_))));
+    let one = room.history.described(&me, talks[3].id).await;
+    assert!(matches!(one, Err(StoreError::Corrupt(_))), "it is not as if it did not exist");
 }

@@ -21,6 +21,7 @@ fn group(head: u64, others: &[&str]) -> Arc<Conversation> {
         user,
         role: if index == 0 { tern_protocol::Role::Owner } else { tern_protocol::Role::Member },
         first_seq: 1,
+        added_by: None,
     };
     let names: Vec<&str> = std::iter::once("alice").chain(others.iter().copied()).collect();
     Arc::new(Conversation {
@@ -30,6 +31,7 @@ fn group(head: u64, others: &[&str]) -> Arc<Conversation> {
         messages: 0,
         last_time_ms: 1,
         members: users(&names).into_iter().enumerate().map(member).collect(),
+        blocked_by: Vec::new(),
     })
 }
 

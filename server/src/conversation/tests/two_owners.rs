@@ -209,18 +209,28 @@ fn states(id: ConversationId, log: &[Entry]) -> Vec<Option<Conversation>> {
             head: 0,
             messages: 0,
             last_time_ms: 0,
-            members: pair_of(id).into_iter().map(|user| member(user, Role::Owner, 1)).collect(),
+            members: pair_of(id)
+                .into_iter()
+                .map(|user| member(user, Role::Owner, 1, &entry.sender))
+                .collect(),
+            blocked_by: Vec::new(),
         });
         state.head = entry.seq;
         match &entry.body {
-            EntryBody::Message { .. } => state.messages += 1,
+            EntryBody::Message { .. } => {
+                state.messages += 1;
+                let wrote = state.members.iter_mut().find(|member| member.user == entry.sender);
+                wrote.unwrap().added_by = None;
+            }
             EntryBody::Created { name, members } => {
                 (state.kind, state.name) = (ConversationKind::Group, Some(name.clone()));
                 let role = |user: &UserId| if *user == entry.sender { Role::Owner } else { Role::Member };
-                state.members = members.iter().map(|user| member(user.clone(), role(user), 1)).collect();
+                state.members =
+                    members.iter().map(|user| member(user.clone(), role(user), 1, &entry.sender)).collect();
             }
             EntryBody::Added { users } => {
-                state.members.extend(users.iter().map(|user| member(user.clone(), Role::Member, entry.seq)));
+                let joined = |user: &UserId| member(user.clone(), Role::Member, entry.seq, &entry.sender);
+                state.members.extend(users.iter().map(joined));
             }
             EntryBody::Removed { users } => state.members.retain(|member| !users.contains(&member.user)),
             EntryBody::Left { user } => state.members.retain(|member| member.user != *user),
@@ -235,8 +245,9 @@ fn states(id: ConversationId, log: &[Entry]) -> Vec<Option<Conversation>> {
     states
 }
 
-fn member(user: UserId, role: Role, first_seq: u64) -> Member {
-    Member { user, role, first_seq }
+fn member(user: UserId, role: Role, first_seq: u64, by: &UserId) -> Member {
+    let added_by = Some(by.clone()).filter(|by| *by != user);
+    Member { user, role, first_seq, added_by }
 }
 
 /// The members of a pair from its first entry; of a group its first entry says them.

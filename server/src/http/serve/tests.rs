@@ -29,7 +29,8 @@ impl Served {
             .route("/", get(|| async { "x".repeat(LONG) }))
             .route("/body", post(|body: String| async move { body }));
         let config = Arc::new(TransportConfig::default());
-        let server = Server::new(router, config, exporter.metrics(), Shutdown::new());
+        let server =
+            Server::new(router, config, exporter.metrics(), Budget::new(usize::MAX), Shutdown::new());
         let task = tokio::spawn(server.serve(end, "127.0.0.1:1".parse().unwrap()));
         Self { io, task, exporter, start: Instant::now() }
     }
@@ -205,7 +206,7 @@ async fn an_ordinary_client_asks_as_often_as_it_likes() {
     let (io, end) = duplex(1 << 20);
     let router = Router::new().route("/", get(|| async { "x".repeat(LONG) }));
     let config = Arc::new(TransportConfig::default());
-    let server = Server::new(router, config, Metrics::none(), Shutdown::new());
+    let server = Server::new(router, config, Metrics::none(), Budget::new(usize::MAX), Shutdown::new());
     tokio::spawn(server.serve(end, "127.0.0.1:1".parse().unwrap()));
     let executor = TokioExecutor::new();
     let (mut asking, connection) =

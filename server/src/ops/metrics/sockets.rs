@@ -20,6 +20,9 @@ pub struct SocketMetrics {
     /// `tern_connections_refused_total{reason="address"}`: closed at once since their address has too many or
     /// connects too often.
     pub refused_address: Counter,
+    /// `tern_connections_refused_total{reason="memory"}`: closed at once since the byte budget of the process is
+    /// used up. Somebody should look.
+    pub refused_memory: Counter,
     /// `tern_connections_cut_total{reason="silent"}`: TCP connections that asked nothing in time.
     pub cut_silent: Counter,
     /// `tern_connections_cut_total{reason="unread"}`: HTTP connections whose answers nobody took in time.
@@ -39,6 +42,7 @@ impl SocketMetrics {
                 .counter("tern_accept_errors_total", "Times the system did not give a connection."),
             refused_full: make.counter_of(refused, "reason", "full", "Connections closed at once."),
             refused_address: make.counter_of(refused, "reason", "address", "Connections closed at once."),
+            refused_memory: make.counter_of(refused, "reason", "memory", "Connections closed at once."),
             cut_silent: make.counter_of(cut, "reason", "silent", "Connections cut, by reason."),
             cut_unread: make.counter_of(cut, "reason", "unread", "Connections cut, by reason."),
             cut_flood: make.counter_of(cut, "reason", "flood", "Connections cut, by reason."),

@@ -44,7 +44,7 @@ impl Bench {
 
     fn watch(&mut self, session: u64, names: &[&str]) {
         let watched = names.iter().map(|name| self.seen(name, None)).collect();
-        self.state.watch(session, watched, session).unwrap();
+        self.state.watch(session, &user("me"), watched, session).unwrap();
     }
 
     fn seen(&self, name: &str, last_seen_ms: Option<u64>) -> Watched {
@@ -209,28 +209,84 @@ fn a_new_watch_replaces_the_one_before_and_both_are_answered() {
 }
 
 #[test]
-fn the_invisible_read_as_unknown_and_stay_so() {
+fn the_invisible_read_as_unknown_until_it_is_judged_otherwise() {
     let mut bench = bench();
     bench.begin("bob", 1);
     let hidden = Watched { visible: false, ..bench.seen("bob", Some(5)) };
-    bench.state.watch(7, vec![hidden], 7).unwrap();
+    bench.state.watch(7, &user("me"), vec![hidden.clone()], 7).unwrap();
     assert_eq!(bench.told(0), ["7 answer bob=unknown"]);
     bench.end("bob", 1, 1);
     assert_eq!(bench.told(20_000), [""; 0]);
+    bench.begin("bob", 1);
+    bench.state.relations(&user("me"), &|other| *other == user("bob"));
+    let judgement = bench.state.take_judgements(bench.at(20_000)).pop().unwrap();
+    assert_eq!(
+        (judgement.session, &judgement.by, &judgement.users[..]),
+        (7, &user("me"), &[user("bob")][..])
+    );
+    let seen = bench.seen("bob", Some(5));
+    bench.state.judged(7, judgement.watch, vec![seen.clone()]);
+    assert_eq!(bench.told(20_000), ["7 change bob=online"]);
+    bench.state.judged(7, judgement.watch, vec![seen.clone()]);
+    assert_eq!(bench.told(22_000), [""; 0], "as it was");
+    bench.state.judged(7, judgement.watch, vec![hidden]);
+    assert_eq!(bench.told(24_000), ["7 change bob=unknown"]);
+    bench.end("bob", 1, 24_000);
+    assert_eq!(bench.told(60_000), [""; 0], "he is watched no more");
+    // A judgement about a watch that another has replaced says nothing of that one.
+    bench.watch(7, &["carol"]);
+    bench.state.judged(7, judgement.watch, vec![seen]);
+    assert_eq!(bench.told(70_000), ["7 answer carol=offline"]);
+    bench.state.unwatch(7);
+    bench.told(200_000);
+    assert!(bench.is_empty(), "{:?}", bench.state);
+}
+
+#[test]
+fn judgements_come_at_most_once_in_the_time_of_a_batch_and_only_of_who_is_watched() {
+    let mut bench = bench();
+    bench.watch(7, &["a", "b"]);
+    bench.state.relations(&user("me"), &|other| *other == user("c"));
+    bench.state.relations(&user("you"), &|_| true);
+    assert_eq!(bench.state.judgements_due(bench.at(0)), None);
+    bench.state.relations(&user("me"), &|other| *other == user("b"));
+    assert_eq!(bench.state.take_judgements(bench.at(0)).pop().unwrap().users, [user("b")]);
+    bench.state.relations(&user("me"), &|_| true);
+    assert!(bench.state.take_judgements(bench.at(999)).is_empty());
+    assert_eq!(bench.state.judgements_due(bench.at(999)), Some(bench.at(1_000)));
+    let judgement = bench.state.take_judgements(bench.at(1_000)).pop().unwrap();
+    assert_eq!(judgement.users, [user("a"), user("b")]);
+    bench.state.judge_later(judgement.clone());
+    assert_eq!(bench.state.take_judgements(bench.at(2_000)), [judgement]);
+}
+
+#[test]
+fn what_changes_while_a_watch_is_on_its_way_is_judged_once_it_is_there() {
+    let mut bench = bench();
+    bench.state.coming(7, &user("me"), &[user("a"), user("b")]);
+    bench.state.relations(&user("me"), &|other| *other != user("b"));
+    bench.watch(7, &["a", "b"]);
+    assert_eq!(bench.state.take_judgements(bench.at(0)).pop().unwrap().users, [user("a")]);
+    bench.state.coming(7, &user("me"), &[user("c")]);
+    bench.state.relations(&user("me"), &|_| true);
+    bench.state.not_coming(7);
+    assert_eq!(bench.state.take_judgements(bench.at(1_000)).pop().unwrap().users, [user("a"), user("b")]);
+    bench.state.unwatch(7);
+    assert!(bench.state.judging.is_empty());
 }
 
 #[test]
 fn the_newer_of_two_last_seen_times_is_told() {
     let mut bench = bench();
     let stored = bench.seen("bob", Some(3));
-    bench.state.watch(7, vec![stored.clone()], 7).unwrap();
+    bench.state.watch(7, &user("me"), vec![stored.clone()], 7).unwrap();
     assert_eq!(bench.told(0), ["7 answer bob=offline@3"]);
     bench.state.unwatch(7);
     bench.begin("bob", 1);
     bench.end("bob", 1, 500);
     bench.told(10_500);
     // The reader of the store was overtaken by the user's leaving.
-    bench.state.watch(7, vec![stored], 7).unwrap();
+    bench.state.watch(7, &user("me"), vec![stored], 7).unwrap();
     assert_eq!(bench.told(10_500), ["7 answer bob=offline@500"]);
 }
 
@@ -241,25 +297,25 @@ fn watches_are_bounded_and_a_refused_one_changes_nothing() {
     bench.watch(7, &["a", "b"]);
     bench.told(0);
     let two = ["c", "d"].map(|name| bench.seen(name, None));
-    assert_eq!(bench.state.watch(8, two.to_vec(), 8), Err(Full));
+    assert_eq!(bench.state.watch(8, &user("me"), two.to_vec(), 8), Err(Full));
     assert_eq!(bench.told(0), [""; 0]);
     assert_eq!(bench.state.users.len(), 2);
     bench.watch(7, &["a", "b", "c"]);
     let four = ["c", "d", "e", "f"].map(|name| bench.seen(name, None));
-    assert_eq!(bench.state.watch(7, four.to_vec(), 7), Err(Full));
+    assert_eq!(bench.state.watch(7, &user("me"), four.to_vec(), 7), Err(Full));
     bench.begin("a", 1);
     assert_eq!(bench.told(0), ["7 answer a=offline b=offline c=offline", "7 change a=online"]);
 }
 
 #[test]
-fn only_who_can_be_seen_and_each_of_them_once_counts_as_watched() {
+fn everybody_who_is_named_counts_once_as_watched() {
     let mut bench = bench();
-    bench.state.watches_max = 2;
+    bench.state.watches_max = 52;
     let mut named: Vec<Watched> =
         (0..50).map(|number| Watched { visible: false, ..bench.seen(&number.to_string(), None) }).collect();
     named.extend(["a", "b", "a", "b"].map(|name| bench.seen(name, None)));
-    assert_eq!(bench.state.watch(7, named, 7), Ok(()));
-    assert_eq!(bench.state.watched, 2);
+    assert_eq!(bench.state.watch(7, &user("me"), named, 7), Ok(()));
+    assert_eq!(bench.state.watched, 52);
 }
 
 #[test]

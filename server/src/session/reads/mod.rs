@@ -21,12 +21,22 @@ use super::refused::Refused;
 use crate::budget::{Charge, MemoryPart};
 use crate::conversation::history::{Anchor, ListCursor, Run};
 use crate::roster::Seat;
+use crate::store::Right;
 use worker::Worker;
 
 /// Questions waiting in one session; more are refused as temporary.
 const JOBS_MAX: usize = 32;
 /// What a client waits that has asked too much.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// What a user decides about who reaches them.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// To block a user, or not any more.
+    Block { user: UserId, blocked: bool },
+    /// To stay in a group.
+    Keep(ConversationId),
+}
 
 /// Something to ask the store.
 #[derive(Debug)]
@@ -43,6 +53,10 @@ pub(super) enum Job {
     Read { request: Option<u64>, read: Read },
     /// Users to be watched.
     Watch { request: Option<u64>, users: Vec<UserId> },
+    /// Something that the user decides, by this token.
+    Decide { request: Option<u64>, decision: Decision, right: Right },
+    /// A page of the users whom they block.
+    Blocks { request: Option<u64>, after: Option<UserId> },
     /// How far the client is in conversations of which it is not known what it was told.
     Ack { request: Option<u64>, positions: Vec<Position> },
     /// The user types, at that time.
@@ -58,6 +72,8 @@ impl Job {
             | Self::Members { request, .. }
             | Self::Read { request, .. }
             | Self::Watch { request, .. }
+            | Self::Decide { request, .. }
+            | Self::Blocks { request, .. }
             | Self::Ack { request, .. } => *request,
             Self::Typing { .. } => None,
         }
@@ -83,7 +99,13 @@ impl Job {
             | Self::Members { conversation, .. }
             | Self::Typing { conversation, .. } => Some(*conversation),
             Self::Read { read, .. } => Some(read.conversation),
-            Self::Sync { .. } | Self::List { .. } | Self::Watch { .. } | Self::Ack { .. } => None,
+            Self::Decide { decision: Decision::Keep(conversation), .. } => Some(*conversation),
+            Self::Sync { .. }
+            | Self::List { .. }
+            | Self::Watch { .. }
+            | Self::Decide { .. }
+            | Self::Blocks { .. }
+            | Self::Ack { .. } => None,
         }
     }
 }
@@ -136,10 +158,15 @@ impl Reads {
     /// Queues a question; its answer goes to the backlog of the outbox.
     pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
         let memory = self.gateway.memory.part(MemoryPart::Reads).try_charge(job.bytes()).ok_or_else(short)?;
-        self.slot.push(Waiting { job, memory }, || {
+        let about = job.conversation();
+        let queued = self.slot.push(Waiting { job, memory }, || {
             let (gateway, seat) = (Arc::clone(&self.gateway), Arc::clone(&self.seat));
             let worker = Worker::new(gateway, seat, Arc::clone(&self.slot));
             tokio::spawn(worker.run()).abort_handle()
+        });
+        queued.map_err(|refused| match about {
+            Some(conversation) => refused.within(conversation),
+            None => refused,
         })
     }
 }

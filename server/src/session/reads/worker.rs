@@ -9,14 +9,16 @@ use tern_protocol::{
     Read, UserId, UserTyping,
 };
 
-use super::{Gone, Inner, Job, Part, Slot};
+use super::{Decision, Gone, Inner, Job, Part, Slot};
 use crate::clock::now;
 use crate::conversation::history::Marked;
 use crate::delivery::{Class, Except, Parcel};
 use crate::presence::{Notice, WatchError};
 use crate::roster::{Outgoing, Seat};
+use crate::session::people::Deciding;
 use crate::session::refused::Refused;
 use crate::store::ReadPosition;
+use crate::store::Right;
 
 /// A notice of typing that waited longer is not true any more.
 const TYPING_KEPT: Duration = Duration::from_secs(3);
@@ -102,6 +104,11 @@ impl Worker {
                 self.reading(self.watch(request, users)).await?;
                 Ok(None)
             }
+            Job::Decide { decision, right, .. } => self.reading(self.decide(decision, right)).await.map(Some),
+            Job::Blocks { after, .. } => {
+                let blocks = self.reading(self.deciding(Right::own(0)).blocks(after.as_ref())).await?;
+                Ok(Some(blocks.into()))
+            }
             Job::Ack { positions, .. } => self.reading(self.ack(positions)).await.map(|()| None),
             Job::Typing { conversation, since } => {
                 self.reading(self.type_in(conversation, since)).await;
@@ -163,6 +170,24 @@ impl Worker {
         failed
     }
 
+    async fn decide(&self, decision: Decision, right: Right) -> Result<Frame, Refused> {
+        let deciding = self.deciding(right);
+        Ok(match decision {
+            Decision::Block { user, blocked } => deciding.set_block(user, blocked).await?.into(),
+            Decision::Keep(conversation) => deciding.keep(conversation).await?.into(),
+        })
+    }
+
+    fn deciding(&self, right: Right) -> Deciding<'_> {
+        Deciding {
+            store: &*self.gateway.store,
+            delivery: &self.gateway.delivery,
+            me: &self.seat.user,
+            right,
+            asker: Some(&self.seat.at),
+        }
+    }
+
     /// The answer and later changes come through the notice.
     async fn watch(&self, request: Option<u64>, users: Vec<UserId>) -> Result<(), Refused> {
         let seat = Arc::clone(&self.seat);
@@ -187,7 +212,8 @@ impl Worker {
             return;
         }
         let user = &self.seat.user;
-        if let Ok(Some(state)) = self.gateway.history.fellow_members(user, conversation).await {
+        let state = self.gateway.history.fellow_members(user, conversation).await;
+        if let Some(state) = state.ok().flatten().filter(|state| state.blocked_by.is_empty()) {
             let to = state.members.iter().map(|member| member.user.clone()).collect();
             let body = Outgoing::new(UserTyping { conversation, user: user.clone() });
             let (class, except) = (Class::Datagram, Except::User(user.clone()));

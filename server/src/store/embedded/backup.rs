@@ -69,6 +69,11 @@ pub enum BackupError {
         /// How many.
         faults: u64,
     },
+    /// The store has rows that cannot be read.
+    #[error(
+        "nothing was backed up, since stored data is damaged ({0}): stop the node, then copy every row that can be read into a new store: tern store salvage DIR --to NEW, with the data directory as DIR"
+    )]
+    Damaged(String),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -147,7 +152,7 @@ fn write(
         if closing.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("the store is being closed".into()).into());
         }
-        let (key, value) = item.into_inner().map_err(read_failed)?;
+        let (key, value) = item.into_inner().map_err(read_failed).map_err(damaged)?;
         let mut writer = match current.take() {
             Some(writer) => writer,
             None => Writer::create(dir, files.len() + 1)?,
@@ -172,6 +177,14 @@ fn write(
     };
     seal(dir, &manifest).map_err(io_at(dir))?;
     Ok(manifest)
+}
+
+/// A backup is whole or none: a store with damage gives none, and has another way out.
+fn damaged(error: StoreError) -> BackupError {
+    match error {
+        StoreError::Corrupt(what) => BackupError::Damaged(what),
+        error => error.into(),
+    }
 }
 
 /// Makes the backup valid: the manifest appears whole and durable, or not at all.

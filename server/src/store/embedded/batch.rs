@@ -15,11 +15,13 @@ use super::intents::IntentChange;
 use super::keys;
 use super::op::{Frozen, Op, Reply};
 use super::values::{self, Head, Shape};
+use crate::store::people::carried;
 use crate::store::{
-    Answers, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Kept, Marker, Member, Owed,
-    ReadPosition, Right, Standing, StoreError, User, UserChange,
+    Answers, AppendAnswers, AppendGroup, Appended, BlockOutcome, Conversation, Erasure, Kept, Marker, Member,
+    Owed, ReadPosition, Right, Standing, StoreError, User, UserChange,
 };
 
+mod people;
 mod upkeep;
 
 /// The operations of one commit.
@@ -105,6 +107,9 @@ impl<'a> Batch<'a> {
                 self.refuse_before(user, before_ms);
                 Answer::Done(reply, Ok(()))
             }
+            Op::SetBlock { change, reply } => Answer::Block(reply, self.set_block(change)),
+            Op::Accept { user, conversation, reply } => Answer::Flag(reply, self.accept(&user, conversation)),
+            Op::ForgetBlocks { blocks, reply } => Answer::Done(reply, self.forget_blocks(&blocks)),
             Op::ClearIntents { intents, reply } => Answer::Done(reply, self.clear_intents(intents)),
             Op::Age { age, reply } => Answer::Flag(reply, self.age(age)),
             Op::Rewrite { rewrite, reply } => Answer::Done(reply, self.rewrite(rewrite)),
@@ -144,17 +149,17 @@ impl<'a> Batch<'a> {
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let barred = append.group.barred(|user| self.disk.standings.get(user));
+        let current = self.conversation(append.group.conversation)?;
+        let barred = self.barred(&append.group, current.as_deref())?;
         if !barred.is_empty() {
             return Ok(Appended::Barred(barred));
         }
-        let current = self.conversation(append.group.conversation)?;
         let head = current.as_ref().map_or(0, |state| state.head);
         if head != append.group.expected_head {
             return Ok(Appended::Conflict { head });
         }
         self.disk.room.check()?;
-        self.write(append, current.as_deref());
+        self.write(append, current.as_deref())?;
         Ok(Appended::Applied)
     }
 
@@ -171,10 +176,12 @@ impl<'a> Batch<'a> {
         Ok(found)
     }
 
-    fn write(&mut self, append: Append, current: Option<&Conversation>) {
+    fn write(&mut self, append: Append, current: Option<&Conversation>) -> Result<(), StoreError> {
         let Append { group, records, departures, reads, intent } = append;
         let AppendGroup { conversation, entries, state, .. } = &*group;
         let conversation = *conversation;
+        let state = current.map_or_else(|| state.clone(), |current| carried(state, current));
+        self.count_added(current, &state)?;
         self.entries += entries.len();
         for (Record { entry, marker }, new) in records.into_iter().zip(entries) {
             self.fresh.push(entry);
@@ -200,8 +207,12 @@ impl<'a> Batch<'a> {
         }
         let is_shape_new = !same_members
             || current.is_none_or(|current| current.kind != state.kind || current.name != state.name);
-        let new = NewState { state: state.clone(), is_new: current.is_none(), is_shape_new };
-        let new = match self.states.remove(&conversation) {
+        self.put_state(conversation, NewState { state, is_new: current.is_none(), is_shape_new });
+        Ok(())
+    }
+
+    fn put_state(&mut self, id: ConversationId, new: NewState) {
+        let new = match self.states.remove(&id) {
             Some(before) => NewState {
                 is_new: before.is_new,
                 is_shape_new: before.is_shape_new || new.is_shape_new,
@@ -209,7 +220,7 @@ impl<'a> Batch<'a> {
             },
             None => new,
         };
-        self.states.insert(conversation, new);
+        self.states.insert(id, new);
     }
 
     fn set_read(&mut self, key: Bytes, read: ReadPosition) -> Result<bool, StoreError> {
@@ -306,6 +317,7 @@ impl Decided {
 enum Answer {
     Appends(Owed, Vec<Result<Appended, StoreError>>),
     Flag(Reply<bool>, Result<bool, StoreError>),
+    Block(Reply<BlockOutcome>, Result<BlockOutcome, StoreError>),
     Done(Reply<()>, Result<(), StoreError>),
     Erasure(Reply<Erasure>, Result<Erasure, StoreError>),
     /// Taken when everything before it is durable.
@@ -326,6 +338,7 @@ impl Answer {
                 }
             }
             Self::Flag(reply, result) => drop(reply.send(result)),
+            Self::Block(reply, result) => drop(reply.send(result)),
             Self::Done(reply, result) => drop(reply.send(result)),
             Self::Erasure(reply, result) => drop(reply.send(result)),
             Self::Snapshot(reply) => {

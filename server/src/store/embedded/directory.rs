@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tern_protocol::StoreId;
 
 use super::identity::{FORMAT, Identity, Unreadable};
+use super::space::{free, mib};
 use super::tripwire::CountFile;
 
 /// Why a store does not open. Each says what to do.
@@ -23,7 +24,7 @@ pub enum OpenError {
     },
     /// It cannot be made or written to.
     #[error(
-        "cannot write to the data directory {}: {source}; make it writable for this user, or choose another with --data-dir",
+        "cannot write to the data directory {}: {source}; make it writable for this user, choose another with --data-dir, or only read it with --scratch DIR on another disk (tern store backup, export)",
         .dir.display()
     )]
     Unwritable {
@@ -109,6 +110,17 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
+    /// Nothing more fits on its disk.
+    #[error(
+        "the disk of the data directory {} is full: free {} MiB, or read the store with --scratch DIR on another disk (tern store backup, export)",
+        .dir.display(), mib(*.missing)
+    )]
+    Full {
+        /// The data directory.
+        dir: PathBuf,
+        /// How many bytes to free at least.
+        missing: u64,
+    },
     /// Another failure of the file system.
     #[error("cannot use the data directory {}: {source}", .dir.display())]
     Io {
@@ -118,25 +130,6 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-}
-
-impl OpenError {
-    /// The same about a directory that this one is a copy of.
-    pub(super) fn in_dir(mut self, original: &Path) -> Self {
-        let (Self::Locked { dir }
-        | Self::Unwritable { dir, .. }
-        | Self::Newer { dir, .. }
-        | Self::Older { dir, .. }
-        | Self::Missing { dir }
-        | Self::Unfinished { dir, .. }
-        | Self::Lost { dir, .. }
-        | Self::Damaged { dir, .. }
-        | Self::Unreadable { dir, .. }
-        | Self::Beyond { dir, .. }
-        | Self::Io { dir, .. }) = &mut self;
-        *dir = original.into();
-        self
-    }
 }
 
 /// The ways out of a loss.
@@ -168,7 +161,11 @@ impl Directory {
         let unwritable = |source| OpenError::Unwritable { dir: path.into(), source };
         create_private(path).map_err(unwritable)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
-        let locks = [lock.map_err(unwritable)?, File::open(path).map_err(unwritable)?];
+        let lock = lock.map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull => OpenError::Full { dir: path.into(), missing: missing(path) },
+            _ => unwritable(source),
+        })?;
+        let locks = [lock, File::open(path).map_err(unwritable)?];
         for (index, lock) in locks.iter().enumerate() {
             match lock.try_lock() {
                 Ok(()) => {}
@@ -179,6 +176,19 @@ impl Directory {
             }
         }
         Ok(Self { path: path.into(), _locks: locks })
+    }
+
+    /// Keeps a node from starting on a store while it is only read, as far as that can be done without writing.
+    pub(super) fn hold(path: &Path) -> Result<Vec<File>, OpenError> {
+        let mut held = Vec::new();
+        for lock in [File::open(path.join("lock")), File::open(path)] {
+            let Ok(lock) = lock else { continue };
+            if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+                return Err(OpenError::Locked { dir: path.into() });
+            }
+            held.push(lock);
+        }
+        Ok(held)
     }
 
     /// The directory.
@@ -233,11 +243,8 @@ impl Directory {
     /// Whose the store in a directory is, by each of the two places that say so. Claims nothing.
     pub(super) fn identities_in(path: &Path) -> [Option<Identity>; 2] {
         let told = fs::read(path.join("store.json")).ok();
-        let counted = CountFile::open(&path.join("commit-count")).ok().flatten();
-        [
-            told.and_then(|bytes| Identity::from_json(&bytes).ok()),
-            counted.map(|(_, counted)| counted.identity),
-        ]
+        let counted = CountFile::read(&path.join("commit-count")).ok().flatten();
+        [told.and_then(|bytes| Identity::from_json(&bytes).ok()), counted.map(|counted| counted.identity)]
     }
 
     /// Makes a new store. The id comes last: without it, nothing was ever written.
@@ -287,7 +294,11 @@ impl Directory {
 
     /// An error of the file system in this directory.
     pub(super) fn io(&self, source: io::Error) -> OpenError {
-        OpenError::Io { dir: self.path.clone(), source }
+        let dir = self.path.clone();
+        match source.kind() {
+            io::ErrorKind::StorageFull => OpenError::Full { dir, missing: missing(&self.path) },
+            _ => OpenError::Io { dir, source },
+        }
     }
 
     /// Something in this directory is damaged.
@@ -310,6 +321,12 @@ impl Directory {
             why: why.into(),
         }
     }
+}
+
+/// Bytes that are missing on a full disk for a store to open: a journal and some more.
+fn missing(dir: &Path) -> u64 {
+    const OPENING_BYTES: u64 = 80 * 1024 * 1024;
+    OPENING_BYTES.saturating_sub(free(dir).unwrap_or(0)).max(1)
 }
 
 /// Puts a file in the place of another, or of none: whole and durable, or not at all.

@@ -26,6 +26,12 @@ const INTENT: u8 = b'p';
 const ERASURE: u8 = b'x';
 const FILLING: u8 = b'z';
 const REVOCATION: u8 = b'v';
+const BLOCK: u8 = b'k';
+const TALLY: u8 = b'a';
+
+/// Second letter of the key of a block: by whom, or of whom.
+const BY: u8 = b'b';
+const OF: u8 = b'o';
 
 // The length of a user id is kept in one byte.
 const _: () = assert!(USER_ID_BYTES_MAX <= u8::MAX as usize);
@@ -46,6 +52,8 @@ pub(super) enum Kind {
     Erasure,
     Filling,
     Revocation,
+    Block,
+    Tally,
     Unknown,
 }
 
@@ -65,6 +73,8 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         Some(&ERASURE) => Kind::Erasure,
         Some(&FILLING) => Kind::Filling,
         Some(&REVOCATION) => Kind::Revocation,
+        Some(&BLOCK) => Kind::Block,
+        Some(&TALLY) => Kind::Tally,
         _ => Kind::Unknown,
     }
 }
@@ -186,6 +196,47 @@ pub(super) fn user(user: &UserId) -> Bytes {
     join(&[&[USER], text(user)])
 }
 
+/// What is counted of a user.
+pub(super) fn tally(user: &UserId) -> Bytes {
+    join(&[&[TALLY], text(user)])
+}
+
+/// That one user blocks another; its value says since when.
+pub(super) fn block(by: &UserId, user: &UserId) -> Bytes {
+    join(&[&[BLOCK, BY, length(by)], text(by), text(user)])
+}
+
+/// The same, found by who is blocked.
+pub(super) fn block_of(user: &UserId, by: &UserId) -> Bytes {
+    join(&[&[BLOCK, OF, length(user)], text(user), text(by)])
+}
+
+/// What the keys of all blocks by a user start with.
+pub(super) fn blocks_by(by: &UserId) -> Bytes {
+    join(&[&[BLOCK, BY, length(by)], text(by)])
+}
+
+/// What the keys of all blocks of a user start with.
+pub(super) fn blocks_of(user: &UserId) -> Bytes {
+    join(&[&[BLOCK, OF, length(user)], text(user)])
+}
+
+/// Who blocks and who is blocked, in either of the two keys of a block.
+pub(super) fn block_sides(key: &[u8]) -> Result<(UserId, UserId), StoreError> {
+    let (first, second) = block_users(key)?;
+    Ok(if key[1] == BY { (first, second) } else { (second, first) })
+}
+
+/// The first and the second user in the key of a block.
+pub(super) fn block_users(key: &[u8]) -> Result<(UserId, UserId), StoreError> {
+    let parse = || {
+        let (first, second) = key.get(3..)?.split_at_checked(usize::from(*key.get(2)?))?;
+        let user = |text: &[u8]| UserId::new(std::str::from_utf8(text).ok()?).ok();
+        Some((user(first)?, user(second)?))
+    };
+    parse().ok_or_else(|| damaged("block"))
+}
+
 /// A push intent: shard, time, conversation and first seq.
 pub(super) fn intent(intent: &Intent) -> Bytes {
     join(&[
@@ -269,6 +320,14 @@ mod tests {
         let (a, ab) = (UserId::new("a").unwrap(), UserId::new("ab").unwrap());
         assert!(!row(&ab, id).starts_with(&rows(&a)));
         assert!(!read(&ab, id).starts_with(&reads(&a)));
+        assert!(
+            !block(&ab, &a).starts_with(&blocks_by(&a)) && !block_of(&ab, &a).starts_with(&blocks_of(&a))
+        );
+        assert_eq!(block_users(&block(&ab, &a)).unwrap(), (ab.clone(), a.clone()));
+        assert_eq!(block_users(&block_of(&a, &ab)).unwrap(), (a.clone(), ab.clone()));
+        for key in [block(&ab, &a), block_of(&a, &ab)] {
+            assert_eq!(block_sides(&key).unwrap(), (ab.clone(), a.clone()));
+        }
         assert_eq!(row_conversation(&row(&a, id)).unwrap(), id);
     }
 }

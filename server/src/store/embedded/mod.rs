@@ -8,18 +8,22 @@ mod backup;
 mod batch;
 mod committer;
 mod compact;
+mod constants;
 mod directory;
 mod disk;
 mod identity;
 mod intents;
 mod journals;
 mod keys;
+mod load;
 mod op;
 mod open;
+mod people;
 mod recent;
 mod records;
 mod recover;
 mod salvage;
+mod scratch;
 mod seen;
 mod space;
 mod standings;
@@ -49,8 +53,9 @@ pub use backup::{Backup, BackupError, Manifest};
 pub use compact::Compacted;
 pub use directory::OpenError;
 pub use recover::{Recovered, recover_accept_loss};
-pub use salvage::{Damage, Holes, SalvageError, Salvaged, Tally, salvage};
-pub use verify::{Findings, verify_store};
+pub use salvage::{Damage, Holes, RowCount, SalvageError, Salvaged, salvage, verify_store};
+pub use scratch::Scratch;
+pub use verify::Findings;
 
 use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
@@ -61,8 +66,8 @@ use self::tripwire::Tripwire;
 use self::watch::{Watch, Watched};
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right, Standing, Store, StoreError, User,
-    UserChange, Users,
+    Intent, Intents, Log, Marker, Order, PageLimit, PeopleConfig, ReadPosition, Right, Standing, Store,
+    StoreError, User, UserChange, Users,
 };
 use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
@@ -86,11 +91,14 @@ pub struct EmbeddedConfig {
     /// With less free space on its disk, in MiB, the node is not ready and takes no messages until there is
     /// more again: a disk that is really full ends it.
     pub free_mib_min: u32,
+    /// The section `people`.
+    #[serde(skip)]
+    pub people: PeopleConfig,
 }
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self { dir: "store".into(), cache_mib: 64, free_mib_min: 256 }
+        Self { dir: "store".into(), cache_mib: 64, free_mib_min: 256, people: PeopleConfig::default() }
     }
 }
 
@@ -146,7 +154,8 @@ impl EmbeddedStore {
         memory: &Budget,
     ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, identity, disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, mut disk, commits, count_file } = opened;
+        disk.people = Arc::new(config.people);
         let io = |source| directory.io(source);
         disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
         let watch = Watch::start(Watched {
@@ -267,7 +276,8 @@ impl Store for EmbeddedStore {
         let look = |disk: &Disk| {
             disk.alive()?;
             disk.room.check()?;
-            disk.get(&keys::commit(0)).map(drop)
+            // A damaged block is told by itself: the rest goes on.
+            disk.unless_damaged(disk.get(&keys::commit(0))).map(drop)
         };
         self.scan(&self.scans, look).await
     }

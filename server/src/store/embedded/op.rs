@@ -6,7 +6,9 @@ use tern_protocol::{ConversationId, Entry, UserId};
 use tokio::sync::oneshot;
 
 use super::append::Append;
-use crate::store::{Erasure, Kept, Owed, ReadPosition, Right, StoreError, UserChange};
+use crate::store::{
+    BlockChange, BlockOutcome, Erasure, Kept, Owed, ReadPosition, Right, StoreError, UserChange,
+};
 
 /// Where the answer to an operation goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -32,6 +34,20 @@ pub(super) enum Op {
     RefuseBefore {
         user: UserId,
         before_ms: u64,
+        reply: Reply<()>,
+    },
+    SetBlock {
+        change: BlockChange,
+        reply: Reply<BlockOutcome>,
+    },
+    Accept {
+        user: UserId,
+        conversation: ConversationId,
+        reply: Reply<bool>,
+    },
+    /// Blocks by the first user of the second.
+    ForgetBlocks {
+        blocks: Vec<(UserId, UserId)>,
         reply: Reply<()>,
     },
     ClearIntents {

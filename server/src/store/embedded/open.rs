@@ -6,6 +6,7 @@ use std::path::Path;
 
 use fjall::{Database, KeyspaceCreateOptions};
 
+use super::constants;
 use super::directory::{Directory, OpenError, is_absent};
 use super::disk::{Disk, words};
 use super::identity::{Identity, Salt};
@@ -42,6 +43,9 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
     journals::remove_dir(&directory.verify_copy()).map_err(io)?;
     let (identity, count_file, expected) = whose(&directory)?;
     let db = directory.db();
+    if expected > 0 {
+        constants::restore(&db).map_err(io)?;
+    }
     if is_absent(&db.join("version")).map_err(io)? {
         if expected > 0 && is_absent(&db).map_err(io)? {
             return Err(directory.lost(0, expected, "db is missing"));

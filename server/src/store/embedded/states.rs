@@ -158,7 +158,10 @@ impl Part {
 /// About how many bytes it takes.
 fn weight(known: &Known) -> usize {
     let Some(state) = &known.state else { return SLOT_BYTES };
-    let texts: usize = state.members.iter().map(|member| member.user.as_str().len()).sum();
+    let length = |member: &Member| {
+        member.user.as_str().len() + member.added_by.as_ref().map_or(0, |by| by.as_str().len())
+    };
+    let texts: usize = state.members.iter().map(length).sum();
     let name = state.name.as_ref().map_or(0, String::len);
     // A user id is a text of its own in memory, with a count beside it.
     SLOT_BYTES + size_of::<Conversation>() + state.members.len() * (size_of::<Member>() + 32) + texts + name
@@ -176,7 +179,15 @@ mod tests {
 
     fn state(head: u64) -> Arc<Conversation> {
         let (kind, name) = (ConversationKind::Group, None);
-        Arc::new(Conversation { kind, name, head, messages: 0, last_time_ms: 0, members: Vec::new() })
+        Arc::new(Conversation {
+            kind,
+            name,
+            head,
+            messages: 0,
+            last_time_ms: 0,
+            members: Vec::new(),
+            blocked_by: Vec::new(),
+        })
     }
 
     fn known(head: u64) -> Known {

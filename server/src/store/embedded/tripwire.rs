@@ -55,21 +55,14 @@ impl CountFile {
     /// Opens the file; also the highest count in it, `None` if neither slot is whole.
     pub(super) fn open(path: &Path) -> io::Result<Option<(Self, Counted)>> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-        let mut slots = [None; 2];
-        for (slot, counted) in slots.iter_mut().enumerate() {
-            let mut bytes = [0; BYTES];
-            file.seek(SeekFrom::Start(slot as u64 * SLOT_BYTES))?;
-            match file.read_exact(&mut bytes) {
-                Ok(()) => *counted = parse(&bytes),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let count = |slot: usize| slots[slot].map(|counted| counted.count);
-        let newest = usize::from(count(1) > count(0));
-        let counted = slots[newest];
-        Ok(counted
-            .map(|counted| (Self { file, identity: counted.identity, next: 1 - newest as u64 }, counted)))
+        let read = read_slots(&mut file)?;
+        Ok(read
+            .map(|(newest, counted)| (Self { file, identity: counted.identity, next: 1 - newest }, counted)))
+    }
+
+    /// The newest count in the file, which is opened for reading only; `None` if neither slot is whole.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Counted>> {
+        Ok(read_slots(&mut File::open(path)?)?.map(|(_, counted)| counted))
     }
 
     /// Writes the count over the older slot; durable when it returns.
@@ -80,6 +73,23 @@ impl CountFile {
         self.next = 1 - self.next;
         Ok(())
     }
+}
+
+/// The newest whole slot and what it holds.
+fn read_slots(file: &mut File) -> io::Result<Option<(u64, Counted)>> {
+    let mut slots = [None; 2];
+    for (slot, counted) in slots.iter_mut().enumerate() {
+        let mut bytes = [0; BYTES];
+        file.seek(SeekFrom::Start(slot as u64 * SLOT_BYTES))?;
+        match file.read_exact(&mut bytes) {
+            Ok(()) => *counted = parse(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let count = |slot: usize| slots[slot].map(|counted: Counted| counted.count);
+    let newest = usize::from(count(1) > count(0));
+    Ok(slots[newest].map(|counted| (newest as u64, counted)))
 }
 
 fn encode(counted: Counted) -> [u8; BYTES] {

@@ -41,12 +41,18 @@ pub(super) struct Shape {
     pub(super) kind: ConversationKind,
     pub(super) name: Option<String>,
     pub(super) members: Vec<Member>,
+    pub(super) blocked_by: Vec<UserId>,
 }
 
 impl Shape {
     /// All of a state but its head.
     pub(super) fn of(state: &Conversation) -> Self {
-        Self { kind: state.kind, name: state.name.clone(), members: state.members.clone() }
+        Self {
+            kind: state.kind,
+            name: state.name.clone(),
+            members: state.members.clone(),
+            blocked_by: state.blocked_by.clone(),
+        }
     }
 }
 
@@ -72,9 +78,9 @@ struct StoredMarker {
 
 /// The state of a conversation from its two values.
 pub(super) fn conversation(head: Head, shape: Shape) -> Conversation {
-    let Shape { kind, name, members } = shape;
+    let Shape { kind, name, members, blocked_by } = shape;
     let Head { seq, messages, time_ms } = head;
-    Conversation { kind, name, head: seq, messages, last_time_ms: time_ms, members }
+    Conversation { kind, name, head: seq, messages, last_time_ms: time_ms, members, blocked_by }
 }
 
 /// A value in its stored form.

@@ -2,21 +2,18 @@
 //! say the same. Takes rows in the order of their keys, once, and changes nothing.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
-use std::{fs, io};
 
 use tern_protocol::{ConversationId, Entry, EntryBody, GROUP_MEMBERS_MAX, UserId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::directory::{Directory, OpenError, is_absent};
-use super::disk::{last_commit, read_failed};
+use super::disk::last_commit;
 use super::identity::Salt;
+use super::keys;
 use super::values::{self, Commit, Head, Row, Shape};
-use super::{journals, keys, open};
-use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, User};
+use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, Tally, User};
 
 /// Faults that are told in words; more are counted.
-const FAULTS_TOLD: usize = 50;
+const FAULTS_TOLD: usize = 1_000;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,65 +30,31 @@ pub struct Findings {
     pub commits: u64,
     /// Users whose erasure has begun and not ended.
     pub open_erasures: Vec<UserId>,
-    /// What is wrong, at most 50 of it.
+    /// What is wrong, at most 1,000 of it.
     pub faults: Vec<String>,
     /// How much is wrong.
     pub fault_count: u64,
 }
 
-/// Checks the store in `dir`, which no process may hold. It is opened as a node would open it, but a copy
-/// of it: nothing in `dir` changes.
-pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
-    if is_absent(&dir.join("store.json")).map_err(|source| OpenError::Io { dir: dir.into(), source })? {
-        return Err(OpenError::Missing { dir: dir.into() });
+impl Findings {
+    /// One more thing is wrong.
+    pub(super) fn add(&mut self, what: String) {
+        self.fault_count += 1;
+        if self.faults.len() < FAULTS_TOLD {
+            self.faults.push(what);
+        }
     }
-    let directory = Directory::claim(dir)?;
-    let copy = directory.verify_copy();
-    let io = |source| directory.io(source);
-    journals::remove_dir(&copy).map_err(io)?;
-    copy_store(dir, &copy).map_err(io)?;
-    let checked = check_copy(&copy);
-    journals::remove_dir(&copy).map_err(io)?;
-    // The operator knows the store by its own place.
-    checked.map_err(|error| error.in_dir(dir))
-}
 
-fn check_copy(copy: &Path) -> Result<Findings, OpenError> {
-    let opened = open::open(copy, 0)?;
-    let mut checker = Checker::default();
-    for item in opened.disk.space.iter() {
-        match item.into_inner().map_err(read_failed) {
-            Ok((key, value)) => checker.row(&key, &value),
-            Err(error) => {
-                checker.fault(error.to_string());
-                break;
-            }
-        }
+    /// The same, before all others.
+    pub(super) fn add_first(&mut self, what: String) {
+        self.fault_count += 1;
+        self.faults.insert(0, what);
     }
-    Ok(checker.finish(Some(opened.commits)))
-}
 
-/// Tables never change once they are written, so a link does for them; all else is copied.
-fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    let is_tables = from.file_name().is_some_and(|name| name == "tables");
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path == *to {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            if !entry.file_name().to_string_lossy().starts_with("lost-journals-") {
-                copy_store(&path, &target)?;
-            }
-        } else if !entry.file_type()?.is_file() {
-            // A socket is no part of the store.
-        } else if !is_tables || fs::hard_link(&path, &target).is_err() {
-            journals::copy(&path, &target)?;
-        }
+    /// Nothing is wrong after all; what was counted stays.
+    pub(super) fn clear(&mut self) {
+        (self.fault_count, self.faults) = (0, Vec::new());
     }
-    Ok(())
 }
 
 /// A set of things, told apart from other sets by count and sum: markers are too many to keep.
@@ -133,10 +96,7 @@ pub(super) struct Checker {
 
 impl Checker {
     pub(super) fn fault(&mut self, what: String) {
-        self.findings.fault_count += 1;
-        if self.findings.faults.len() < FAULTS_TOLD {
-            self.findings.faults.push(what);
-        }
+        self.findings.add(what);
     }
 
     /// The next row.
@@ -181,6 +141,11 @@ impl Checker {
                 values::decode::<User>("a user", value)?;
                 self.findings.users += 1;
             }
+            keys::Kind::Block => {
+                keys::block_users(key)?;
+                values::decode::<u64>("a block", value)?;
+            }
+            keys::Kind::Tally => drop(values::decode::<Tally>("a tally", value)?),
             keys::Kind::Erasure => {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));

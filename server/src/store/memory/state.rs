@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use tern_protocol::{ConversationId, Entry, EntryBody, TempId, UserId};
 
+use crate::store::people::carried;
 use crate::store::{
-    AppendGroup, Appended, Conversation, InboxRow, Intent, Kept, Marker, NewEntry, ReadPosition, Standing,
-    StoreError, User,
+    AppendGroup, Appended, Conversation, InboxRow, Intent, Kept, Marker, NewEntry, PeopleConfig,
+    ReadPosition, Standing, StoreError, Tally, User,
 };
 
 #[derive(Default)]
@@ -23,6 +24,10 @@ pub(super) struct State {
     pub(super) intents: BTreeMap<(u64, ConversationId, u64), Intent>,
     pub(super) kept: HashMap<ConversationId, Kept>,
     pub(super) standings: HashMap<UserId, Standing>,
+    /// Who blocks whom, and since when in Unix milliseconds.
+    pub(super) blocks: BTreeMap<(UserId, UserId), u64>,
+    pub(super) tallies: HashMap<UserId, Tally>,
+    pub(super) people: PeopleConfig,
     /// The next append writes only the log, as one does that dies half-way in a store of several parts.
     #[cfg(test)]
     pub(super) is_torn: bool,
@@ -35,7 +40,7 @@ impl State {
         if !duplicates.is_empty() {
             return Ok(Appended::Duplicates(duplicates));
         }
-        let barred = group.barred(|user| self.standing(user));
+        let barred = group.barred(self, &self.people)?;
         if !barred.is_empty() {
             return Ok(Appended::Barred(barred));
         }
@@ -150,7 +155,10 @@ impl State {
             }
             self.entries.insert((*conversation, entry.seq), entry.clone());
         }
-        self.conversations.insert(*conversation, state.clone());
+        let current = self.conversations.get(conversation).cloned();
+        let state = current.as_ref().map_or_else(|| state.clone(), |current| carried(state, current));
+        self.count_added(current.as_deref(), &state);
+        self.conversations.insert(*conversation, state);
     }
 
     pub(super) fn row(&self, user: &UserId, row: &InboxRow) -> InboxRow {

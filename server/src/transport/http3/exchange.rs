@@ -59,7 +59,8 @@ impl Exchange {
         let body = BodyReader::new(lent.take_recv()?);
         let session = head.method() == Method::CONNECT
             && head.extensions().get::<Protocol>() == Some(&Protocol::WEB_TRANSPORT);
-        let request = HttpRequest { head, body, response: ResponseWriter { stream, exchanging } };
+        let request =
+            HttpRequest { head, body, response: ResponseWriter { stream, exchanging, is_over: false } };
         Some(if session {
             Resolved::Session(ConnectRequest { request, lent, connection })
         } else {
@@ -82,6 +83,7 @@ pub struct HttpRequest {
 pub struct ResponseWriter {
     stream: ResponseStream,
     exchanging: Exchanging,
+    is_over: bool,
 }
 
 impl ResponseWriter {
@@ -98,13 +100,28 @@ impl ResponseWriter {
     /// Ends the answer.
     pub async fn finish(mut self) -> Result<(), StreamError> {
         self.stream.finish().await?;
-        self.exchanging.done();
+        self.done();
         Ok(())
+    }
+
+    fn done(&mut self) {
+        self.exchanging.done();
+        self.is_over = true;
     }
 
     /// Gives the answer up, so that the client does not take it for complete.
     pub fn abort(mut self) {
         self.stream.stop_stream(Code::H3_INTERNAL_ERROR);
+        self.is_over = true;
+    }
+}
+
+impl Drop for ResponseWriter {
+    /// What is given up is not kept until the client takes it.
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.stream.stop_stream(Code::H3_REQUEST_CANCELLED);
+        }
     }
 }
 
@@ -140,7 +157,7 @@ impl ConnectRequest {
         let Self { request, lent, connection } = self;
         let HttpRequest { body, response: mut writer, .. } = request;
         writer.head(response).await?;
-        writer.exchanging.done();
+        writer.done();
         let send = lent.take_send().expect("it is taken here only");
         Ok(Connected { connection, send, body, place })
     }

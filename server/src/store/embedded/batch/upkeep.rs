@@ -88,6 +88,7 @@ impl Batch<'_> {
             self.writes.insert(keys::read(user, *id), None);
         }
         self.writes.insert(keys::user(user), None);
+        self.writes.insert(keys::tally(user), None);
         let standing = self.disk.standings.get(user);
         if let Some(erasure) = standing.erasure {
             let erasure = Erasure { open: None, ..erasure };

@@ -65,6 +65,11 @@ pub(super) fn tables(tree: &Path) -> io::Result<Option<Vec<Named>>> {
     };
     let path = tree.join(format!("v{version}"));
     let bytes = fs::read(&path)?;
+    // The check sum of the manifest stands beside its number.
+    let sum = current.get(8..24).and_then(|sum| sum.try_into().ok()).map(u128::from_le_bytes);
+    if sum != Some(xxh3_128(&bytes)) {
+        return Ok(None);
+    }
     let part = sections(&path).and_then(|sections| sections.get("tables").cloned());
     let part = part.and_then(|part| bytes.get(part.start as usize..part.end as usize));
     Ok(part.and_then(named))

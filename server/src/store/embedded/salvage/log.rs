@@ -33,6 +33,8 @@ pub(super) struct Facts {
     messages_max: u64,
     /// Members by their inboxes, while there is no members' list.
     members: Vec<(UserId, u64)>,
+    /// Of a pair: who of the two blocks the other, by the rows of blocks.
+    blocked_by: Vec<UserId>,
     rows: u128,
     story: Story,
     expected_markers: Fingerprint,
@@ -129,6 +131,13 @@ impl Facts {
             (_, Some(until)) => self.speaks_of(until.seq, until.messages),
             (None, None) => self.members.push((user, row.first_seq)),
             (Some(_), None) => {}
+        }
+    }
+
+    /// One of the pair blocks the other. Found in two rows.
+    pub(super) fn blocked(&mut self, by: UserId) {
+        if !self.blocked_by.contains(&by) {
+            self.blocked_by.push(by);
         }
     }
 
@@ -231,7 +240,8 @@ impl Facts {
             Some(role) => *role,
             None => Role::Member,
         };
-        let member = |(user, first_seq): (UserId, u64)| Member { role: role(&user), user, first_seq };
+        let member =
+            |(user, first_seq): (UserId, u64)| Member { role: role(&user), user, first_seq, added_by: None };
         let mut members: Vec<Member> = users.into_iter().map(member).collect();
         if let Some(first) = members.first().map(|_| 0)
             && members.iter().all(|member| member.role != Role::Owner)
@@ -239,7 +249,8 @@ impl Facts {
             members[first].role = Role::Owner;
         }
         let kind = if is_pair { ConversationKind::Pair } else { ConversationKind::Group };
-        Shape { kind, name: self.story.name.take(), members }
+        let blocked_by = std::mem::take(&mut self.blocked_by);
+        Shape { kind, name: self.story.name.take(), members, blocked_by }
     }
 }
 

@@ -4,29 +4,35 @@
 //! new one has a new id, since what is missing in it may be given to others.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fjall::Readable;
-use tern_protocol::{ConversationId, Entry, EntryBody, StoreId, UserId};
+use tern_protocol::{ConversationId, StoreId};
 
-use self::log::{Facts, Mended};
+use self::log::Mended;
 use self::source::Source;
+use self::survey::survey;
 use self::table::Gap;
 use super::directory::{Directory, OpenError};
 use super::disk::read_failed;
+use super::open;
 use super::verify::{Checker, Findings};
-use super::{keys, open, values};
-use crate::store::{Erasure, Intent, ReadPosition, StoreError};
+use crate::store::StoreError;
 
 mod archive;
 mod block;
+mod examine;
 mod journal;
 mod log;
 mod source;
+mod survey;
 mod table;
 mod write;
+
+pub use examine::verify_store;
 
 /// What was salvaged, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +44,7 @@ pub struct Salvaged {
     /// Files or parts of files that could not be read.
     pub damage: Vec<Damage>,
     /// Rows by what they are.
-    pub rows: BTreeMap<&'static str, Tally>,
+    pub rows: BTreeMap<&'static str, RowCount>,
     /// Conversations of which something is lost.
     pub conversations: Vec<Holes>,
     /// What the check of the new store says.
@@ -56,7 +62,7 @@ pub struct Damage {
 
 /// How many rows of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RowCount {
     /// Were taken as they are.
     pub copied: u64,
     /// Were made from others, since they are missing or did not fit.
@@ -83,6 +89,12 @@ pub struct Holes {
     pub state: bool,
 }
 
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.what)
+    }
+}
+
 impl Damage {
     fn of(gap: &Gap) -> Self {
         let what = format!("{} bytes from byte {} on cannot be read", gap.bytes, gap.at);
@@ -105,9 +117,6 @@ pub enum SalvageError {
     /// No rows are in it.
     #[error("there is no store in {}: it has no directory db", .0.display())]
     Missing(PathBuf),
-    /// Somebody writes it.
-    #[error("{} is in use by another process: stop that one first", .0.display())]
-    Held(PathBuf),
     /// Something is there already.
     #[error("{} is not empty: choose a directory that does not exist yet", .0.display())]
     Occupied(PathBuf),
@@ -144,7 +153,7 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     if !from.join("db").is_dir() {
         return Err(SalvageError::Missing(from.into()));
     }
-    let _held = hold(from)?;
+    let _held = Directory::hold(from)?;
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(SalvageError::Occupied(to.into()));
     }
@@ -165,98 +174,22 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     Ok(salvaged)
 }
 
-/// Keeps a node from starting on it meanwhile, as far as that can be done without writing.
-fn hold(dir: &Path) -> Result<Option<File>, SalvageError> {
-    let Ok(lock) = File::open(dir.join("lock")) else { return Ok(None) };
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(SalvageError::Held(dir.into())),
-        _ => Ok(Some(lock)),
-    }
-}
-
-/// Reads all rows and makes each log valid.
-fn survey(source: &Source) -> io::Result<BTreeMap<ConversationId, Mended>> {
-    let mut logs: BTreeMap<ConversationId, Facts> = BTreeMap::new();
-    for (key, value) in source.rows()? {
-        // What cannot be decoded is left out when the rows are written.
-        let _ = note(&mut logs, source, &key, &value);
-    }
-    Ok(logs.into_iter().filter_map(|(id, facts)| Some((id, facts.mend(id)?))).collect())
-}
-
-fn of(logs: &mut BTreeMap<ConversationId, Facts>, id: ConversationId) -> &mut Facts {
-    logs.entry(id).or_default()
-}
-
-fn note(
-    logs: &mut BTreeMap<ConversationId, Facts>,
-    source: &Source,
-    key: &[u8],
-    value: &[u8],
-) -> Result<(), StoreError> {
-    match keys::kind(key) {
-        keys::Kind::Kept => {
-            of(logs, keys::conversation(key)?).kept = Some(values::decode("the start of a log", value)?);
+impl fmt::Display for Holes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lost = Vec::new();
+        if self.lost > 0 {
+            let ranges: Vec<_> = self.entries.iter().map(|(from, to)| format!("{from}–{to}")).collect();
+            let before = format!("its log begins with {}", self.first_seq);
+            let where_to = if ranges.is_empty() { before } else { ranges.join(", ") };
+            lost.push(format!("{} entries ({where_to})", self.lost));
         }
-        keys::Kind::Shape => {
-            of(logs, keys::conversation(key)?).shape = Some(values::decode("a conversation", value)?);
+        if self.markers {
+            lost.push("its dedupe markers (what is sent again may be stored twice)".into());
         }
-        keys::Kind::Head => of(logs, keys::conversation(key)?).head = Some(values::decode("a head", value)?),
-        keys::Kind::Entry => {
-            if let Some(entry) = readable(source, key, value) {
-                let id = keys::conversation(key)?;
-                let marker = entry.temp_id.map(|temp_id| keys::marker(id, &entry.sender, temp_id));
-                of(logs, id).entry(&entry, marker.as_deref());
-            }
+        if self.state {
+            lost.push("its members' list or its head".into());
         }
-        keys::Kind::Row => {
-            let row = values::decode("an inbox row", value)?;
-            of(logs, keys::row_conversation(key)?).row(keys::row_user(key)?, row);
-        }
-        keys::Kind::Marker => {
-            let marker = values::decode_marker(value)?;
-            of(logs, keys::conversation(key)?).marker(key, marker.seq);
-        }
-        keys::Kind::Intent => {
-            let intent: Intent = values::decode_intent(key, value)?;
-            of(logs, intent.conversation).speaks_of(intent.to_seq, 0);
-        }
-        keys::Kind::Read => {
-            let read: ReadPosition = values::decode("a read position", value)?;
-            of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
-        }
-        keys::Kind::Commit
-        | keys::Kind::User
-        | keys::Kind::Erasure
-        | keys::Kind::Revocation
-        | keys::Kind::Filling
-        | keys::Kind::Unknown => {}
-    }
-    Ok(())
-}
-
-/// An entry that may stay. Where parts of a store are missing an old version of it may come to light, and with
-/// it somebody who was erased: it counts as lost.
-fn readable(source: &Source, key: &[u8], value: &[u8]) -> Option<Entry> {
-    let (entry, _) = values::decode_entry(value).ok()?;
-    let is_own = keys::entry_seq(key).ok() == Some(entry.seq);
-    let was_erased = |user: &UserId| {
-        let erasure = source.erasures.get(&keys::hashed(user));
-        erasure.is_some_and(|erasure: &Erasure| erasure.open.is_none() && entry.time_ms <= erasure.at_ms)
-    };
-    let names_erased = !source.damage.is_empty()
-        && !source.erasures.is_empty()
-        && (was_erased(&entry.sender) || named(&entry.body).iter().any(was_erased));
-    (is_own && !names_erased).then_some(entry)
-}
-
-fn named(body: &EntryBody) -> &[UserId] {
-    match body {
-        EntryBody::Created { members: users, .. }
-        | EntryBody::Added { users }
-        | EntryBody::Removed { users } => users,
-        EntryBody::Left { user } | EntryBody::RoleChanged { user, .. } => std::slice::from_ref(user),
-        _ => &[],
+        write!(f, "{} lost {}", self.conversation, lost.join("; "))
     }
 }
 

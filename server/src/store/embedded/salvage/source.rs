@@ -72,6 +72,11 @@ impl Source {
         Ok(Self { tables, journals: in_journals, erasures: known, damage })
     }
 
+    /// The files of its tables.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tables.iter().map(|(path, _)| &**path)
+    }
+
     /// All rows in the order of their keys.
     pub(super) fn rows(&self) -> io::Result<Rows<'_>> {
         let tables = self.tables.iter().map(|(path, base)| Table::open(path, *base));

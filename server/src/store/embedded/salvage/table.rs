@@ -93,6 +93,12 @@ impl Table {
         Some(version)
     }
 
+    /// Reads all of it; what cannot be read.
+    pub(super) fn gaps(mut self) -> Vec<Gap> {
+        while self.next().is_some() {}
+        self.gaps
+    }
+
     /// Reads one block, or passes over what is none.
     fn step(&mut self) {
         let start = self.at;
@@ -192,4 +198,39 @@ pub(super) fn unpack(stored: &[u8], length: u32) -> Option<Vec<u8>> {
     let mut unpacked = vec![0; length as usize];
     let written = lz4_flex::block::decompress_into(stored, &mut unpacked).ok()?;
     (written == unpacked.len()).then_some(unpacked)
+}
+
+/// What is damaged of a table besides its rows; `None` if nothing is. Without it the rows can be read, but not
+/// found.
+pub(super) fn index_damage(path: &Path) -> io::Result<Option<String>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some("it is missing".into())),
+        file => file?,
+    };
+    let Some(sections) = archive::sections(path) else {
+        return Ok(Some("the list of its parts is damaged".into()));
+    };
+    for name in ["data", "meta", "tli"] {
+        if !sections.contains_key(name) {
+            return Ok(Some(format!("its part {name:?} is missing")));
+        }
+    }
+    for (name, range) in &sections {
+        if !["tli", "index", "filter", "filter_tli", "meta"].contains(&&**name) {
+            continue;
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let mut head = [0; HEAD_BYTES];
+            let read = file.read_exact_at(&mut head, at).ok().and_then(|()| Head::parse(&head));
+            let stored = read.and_then(|head| {
+                let mut stored = vec![0; head.stored as usize];
+                file.read_exact_at(&mut stored, at + HEAD_BYTES as u64).ok()?;
+                (xxh3_128(&stored) == head.sum).then_some(stored)
+            });
+            let Some(stored) = stored else { return Ok(Some(format!("its part {name:?} is damaged"))) };
+            at += HEAD_BYTES as u64 + stored.len() as u64;
+        }
+    }
+    Ok(None)
 }

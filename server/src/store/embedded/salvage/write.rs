@@ -8,19 +8,20 @@ use tern_protocol::{ConversationId, StoreId};
 
 use super::log::Mended;
 use super::source::{Rows, Source};
-use super::{SalvageError, Tally};
+use super::survey::readable;
+use super::{RowCount, SalvageError};
 use crate::store::embedded::directory::Directory;
 use crate::store::embedded::disk::read_failed;
 use crate::store::embedded::identity::{Identity, Salt};
 use crate::store::embedded::tripwire::CountFile;
 use crate::store::embedded::{keys, open, values};
-use crate::store::{Erasure, Kept, ReadPosition, StoreError, User};
+use crate::store::{Erasure, Kept, ReadPosition, StoreError, Tally, User};
 
 /// Number of the one commit of a salvaged store.
 const COMMIT: u64 = 1;
 
 type Logs = BTreeMap<ConversationId, Mended>;
-type Tallies = BTreeMap<&'static str, Tally>;
+type Tallies = BTreeMap<&'static str, RowCount>;
 
 /// Makes a store of these logs and of the other rows of `source`; its id, and what became of the rows.
 pub(super) fn write(to: &Path, logs: &Logs, source: &Source) -> Result<(StoreId, Tallies), SalvageError> {
@@ -119,6 +120,8 @@ fn name(kind: keys::Kind) -> &'static str {
         keys::Kind::Erasure => "erasures",
         keys::Kind::Revocation => "revocations",
         keys::Kind::Filling => "filling",
+        keys::Kind::Block => "blocks",
+        keys::Kind::Tally => "tallies",
         keys::Kind::Unknown => "rows of an unknown kind",
     }
 }
@@ -136,7 +139,7 @@ fn keep(
         kind if is_made(kind) => None,
         keys::Kind::Entry => {
             let (log, seq) = (logs.get(&keys::conversation(key)?), keys::entry_seq(key)?);
-            let stays = log.is_some_and(|log| log.has(seq)) && super::readable(source, key, value).is_some();
+            let stays = log.is_some_and(|log| log.has(seq)) && readable(source, key, value).is_some();
             as_it_is(stays)
         }
         keys::Kind::Row => {
@@ -176,6 +179,15 @@ fn keep(
         }
         keys::Kind::Revocation => {
             values::decode::<u64>("a revocation", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Block => {
+            keys::block_users(key)?;
+            values::decode::<u64>("a block", value)?;
+            as_it_is(true)
+        }
+        keys::Kind::Tally => {
+            values::decode::<Tally>("a tally", value)?;
             as_it_is(true)
         }
         keys::Kind::Kept

@@ -57,9 +57,11 @@ async fn a_backup_under_load_holds_all_that_was_acked_before_and_nothing_torn() 
         disk.store.as_ref().unwrap().backup(&backup).await.unwrap();
         let (_, findings) = Backup::open(&backup).unwrap().restore(&to).unwrap();
         assert_eq!(findings.fault_count, 0);
-        let store =
-            EmbeddedStore::open(EmbeddedConfig { dir: to, cache_mib: 8, free_mib_min: 1 }, Metrics::none())
-                .unwrap();
+        let store = EmbeddedStore::open(
+            EmbeddedConfig { dir: to, cache_mib: 8, free_mib_min: 1, ..EmbeddedConfig::default() },
+            Metrics::none(),
+        )
+        .unwrap();
         let log = store.entries(id, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
         let head = store.conversation(id).await.unwrap().unwrap().head;
         assert!(head >= before, "acked before the backup began, and not in it: {before} > {head}");

@@ -5,7 +5,7 @@ use tern_protocol::{ConversationId, ConversationKind, EntryBody, EntryId, Role};
 
 use super::*;
 use crate::store::memory::MemoryStore;
-use crate::store::{Ages, Departure, Member, NewEntry, Right, Upkeep};
+use crate::store::{Ages, BlockChange, Departure, Member, NewEntry, People, Right, Upkeep};
 
 const USERS: u8 = 4;
 const TEMP_IDS: u8 = 16;
@@ -54,6 +54,17 @@ enum Step {
     Erase {
         user: u8,
     },
+    /// One user blocks another, or takes it back.
+    Block {
+        by: u8,
+        user: u8,
+        blocked: bool,
+    },
+    /// A member accepts that they were brought in.
+    Accept {
+        talk: u8,
+        user: u8,
+    },
     /// The store goes on from a backup of itself.
     Restore,
 }
@@ -80,6 +91,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(talk, before_ms, entries)| Step::Age { talk, before_ms, entries }),
         1 => (0..USERS).prop_map(|user| Step::Erase { user }),
         1 => Just(Step::Restore),
+        2 => (0..USERS, 1..USERS, any::<bool>())
+            .prop_map(|(by, other, blocked)| Step::Block { by, user: (by + other) % USERS, blocked }),
+        1 => (0..3_u8, 0..USERS).prop_map(|(talk, user)| Step::Accept { talk, user }),
     ]
 }
 
@@ -87,8 +101,12 @@ fn user(number: u8) -> UserId {
     UserId::new(&format!("user-{number}")).unwrap()
 }
 
+/// The first is the pair of the first two users, so that blocks meet it.
 fn talk_id(number: u8) -> ConversationId {
-    ConversationId::from_bytes([number; 16])
+    match number {
+        0 => ConversationId::pair(&user(0), &user(1)),
+        _ => ConversationId::from_bytes([number; 16]),
+    }
 }
 
 /// Every third entry is no message.
@@ -114,14 +132,15 @@ fn message(sender: u8, seq: u64, temp_id: Option<u8>, push: bool) -> NewEntry {
     NewEntry::new(entry, [temp_id.unwrap_or(0); 16], push, None)
 }
 
-fn empty() -> Conversation {
-    let (kind, name) = (ConversationKind::Group, None);
-    Conversation { kind, name, head: 0, messages: 0, last_time_ms: 0, members: Vec::new() }
+fn empty(talk: u8) -> Conversation {
+    let (kind, name) = (if talk == 0 { ConversationKind::Pair } else { ConversationKind::Group }, None);
+    let (members, blocked_by) = (Vec::new(), Vec::new());
+    Conversation { kind, name, head: 0, messages: 0, last_time_ms: 0, members, blocked_by }
 }
 
 async fn group(model: &MemoryStore, talk: u8, off: u64, entries: Vec<(u8, Option<u8>, bool)>) -> AppendGroup {
     let state = model.conversation(talk_id(talk)).await.unwrap();
-    let mut state = state.map_or_else(empty, |state| (*state).clone());
+    let mut state = state.map_or_else(|| empty(talk), |state| (*state).clone());
     let expected_head = state.head.saturating_sub(off);
     let entries: Vec<_> = (expected_head + 1..)
         .zip(entries)
@@ -135,7 +154,8 @@ async fn group(model: &MemoryStore, talk: u8, off: u64, entries: Vec<(u8, Option
 }
 
 async fn toggle(model: &MemoryStore, talk: u8, number: u8, is_renamed: bool) -> AppendGroup {
-    let mut group = group(model, talk, 0, vec![(number, None, false)]).await;
+    let by = (number + 1) % USERS;
+    let mut group = group(model, talk, 0, vec![(by, None, false)]).await;
     let seq = group.state.head;
     let state = Arc::make_mut(&mut group.state);
     match state.members.iter().position(|member| member.user == user(number)) {
@@ -144,7 +164,12 @@ async fn toggle(model: &MemoryStore, talk: u8, number: u8, is_renamed: bool) -> 
             group.departures.push(Departure { user: user(number), first_seq, until_seq: seq });
         }
         None => {
-            state.members.push(Member { user: user(number), role: Role::Member, first_seq: seq });
+            state.members.push(Member {
+                user: user(number),
+                role: Role::Member,
+                first_seq: seq,
+                added_by: Some(user(by)),
+            });
         }
     }
     if is_renamed {
@@ -183,6 +208,14 @@ async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
     assert_eq!(store.conversations(None, 9).await.unwrap(), model.conversations(None, 9).await.unwrap());
     for user in &users {
         assert_eq!(store.standing(user).await.unwrap(), model.standing(user).await.unwrap());
+        assert_eq!(
+            store.blocked_between(user, &users).await.unwrap(),
+            model.blocked_between(user, &users).await.unwrap()
+        );
+        for after in [None, Some(user)] {
+            let blocks = model.blocks(user, after, 2).await.unwrap();
+            assert_eq!(store.blocks(user, after, 2).await.unwrap(), blocks);
+        }
         let inbox = model.inbox(user, None, 9).await.unwrap();
         assert_eq!(store.inbox(user, None, 9).await.unwrap(), inbox);
         let after = inbox.first().map(InboxRow::place);
@@ -231,6 +264,7 @@ async fn erase(model: &MemoryStore, store: &EmbeddedStore, user: &UserId) {
         model.rewrite(talk, rewritten.clone(), 1).await.unwrap();
         store.rewrite(talk, rewritten, 1).await.unwrap();
     }
+    assert_eq!(store.forget_blocks(user, 9).await.unwrap(), model.forget_blocks(user, 9).await.unwrap());
     let finished = model.finish_erasure(user).await.unwrap();
     assert_eq!(store.finish_erasure(user).await.unwrap(), finished);
 }
@@ -279,6 +313,17 @@ async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
             assert_eq!(age_all(&*store, talk, ages).await, age_all(model, talk, ages).await);
         }
         Step::Erase { user: number } => erase(model, &store, &user(number)).await,
+        Step::Block { by, user: other, blocked } => {
+            let (by, user, right) = (user(by), user(other), Some(Right::own(9)));
+            let change = BlockChange { by, user, blocked, at_ms: 3, right };
+            let expected = model.set_block(change.clone()).await.unwrap();
+            assert_eq!(store.set_block(change).await.unwrap(), expected);
+        }
+        Step::Accept { talk, user: number } => {
+            let (user, talk) = (user(number), talk_id(talk));
+            let expected = model.accept(&user, talk).await.unwrap();
+            assert_eq!(store.accept(&user, talk).await.unwrap(), expected);
+        }
         Step::Restore => {
             drop(store);
             disk.restore().await;
