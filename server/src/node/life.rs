@@ -31,11 +31,10 @@ impl Life {
         config: &Config,
         Data { store, on_disk }: Data,
         router: Router,
-        delivery: Delivery,
+        (delivery, accounts): (Delivery, Accounts),
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         config.retention.check()?;
-        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
         let parts = Parts { store, router, delivery, accounts };
         let control = Control::start(&config.store_config().dir, on_disk, parts.clone());
         let stop = CancellationToken::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::uri::Authority;
+use secrecy::ExposeSecret;
 use tern_protocol::Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ pub use life::{CommandError, command};
 pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
 
-use crate::auth::{AuthConfigError, Authenticator};
+use crate::auth::{self, AuthConfigError, Authenticator};
 use crate::budget::{Limits, Memory, MemoryPart};
 use crate::clock::unix_ms;
 use crate::config::{Config, Senseless, senseless};
@@ -32,7 +33,7 @@ use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
 use crate::descriptors::Descriptors;
-use crate::drain::{DrainConfigError, Shutdown};
+use crate::drain::{DrainConfigError, SETTLE_MAX, Shutdown};
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
 use crate::ops::logs;
@@ -48,6 +49,7 @@ use crate::session::{self, Gateway, STOPS};
 use crate::store::Store;
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
+use crate::transport::quic_keys::EndpointKeys;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use crate::upkeep::{Accounts, RetentionError};
 use backends::Backends;
@@ -124,7 +126,8 @@ pub struct Node {
     ready: Ready,
     metrics: Metrics,
     quic: Arc<QuicListener>,
-    _accepting: Check,
+    /// What `/readyz` says of its ports and its memory.
+    _shown: (Check, Pressure),
     config: Config,
     shutdown: Shutdown,
     roster: Roster,
@@ -136,10 +139,11 @@ pub struct Node {
     life: Life,
     store: Arc<dyn Store>,
     health: Health,
-    _pressure: Pressure,
     ops: OpsServer,
     reloader: Arc<Reloader>,
     watch: WatchFiles,
+    /// Renews the certificate of a development node.
+    renewal: Option<dev::Renewal>,
 }
 
 impl Node {
@@ -151,8 +155,8 @@ impl Node {
         identity: Identity,
         dev_tokens: Option<DevTokens>,
     ) -> Result<Self, StartError> {
-        let public = check(&config)?;
         let descriptors = claim_descriptors();
+        let public = check(&config)?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
         let (metrics, readiness) = (exporter.metrics(), Readiness::default());
@@ -162,12 +166,14 @@ impl Node {
         let Backends { data, registry, events } = backends::open(&config, &metrics, &memory)?;
         let store = data.store.clone();
         let health = Health::start(&readiness, store.clone(), events.clone());
-        let roster = Roster::default();
+        let (roster, shutdown) = (Roster::default(), Shutdown::new());
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (conversations, router) = start_owners(&config, &memory, &store, &delivery, &metrics);
         let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), store.clone());
-        let lease = lease(&config);
+        // A later start has a higher number, so that nobody mistakes it for an earlier one.
+        let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
         let keeper = Keeper::start(registry, lease.clone(), roster.clone());
+        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
         let services = session::Services {
             auth: auth.clone(),
             quota: Arc::new(Quota::new(&config.quota, Instant::now())),
@@ -182,23 +188,20 @@ impl Node {
         };
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher = start_publisher(&config, &memory, store.clone(), events, &delivery, metrics.clone());
-        let life = Life::start(&config, data, router, delivery, metrics.clone())?;
-        let shutdown = Shutdown::new();
-        let pressure = Pressure::start(memory.clone(), &readiness, metrics.clone());
+        let life = Life::start(&config, data, router, (delivery, accounts.clone()), metrics.clone())?;
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
-        // Ports last: whoever gets through finds everything there.
         let certificate = Certificate::new(identity);
-        let listeners = Listeners::bind(&config, &certificate, &memory, descriptors, metrics.clone())?;
-        let ready = ready_of(&config, &listeners, certificate.identity().sha256_hex(), &ops, &*store);
-        let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
-        let quic = open(&config, lease, services, listeners, (public, dev_tokens), &ready, &shutdown);
+        let reloader = Reloader::new(&config, certificate.clone(), &auth, &metrics, &readiness);
+        // Ports last: whoever gets through finds everything there.
+        let told = (public, dev_tokens, certificate);
+        let (ready, quic) = open(&config, lease, (services, accounts), told, descriptors, &ops, &shutdown)?;
         accepting.ready();
         Ok(Self {
             ready,
+            _shown: (accepting, Pressure::start(memory, &readiness, metrics.clone())),
             metrics,
             quic,
-            _accepting: accepting,
             config,
             shutdown,
             roster,
@@ -210,10 +213,10 @@ impl Node {
             life,
             store,
             health,
-            _pressure: pressure,
             ops,
             watch: WatchFiles::start(reloader.clone()),
             reloader,
+            renewal: None,
         })
     }
 
@@ -225,6 +228,26 @@ impl Node {
     /// Where it is.
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// Logs what this node is: which build, whose data, where, and how much it may take.
+    pub fn introduce(&self) {
+        let Config { node, memory, session, transport, .. } = &self.config;
+        let memory = memory.limit_bytes(&Limits::of_this_process()) / (1024 * 1024);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = node.name.as_str(),
+            store = %self.ready.store_id,
+            directory = %node.data_dir.display(),
+            client = self.ready.quic_addr,
+            http = self.ready.http_url,
+            ops = self.ready.ops_url,
+            memory_mib = memory,
+            open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            sessions_per_user = session.sessions_per_user,
+            connections_per_address = transport.address_connections_max,
+            "ready"
+        );
     }
 
     /// From now on a panic anywhere in the process is logged and counted here. For programs that are
@@ -262,6 +285,15 @@ impl Node {
         self.quic.close(Code::SHUTDOWN, STOPS);
         // The packets that say so are still to leave.
         let _ = tokio::time::timeout(QUIC_GOODBYE, self.quic.wait_idle()).await;
+        if tokio::time::timeout(SETTLE_MAX, self.settle()).await.is_err() {
+            tracing::error!(
+                "the store did not take what it was owed in time; nothing that was acked is lost"
+            );
+        }
+    }
+
+    /// Ends what is left once there are no sessions, in order.
+    async fn settle(self) {
         self.life.stop().await;
         // No session is left that could submit: settle what they did submit.
         self.conversations.close().await;
@@ -315,23 +347,23 @@ fn check(config: &Config) -> Result<Option<Authority>, StartError> {
     }
 }
 
-/// A later start has a higher number, so that nobody mistakes it for an earlier one.
-fn lease(config: &Config) -> Lease {
-    Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE }
-}
-
-/// Lets clients in.
+/// Lets clients in, and says where.
 fn open(
     config: &Config,
     lease: Lease,
-    services: session::Services,
-    listeners: Listeners,
-    (public, dev_tokens): (Option<Authority>, Option<DevTokens>),
-    ready: &Ready,
+    (services, accounts): (session::Services, Accounts),
+    (public, dev_tokens, certificate): (Option<Authority>, Option<DevTokens>, Arc<Certificate>),
+    descriptors: Descriptors,
+    ops: &OpsServer,
     shutdown: &Shutdown,
-) -> Arc<QuicListener> {
-    let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
-    let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
+) -> Result<(Ready, Arc<QuicListener>), StartError> {
+    let (keys, memory) = (quic_keys(config)?, &services.memory);
+    let listeners =
+        Listeners::bind(config, &certificate, &keys, memory, descriptors, services.metrics.clone())?;
+    let sha256 = certificate.identity().sha256_hex();
+    let ready = ready_of(config, &listeners, sha256, ops, &*services.store);
+    let pinned = dev_tokens.is_some().then_some(certificate);
+    let bootstrap = Bootstrap { client_port: listeners.client().port(), public, pinned };
     let session::Services { auth, quota, router, delivery, history, store, presence, metrics, .. } =
         &services;
     let http = |gateway: &Gateway| http::Services {
@@ -344,12 +376,12 @@ fn open(
         history: history.clone(),
         store: store.clone(),
         presence: presence.clone(),
-        accounts: Accounts::new(store.clone(), services.delivery.clone(), metrics.clone()),
+        accounts,
         metrics: metrics.clone(),
         transport: config.transport.clone(),
         bootstrap,
         dev_tokens,
-        page: ready.page_url.is_some(),
+        page: config.page.enabled,
     };
     let settings = session::Settings {
         session: config.session.clone(),
@@ -362,7 +394,7 @@ fn open(
     };
     let gateway = Gateway::new(settings, services.clone());
     let routes = http::router(http(&gateway));
-    listeners.serve(gateway, routes, shutdown)
+    Ok((ready, listeners.serve(gateway, routes, shutdown)))
 }
 
 fn start_owners(
@@ -392,6 +424,12 @@ fn start_publisher(
     let publisher = Publisher::new(&config.push, store, events, confirmed, metrics, memory);
     let task = tokio::spawn(publisher.run(stop.clone()));
     (stop, task)
+}
+
+/// The keys of QUIC, from a secret that outlives the process.
+fn quic_keys(config: &Config) -> Result<EndpointKeys, AuthConfigError> {
+    let file = config.node.data_dir.join(&config.node.quic_key_file);
+    Ok(EndpointKeys::new(auth::ensure_secret(&file)?.expose_secret(), config.node.name.as_str()))
 }
 
 fn ready_of(
