@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tern_protocol::{NAME_BYTES_MAX, UserId};
+use tern_protocol::{UserId, name_of};
 
 use super::AuthError;
 use super::algorithm::Algorithm;
@@ -46,7 +46,7 @@ impl Scope {
 pub struct Claims {
     /// Who: `sub`, behind the prefix of its issuer.
     pub user: UserId,
-    /// `name`: the display name shown to others, 1 to 128 bytes without control characters.
+    /// `name`: the display name shown to others, as [`check_name`](tern_protocol::check_name) wants it.
     pub name: Option<String>,
     /// `exp` in Unix milliseconds, without leeway; at most 2^53 - 1.
     pub expires_ms: u64,
@@ -222,14 +222,8 @@ fn has_word(claims: &Object, wanted: &str) -> bool {
     }
 }
 
-/// The display name, as far as it can be shown: a name that cannot is no reason to keep somebody out.
-/// Control characters count as spaces, spaces in a row as one; what is too long is cut; what is then empty,
-/// or was no text, is none.
+/// The display name, as far as it can be shown: a name that cannot is no reason to keep somebody out, and what
+/// is no text is none.
 fn name(claims: &Object) -> Option<String> {
-    let told = claims.get("name")?.as_str()?;
-    let words = told.split(|char: char| char.is_control() || char == ' ').filter(|word| !word.is_empty());
-    let mut name = words.collect::<Vec<_>>().join(" ");
-    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-    name.truncate(name.trim_end().len());
-    (!name.is_empty()).then_some(name)
+    name_of(claims.get("name")?.as_str()?)
 }
