@@ -55,25 +55,6 @@ impl Disk {
         }
     }
 
-    /// Reads what is always in memory. Before anything else is asked.
-    pub(super) fn load(&mut self) -> Result<(), StoreError> {
-        if self.space.is_empty().map_err(read_failed)? {
-            self.recent = Arc::new(RecentMarkers::new(None));
-        }
-        for item in self.space.prefix(keys::ERASURES) {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
-            let erasure = values::decode("an erasure", &value)?;
-            self.standings.load(keys::user_hash(&key)?, |standing| standing.erasure = Some(erasure));
-        }
-        for item in self.space.prefix(keys::REVOCATIONS) {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
-            let before_ms = values::decode("a revocation", &value)?;
-            self.standings.load(keys::user_hash(&key)?, |standing| standing.refused_before_ms = before_ms);
-        }
-        self.intents.load(&self.count_intents()?);
-        Ok(())
-    }
-
     /// An error once the database has given up: it could not write a table or its journal, and takes no more.
     pub(super) fn alive(&self) -> Result<(), StoreError> {
         self.db.persist(PersistMode::Buffer).map_err(read_failed)
@@ -326,21 +307,9 @@ impl Disk {
         Ok(intents)
     }
 
-    /// How many intents there are in each shard. Reads all of them.
-    pub(super) fn count_intents(&self) -> Result<Vec<u64>, StoreError> {
-        let mut counts = vec![0; INTENT_SHARDS];
-        for item in self.space.prefix(keys::INTENTS) {
-            match self.unless_damaged(item.key().map_err(read_failed))? {
-                Some(key) => counts[usize::from(keys::intent_shard(&key)?)] += 1,
-                None => return self.count_around_damage(),
-            }
-        }
-        Ok(counts)
-    }
-
     /// The same where a block of them cannot be read: a shard with such a block has one more, so that it is
     /// looked at.
-    fn count_around_damage(&self) -> Result<Vec<u64>, StoreError> {
+    pub(super) fn count_around_damage(&self) -> Result<Vec<u64>, StoreError> {
         let mut counts = Vec::with_capacity(INTENT_SHARDS);
         for shard in 0..=u8::MAX {
             let range = || self.space.range(keys::intents_from(shard, 0)..keys::intents_end(shard));
