@@ -1,6 +1,7 @@
-//! Silence, slowness and greed cost a bounded amount: each attack is ended or refused with the reason that the
-//! documentation gives, and an innocent pair goes on talking. Prints what each cost.
+//! Attacks by raw sockets and independent HTTP/2 and 3 are ended with the reason, and cost a bounded amount.
 //!
+//! Beside each an innocent pair goes on talking. What it cost is printed: memory, the kernel's memory and processor
+//! time, for each byte that was sent, and how long the pair's messages took before and meanwhile.
 //! `TERN_ATTACKS=long` does ten times as much.
 
 use std::path::{Path, PathBuf};
