@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 /// `ENHANCE_YOUR_CALM` of HTTP/2.
 const CALM: u64 = 0xb;
 /// A stated bound, generous: no attack of this suite makes the server grow by more.
-const GROWTH_BYTES_MAX: u64 = 96 * 1024 * 1024;
+const GROWTH_BYTES_MAX: u64 = 192 * 1024 * 1024;
 /// What the system may keep for one connection: the send buffer as Linux counts it, and a little.
 const UNSENT_BYTES_MAX: u64 = 160 * 1024;
 
