@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::data::Data;
 use crate::id::{ConversationId, DeviceId, IdError, Target, TempId, UserId};
 use crate::role::Role;
+use crate::varint::read_varint64;
 
 /// Which change, and where. Found where the frame can be read that far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -207,7 +208,7 @@ impl<'a> Walk<'a> {
     }
 
     fn number(&mut self) -> Result<u64, Wrong> {
-        match crate::codec::read_varint64(self.rest) {
+        match read_varint64(self.rest) {
             Ok((number, used)) => {
                 self.rest = &self.rest[used..];
                 Ok(number)

@@ -21,6 +21,7 @@ mod role;
 mod schema;
 mod surrogate;
 mod text;
+mod varint;
 
 pub use about::About;
 pub use body::{EntryBody, KIND_LOST, KIND_NAMED};

@@ -1,6 +1,7 @@
 """Chapters "Moving and closing", "Keeping the connection", "Streams and datagrams" of the page."""
 
 import asyncio
+import json
 import os
 import signal
 
@@ -122,18 +123,50 @@ async def a_node_that_goes_away_says_so(node, wire):
         assert close["code"] == code and close["code"] in (4200, 4202), close
 
 
-@rule("silence", needs="lively")
-async def who_says_nothing_is_closed_and_who_pings_is_not(node, wire):
-    mute = await node.client(wire, node.user("mute"))
-    lively = await node.client(wire, node.user("lively"))
-    limits = lively.welcome["limits"]
+async def mute_websocket(node):
+    """A WebSocket by hand, since every library answers pings: says hello and nothing more. What came then."""
+    host, port = node.http
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write((f"GET /v1/connect HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                  "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())
+    await reader.readuntil(b"\r\n\r\n")
+    hello = json.dumps({"type": "hello", "token": node.token(node.user("mute"))}).encode()
+    writer.write(bytes([0x81, 0xFE]) + len(hello).to_bytes(2, "big") + bytes(4) + hello)
+    came = []
+    while True:
+        head = await reader.readexactly(2)
+        length = head[1] if head[1] < 126 else int.from_bytes(await reader.readexactly(2), "big")
+        body = await reader.readexactly(length)
+        kind = {1: "text", 8: "end", 9: "ping"}[head[0] & 15]
+        came.append(json.loads(body) if kind == "text" else kind)
+        if kind == "end":
+            writer.close()
+            return came, int.from_bytes(body[:2], "big")
+
+
+@rule("silence", "silence-ping", needs="lively", wires=("json", "binary"))
+async def who_says_nothing_is_closed_and_who_answers_is_not(node, wire):
+    answering, pinging = await node.client(wire, node.user("a")), await node.client(wire, node.user("b"))
+    limits = pinging.welcome["limits"]
     assert (limits["keepalive_s"], limits["dead_after_s"]) == (1, 7)
-    if wire in STREAMS:
-        # aioquic answers for the application, so that the connection is alive: only a session is silent.
-        return
-    mute_end = asyncio.create_task(mute.closed())
-    while not mute_end.done():
+    mute = asyncio.create_task(mute_websocket(node))
+    listening = asyncio.create_task(answering.take("deliver"))  # the library answers pings while it listens
+    while not mute.done():
         await asyncio.sleep(limits["keepalive_s"] / 2)
-        await lively.quiet()
-    close, code = await mute_end
-    assert close["code"] == code == 4303
+        await pinging.quiet()
+    came, code = await mute
+    assert [frame if isinstance(frame, str) else frame["type"] for frame in came] == ["welcome", "ping", "close", "end"]
+    assert came[2]["code"] == code == 4303
+    await pinging.said(answering.user, "still there?")
+    await listening
+
+
+@rule("silence", needs="lively", wires=STREAMS)
+async def a_session_without_a_word_ends_on_quic_too(node, wire):
+    mute, pinging = await node.client(wire, node.user("a")), await node.client(wire, node.user("b"))
+    end = asyncio.create_task(mute.closed())
+    while not end.done():
+        await asyncio.sleep(0.5)
+        await pinging.quiet()
+    close, _ = await end
+    assert close is None or close["code"] == 4303  # or the connection has gone first

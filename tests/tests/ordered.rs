@@ -1,4 +1,4 @@
-//! Ordered: one dense sequence, the same for everybody; a device's sends commit in their order.
+//! Ordered: one dense sequence, the same for everybody; a session's sends commit in their order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

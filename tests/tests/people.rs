@@ -10,7 +10,7 @@ use tern_protocol::{
 };
 use tern_tests::http::{Ask, Http, HttpAnswer};
 use tern_tests::{
-    Options, RawClient, Server, Wire, for_each_wire, fresh, loose, message, newest, pair, text, to, user,
+    Options, RawClient, Server, Wire, fresh, loose, message, newest, on_a_wire, pair, text, to, user,
 };
 
 fn hasty() -> Options {
@@ -62,7 +62,7 @@ async fn http(server: &Server, method: &str, path: &str, who: &str, body: Option
     server.ask(Http::One, body.iter().fold(ask, |ask, body| ask.json(body))).await
 }
 
-for_each_wire! {
+on_a_wire! {
     async fn between_two_of_whom_one_blocks_the_other_nothing_passes_until_it_is_taken_back(wire: Wire) {
         let mut server = Server::start().await;
         let mut alice = RawClient::open(&server, wire, "alice").await;

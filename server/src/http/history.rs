@@ -198,6 +198,7 @@ mod tests {
             "around=",
             "before=1&after=2",
             "cursor=1&cursor=2",
+            "cursor=176400000000",
             "cursor=zzz",
             "cursor=",
             "page=3",

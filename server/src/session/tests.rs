@@ -512,6 +512,55 @@ async fn a_change_over_the_limit_of_frames_keeps_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_refused_for_good_is_named_and_holds_no_place() {
+    let one = |number| std::num::NonZeroU32::new(number).unwrap();
+    let mut bench = Bench::with(|settings| {
+        settings.rates.connection_frames_per_second = one(100);
+        settings.rates.connection_frames_burst = one(1);
+    });
+    let mut alice = bench.open("alice").await;
+    // Refused for now before it is looked at, then for good when it is: because it cannot be read, or is too long.
+    let long = Send { text: "x".repeat(20_000), ..to("bob", "") };
+    for (number, frame) in [(1, to("bob", "hi")), (2, long)] {
+        let frame = Send { temp_id: TempId::from_bytes([number; 16]), ..frame };
+        sleep(10 * MS).await;
+        assert!(matches!(alice.ask(Ping { nonce: 0 }), Frame::Pong(_)));
+        assert_eq!(error(&alice.ask(frame.clone())), (Code::RATE_LIMITED, Some(frame.temp_id)));
+        sleep(10 * MS).await;
+        let refused = if number == 1 {
+            let text = format!(r#"{{"to":"bob","text":5,"temp_id":"{}","request_id":7}}"#, frame.temp_id);
+            let broken = tern_protocol::from_json(&text, || frame.temp_id).unwrap_err();
+            answer(alice.active.on_inbound(Inbound::Bad(broken), now()))
+        } else {
+            alice.ask(frame.clone())
+        };
+        let code = if number == 1 { Code::MALFORMED } else { Code::TEXT_TOO_LONG };
+        assert_eq!(error(&refused), (code, Some(frame.temp_id)));
+        let Frame::Error(refused) = refused else { panic!("an error") };
+        assert_eq!(refused.conversation, Some(pair("alice", "bob")));
+        sleep(10 * MS).await;
+        let later = Send { temp_id: TempId::from_bytes([number + 10; 16]), ..to("bob", "later") };
+        assert!(matches!(alice.say(later), Step::Nothing), "it is on its way");
+    }
+    let acks = alice.taken().await;
+    assert_eq!(acks.iter().filter(|frame| matches!(frame, Frame::SendAck(_))).count(), 2, "{acks:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_finds_no_room_is_named() {
+    let mut bench = Bench::new();
+    let mut alice = bench.open("alice").await;
+    let conversation = pair("alice", "bob");
+    // Nobody works them off: nothing is awaited.
+    let refused = (0..100).find_map(|_| match alice.say(tern_protocol::Read { conversation, seq: 1 }) {
+        Step::Nothing => None,
+        step => Some(answer(step)),
+    });
+    let Some(Frame::Error(refused)) = refused else { panic!("{refused:?}") };
+    assert_eq!((refused.code, refused.conversation), (Code::RATE_LIMITED, Some(conversation)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_never_slows_down_is_closed() {
     let one = |number| std::num::NonZeroU32::new(number).unwrap();
     let mut bench = Bench::with(|settings| {

@@ -239,7 +239,9 @@ fn roles_decide_who_manages_a_group() {
         Refusal::Forbidden(_)
     ));
     assert!(matches!(refusal(&state, ask("bob", 9, remove("bob"))), Refusal::Invalid(_)));
-    assert!(matches!(refusal(&state, ask("bob", 9, add(&["carol"]))), Refusal::Invalid(_)));
+    for nothing in [add(&["carol"]), Change::Rename { name: "crew".into() }] {
+        assert!(matches!(refusal(&state, ask("bob", 9, nothing)), Refusal::Invalid(_)));
+    }
     let state =
         after(Some(&state), &[ask("bob", 9, add(&["eve", "carol", "eve"])), ask("bob", 10, remove("dave"))]);
     assert!(state.member(&user("eve")).is_some_and(|eve| eve.first_seq == 3));

@@ -8,7 +8,7 @@ use tern_protocol::{ConversationId, Entry, EntryBody, TempId, UserId};
 
 use crate::store::people::carried;
 use crate::store::{
-    AppendGroup, Appended, Conversation, Erasure, InboxRow, Intent, Kept, Marker, NewEntry, PeopleConfig,
+    AppendGroup, Appended, Conversation, InboxRow, Intent, Kept, Marker, NewEntry, PeopleConfig,
     ReadPosition, Standing, StoreError, Tally, User,
 };
 
