@@ -14,6 +14,9 @@ pub use leaving::Leaving;
 
 /// Exit code of a process that was interrupted twice: 128 + SIGINT.
 pub const EXIT_INTERRUPTED: i32 = 130;
+/// After its sessions have ended, a node gives what it still owes the store at most this long; then the process
+/// ends as it is, as after a crash.
+pub const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Tasks that were told to stop get this long to write their last frame.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
@@ -21,7 +24,10 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainConfig {
-    /// Sessions that are still there after this time are closed, in milliseconds, and none before it.
+    /// Sessions that are still there after this time are closed, in milliseconds, and none before it. The
+    /// process ends within 3 s more, and 10 s more than that if the store is slow. Whoever stops it must give
+    /// it so long: systemd by TimeoutStopSec, Kubernetes by terminationGracePeriodSeconds, Docker by
+    /// `--stop-timeout` (10 s if it is not told, for which 6000 is right).
     pub deadline_ms: u32,
     /// Clients are asked to leave at random times within this many milliseconds. The last of them needs time
     /// to move: 2 s of the deadline, or a quarter of a short one.

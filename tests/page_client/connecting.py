@@ -123,6 +123,13 @@ async def what_a_token_needs(node, wire):
         await client.end()
 
 
+@rule("token-name", wires=("json",))
+async def names_are_cut_and_not_refused(node, wire):
+    for name, told in (("Zo\u00eb", "Zo\u00eb"), ("a\nb", "a b"), ("x" * 200, "x" * 128), (None, None), (7, None), ("", None)):
+        client = await node.client(wire, node.user("named"), name=name)
+        assert client.welcome["name"] == told, (name, client.welcome["name"])
+
+
 @rule("token-expiring", "reauth")
 async def a_token_is_renewed_on_the_session(node, wire):
     client = await node.client(wire, node.user("renewer"), exp=int(time.time()) + 8)

@@ -109,7 +109,7 @@ async def broken_datagrams(node, wire):
     assert not await a.quiet()
 
 
-@rule("go-away", "go-away-late", "go-away-end", needs="leaving")
+@rule("go-away", "go-away-both", "go-away-end", needs="leaving")
 async def a_node_that_goes_away_says_so(node, wire):
     a, b = await node.client(wire, node.user("a")), await node.client(wire, node.user("b"))
     os.kill(int(node.ready["pid"]), signal.SIGTERM)

@@ -143,14 +143,30 @@ impl Options {
     /// If libfaketime is not installed.
     #[must_use]
     pub fn days_behind(self, days: u32) -> Self {
+        self.with_faketime().env("FAKETIME", &format!("-{days}d"))
+    }
+
+    /// Runs the server with a wall clock that a file moves while it runs, by an offset such as `+15d`. Waits
+    /// are not changed.
+    ///
+    /// # Panics
+    /// If libfaketime is not installed.
+    #[must_use]
+    pub fn clock_by(self, file: &Path) -> Self {
+        self.with_faketime()
+            .env("FAKETIME_TIMESTAMP_FILE", file.to_str().expect("a path in text"))
+            .env("FAKETIME_CACHE_DURATION", "1")
+    }
+
+    fn with_faketime(self) -> Self {
         // The command `faketime` would stand between the test and the server.
         let dirs = fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(Result::ok);
         let library =
             dirs.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1")).find(|file| file.is_file());
         let library = library.expect("libfaketime is not there: apt-get install faketime");
         self.env("LD_PRELOAD", library.to_str().expect("a path in text"))
-            .env("FAKETIME", &format!("-{days}d"))
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1")
     }
 
     /// Uses this directory instead of a fresh one.

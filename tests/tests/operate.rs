@@ -4,7 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use std::time::Duration;
+
+use http::StatusCode;
 use tern_protocol::{Code, Frame, Reauth, Token};
+use tern_tests::http::Http;
 use tern_tests::{Deployment, Options, RawClient, Server, TokenKey, Wire, bounded, loose, to, until, within};
 use tokio::net::UnixDatagram;
 use tokio::task::JoinHandle;
@@ -304,4 +308,39 @@ async fn the_example_configuration_is_what_the_program_prints() {
     let (content, said) = tern(&["version", "--json"]).await;
     let version: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert!(content && version["target"].as_str().unwrap().contains('-'), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_development_node_that_runs_for_weeks_presents_a_certificate_that_is_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = dir.path().join("clock");
+    std::fs::write(&clock, "+0").unwrap();
+    let mut server = Options::default().clock_by(&clock).set("TLS__RELOAD_EVERY_S", "1").start().await;
+    let told = async |server: &Server| {
+        let bootstrap = server.get(Http::One, "/v1/bootstrap", None).await.json();
+        bootstrap["certificate_sha256"].as_str().expect("a hash").to_owned()
+    };
+    let first = told(&server).await;
+    assert_eq!(first, server.ready().cert_sha256);
+    std::fs::write(&clock, "+15d").unwrap();
+    let renewed = within("a renewed certificate", async {
+        loop {
+            let now = told(&server).await;
+            if now != first {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    // It is what is presented on every port, and what `tern chat` finds.
+    server
+        .expect_certificate(data_encoding::HEXLOWER.decode(renewed.as_bytes()).unwrap().try_into().unwrap());
+    assert_eq!(server.get(Http::TwoTls, "/v1/bootstrap", None).await.status, StatusCode::OK);
+    RawClient::connect(&server, Wire::Quic).await;
+    until("the file for `tern chat`", || {
+        let file = std::fs::read_to_string(server.data_dir().join("dev.json")).unwrap();
+        file.contains(&renewed).then_some(())
+    })
+    .await;
 }

@@ -1,7 +1,9 @@
 //! What an operator sees: health, metrics and logs that give nobody's words away.
 
 use http::StatusCode;
-use tern_tests::{Options, RawClient, Server, Wire, for_each_wire, loose, on_a_wire, pair, text};
+use serde_json::json;
+use tern_tests::http::{Ask, Http};
+use tern_tests::{Options, RawClient, Server, Wire, for_each_wire, fresh, loose, on_a_wire, pair, text};
 
 for_each_wire! {
     async fn connections_are_counted_by_transport(wire: Wire) {
@@ -57,7 +59,8 @@ on_a_wire! {
 for_each_wire! {
     async fn logs_contain_neither_messages_nor_tokens(wire: Wire) {
         const CANARY: &str = "canary-7f3a9c-nobody-may-read-this";
-        let server = loose().env("RUST_LOG", "tern=trace,info").start().await;
+        // Everything at its finest: whatever an operator asks for.
+        let server = loose().env("RUST_LOG", "trace").start().await;
         let token = server.token("alice");
         let mut alice = RawClient::connect(&server, wire).await;
         alice.hello(&token, "device").await;
@@ -72,6 +75,19 @@ for_each_wire! {
         alice.send_bytes(format!("{{\"type\":\"{CANARY}\",\"text\":\"{CANARY}\"}}").as_bytes()).await;
         if wire == Wire::WebSocketJson {
             alice.leave().await;
+            // A field that is not one is quoted by who cannot read it.
+            for hello in [format!(r#"{{"type":"hello","token":7,"device":"{token}"}}"#), format!(r#"{{"type":"hello","features":"{CANARY}"}}"#)] {
+                let mut wrong = RawClient::connect(&server, wire).await;
+                wrong.send_bytes(hello.as_bytes()).await;
+                wrong.end().await;
+            }
+        }
+        for how in Http::ALL {
+            let answer = server.get(how, "/v1/conversations", Some(&token)).await;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+            let body = json!({"to": "bob", "text": CANARY, "temp_id": fresh().to_string()});
+            let answer = server.ask(how, Ask::new("POST", "/v1/messages").token(&token).json(&body)).await;
+            assert!(answer.status.is_success(), "{}", answer.body);
         }
         let log = server.log();
         assert!(log.contains("session open"), "the log was on: {log}");
@@ -120,4 +136,66 @@ async fn a_draining_node_is_alive_and_not_ready() {
         Some(0),
         "with the last session it ends, long before the deadline"
     );
+}
+
+#[tokio::test]
+async fn what_a_node_writes_is_for_its_user_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = Options::default().set("PUSH__DELAY_MS", "100").start().await;
+    let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
+    alice.say("bob", "for bob only").await;
+    server.metric_becomes("tern_push_events_total", |events| events == 1.0).await;
+    let (mut dirs, mut seen) = (vec![server.data_dir().to_owned()], Vec::new());
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{} is {mode:o}", entry.path().display());
+            seen.push(entry.file_name().to_string_lossy().into_owned());
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(entry.path());
+            }
+        }
+        let mode = std::fs::metadata(&dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is {mode:o}", dir.display());
+    }
+    for name in ["quic-key", "jwt-secret", "events", "events-000000000001.jsonl", "store", "dev.json"] {
+        assert!(seen.iter().any(|seen| seen == name), "{name} in {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_says_what_runs_here_and_why_somebody_cannot_connect() {
+    let server = Server::start().await;
+    let log = server.log();
+    let ready = log
+        .lines()
+        .find(|line| {
+            line.ends_with("sessions_per_user=20 connections_per_address=500") || line.contains("ready")
+        })
+        .expect("a line");
+    for told in [
+        format!("version=\"{}\"", env!("CARGO_PKG_VERSION")),
+        format!("store={}", server.ready().store_id),
+        format!("directory={}", server.data_dir().display()),
+        "memory_mib=".into(),
+        "open_files=".into(),
+        "sessions_per_user=20".into(),
+    ] {
+        assert!(ready.contains(&told), "{told} in {ready}");
+    }
+    for _ in 0..30 {
+        let mut stranger = RawClient::connect(&server, Wire::WebSocketBinary).await;
+        stranger.greet("no token at all", "device").await;
+    }
+    let mut silent = RawClient::connect(&server, Wire::WebSocketBinary).await;
+    silent.send(tern_tests::to("bob", "before hello")).await;
+    silent.end().await;
+    server.get(Http::One, "/v1/connect", None).await;
+    let log = server.log();
+    let told = |reason: &str| {
+        log.lines().filter(|line| line.contains("could not connect") && line.contains(reason)).count()
+    };
+    for reason in ["TOKEN_INVALID", "UNEXPECTED_FRAME", "\"websocket\""] {
+        assert!((1..=3).contains(&told(reason)), "{reason}: {} lines in {log}", told(reason));
+    }
 }

@@ -7,6 +7,12 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// Seconds after `drain.deadline_ms` within which a node has ended, and more where its store is slow.
+const STOP_S: u64 = 3;
+const SLOW_STORE_S: u64 = 10;
+/// Seconds that `docker stop` waits unless it is told otherwise.
+const DOCKER_STOP_S: u64 = 10;
+
 /// Runs a command to its end, which must be a good one, and gives what it said.
 fn run(program: &str, words: &[&str]) -> String {
     let mut command = Command::new(program);
@@ -78,7 +84,7 @@ fn the_unit_gives_the_drain_its_time_and_does_not_retry_a_wrong_configuration() 
     let drain = example.lines().find_map(|line| line.strip_prefix("#deadline_ms = ")).unwrap();
     let drain_s = drain.parse::<u64>().unwrap() / 1000;
     let stop_s: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().unwrap();
-    assert!(stop_s > drain_s, "{stop_s} s to stop, {drain_s} s to drain");
+    assert!(stop_s >= drain_s + STOP_S + SLOW_STORE_S, "{stop_s} s to stop, {drain_s} s to drain");
     assert_eq!(value("Type"), "notify");
     assert_eq!(value("RestartPreventExitStatus"), "1");
     assert_eq!((value("ProtectSystem"), value("User")), ("strict".into(), "tern".into()));
@@ -98,6 +104,20 @@ fn the_dockerfile_copies_what_is_there_and_runs_as_nobody_special() {
     }
     assert_eq!(words("USER "), [["10001:10001"]]);
     assert_eq!(words("STOPSIGNAL "), [["SIGTERM"]]);
+    // What is put in place of the comment of a key, which must be there once.
+    let example = std::fs::read_to_string(root().join("deploy/tern.toml")).unwrap();
+    let set = |key: &str| -> u64 {
+        assert_eq!(
+            example.lines().filter(|line| line.starts_with(&format!("#{key} = "))).count(),
+            1,
+            "{key}"
+        );
+        let value = text.split(&format!(".*/{key} = ")).nth(1).and_then(|rest| rest.split('/').next());
+        value.unwrap_or_else(|| panic!("no {key}")).parse().unwrap()
+    };
+    let (deadline, spread) = (set("deadline_ms"), set("spread_ms"));
+    assert!(deadline / 1000 + STOP_S < DOCKER_STOP_S, "docker kills after {DOCKER_STOP_S} s");
+    assert!(spread + 2000 <= deadline, "the last client needs time to move");
     // The commands it runs are commands of the program.
     let help = run(tern_tests::binary().to_str().unwrap(), &["help"]);
     for command in ["ready", "serve"] {

@@ -142,6 +142,31 @@ async fn a_data_directory_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
+async fn an_old_copy_of_the_data_put_back_is_told_when_a_client_comes_that_knows_more() {
+    let mut server = Server::start().await;
+    let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
+    alice.say("bob", "before the copy").await;
+    server.signal("TERM");
+    server.exit().await;
+    let (dir, copy) = (server.data_dir().to_owned(), tempfile::tempdir().unwrap());
+    let copied = Command::new("cp").arg("-a").arg(dir.join("store")).arg(copy.path()).status().unwrap();
+    assert!(copied.success());
+    server.restart().await;
+    RawClient::open(&server, Wire::Quic, "alice").await.say("bob", "after it").await;
+    server.signal("TERM");
+    server.exit().await;
+    std::fs::remove_dir_all(dir.join("store")).unwrap();
+    std::fs::rename(copy.path().join("store"), dir.join("store")).unwrap();
+    server.restart().await;
+    let mut bob = RawClient::open(&server, Wire::Quic, "bob").await;
+    let synced = bob.sync(&[(pair("alice", "bob"), 2)]).await;
+    assert_eq!(synced.errors.len(), 1);
+    let log = server.log();
+    let told = log.lines().filter(|line| line.contains("an old copy of the data directory was put back"));
+    assert_eq!(told.count(), 1, "{log}");
+}
+
+#[tokio::test]
 async fn data_of_a_newer_version_is_refused_untouched() {
     let mut server = Server::start().await;
     RawClient::open(&server, Wire::Quic, "alice").await.say("bob", "hi").await;
@@ -235,4 +260,27 @@ async fn tokens_are_minted_inspected_and_verified() {
     let output = tern(&["token", "verify", "--secret-file", &secret, &format!("{token}x")]);
     assert_eq!(output.status.code(), Some(1));
     assert!(!stderr(&output).contains(&token), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_read_nothing_do_not_keep_a_node_that_stops() {
+    // Silence counts as death only after 20 minutes: nobody waits for that.
+    let options = tern_tests::loose().set("TRANSPORT__KEEPALIVE_S", "600").set("SESSION__STALLED_S", "1200");
+    let mut server = options.set("DRAIN__DEADLINE_MS", "500").start().await;
+    let mut alice = RawClient::open(&server, Wire::WebSocketBinary, "alice").await;
+    let mut deaf = Vec::new();
+    let members: Vec<String> = (0..12).map(|number| format!("deaf{number}")).collect();
+    for (number, name) in members.iter().enumerate() {
+        deaf.push(RawClient::open(&server, Wire::ALL[number % 4], name).await);
+    }
+    let group = alice.group("team", &members.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    // More than kernels, windows and outboxes hold.
+    while server.metric("tern_lagged_total").await.unwrap_or(0.0) < members.len() as f64 {
+        alice.say_in(group, &"x".repeat(16_000)).await;
+    }
+    server.signal("TERM");
+    let exit = server.exit().await;
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(!exit.stderr.contains("did not take what it was owed"), "{}", exit.stderr);
+    drop(deaf);
 }

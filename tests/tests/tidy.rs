@@ -30,7 +30,8 @@ const LAYERS: &[&[&str]] = &[
     &["registry", "store", "events"],
     &["roster"],
     &["cluster"],
-    &["config", "drain", "clock", "ops", "budget", "descriptors"],
+    &["config", "drain", "clock", "ops"],
+    &["budget", "descriptors"],
 ];
 
 /// Uses inside a layer or against the order that have a reason.

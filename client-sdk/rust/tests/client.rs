@@ -172,6 +172,44 @@ async fn people_chat_over_websocket_with_tls() {
     within(chat(&mut server, config)).await;
 }
 
+/// A server that was killed may say nothing at all: what it owes an answer to is waited for, not the silence
+/// that the protocol allows, which is ten minutes here.
+async fn an_owed_answer_ends_the_link(server: &mut Server, config: Config) {
+    let (client, mut peer) = tokio::join!(Client::connect(config), async {
+        let mut peer = server.accept().await;
+        let mut patient = welcome(1);
+        (patient.limits.keepalive_s, patient.limits.dead_after_s) = (300, 600);
+        peer.welcome(patient).await;
+        peer.sync().await;
+        peer
+    });
+    let (client, _events) = client.unwrap();
+    let sending = tokio::spawn(async move { client.send(user("bob"), "hi").await });
+    let (_, lost) = peer.next_send().await;
+    peer.until(|frame| matches!(frame, Frame::Ping(_)).then_some(())).await;
+    // Neither is answered, and the connection stays open.
+    let mut next = server.session().await;
+    let (request, again) = next.next_send().await;
+    assert_eq!(again.temp_id, lost.temp_id);
+    next.answer(request, ack(&again, 1)).await;
+    assert_eq!(sending.await.unwrap().unwrap().seq, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_owes_an_answer_is_left_on_every_transport() {
+    let work = |make: fn(&Server) -> Config| async move {
+        let mut server = Server::start().await;
+        let config = make(&server);
+        within(an_owed_answer_ends_the_link(&mut server, config)).await;
+    };
+    tokio::join!(
+        work(|server| server.config()),
+        work(webtransport),
+        work(|server| websocket(server, &server.ws_url, WebSocketFormat::Binary)),
+        work(|server| websocket(server, &server.ws_url, WebSocketFormat::Json)),
+    );
+}
+
 /// Connects in vain, and is told these words; a slow machine gets more time to come to them.
 async fn given_up_with(mut config: Config, words: &[&str]) {
     let mut said = String::new();

@@ -5,7 +5,7 @@ import { gzipSync } from 'node:zlib';
 import { build } from 'vite';
 
 /** In bytes. */
-const BUDGET = 19 * 1024;
+const BUDGET = 20 * 1024;
 
 const entry = fileURLToPath(new URL('../dist/index.js', import.meta.url));
 const app = '\0app';

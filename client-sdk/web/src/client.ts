@@ -6,9 +6,11 @@ import { closed, refused, TernError, temporary } from './errors.js';
 import type { Events, State, Transport } from './events.js';
 import { INVALID_ARGUMENT, LIMIT_EXCEEDED } from './generated/codes.js';
 import type {
+  BlockedUser,
   ConversationPage,
   Fetch,
   Frame,
+  GroupLeft,
   ListConversations,
   MemberInfo,
   Page,
@@ -251,6 +253,56 @@ export class Client {
   async members(conversation: ConversationId): Promise<MemberInfo[]> {
     const id = checked(() => checkConversation(conversation));
     return (await this.#ask({ type: 'list_members', conversation: id }, 'member_list')).members;
+  }
+
+  /**
+   * Blocks a user, who is not told: between the two no messages in their 1-on-1 conversation, nobody of the
+   * two puts the other in a group, and neither sees whether the other is there. Groups that both are in stay.
+   */
+  async block(user: UserId): Promise<void> {
+    await this.#ask({ type: 'block', user: checked(() => checkUser(user)) }, 'block_changed');
+  }
+
+  /** Takes a block back. */
+  async unblock(user: UserId): Promise<void> {
+    await this.#ask({ type: 'unblock', user: checked(() => checkUser(user)) }, 'block_changed');
+  }
+
+  /** Everybody whom the user blocks, in the order of the bytes of the ids. */
+  async blocks(): Promise<BlockedUser[]> {
+    const blocks: BlockedUser[] = [];
+    let after: UserId | null = null;
+    do {
+      const list: Extract<Frame, { type: 'block_list' }> = await this.#ask(
+        { type: 'list_blocks', after },
+        'block_list',
+      );
+      blocks.push(...list.users);
+      after = list.next;
+    } while (after !== null);
+    return blocks;
+  }
+
+  /**
+   * Stays in a group into which somebody else has put the user, without writing in it: it counts no more
+   * towards how many that may be.
+   */
+  async keep(conversation: ConversationId): Promise<void> {
+    const id = checked(() => checkConversation(conversation));
+    await this.#ask({ type: 'keep_group', conversation: id }, 'group_kept');
+  }
+
+  /**
+   * Leaves many groups, at most `limits.leaveGroups`: each by itself, and the answer says of each what became
+   * of it, in their order.
+   */
+  async leaveMany(conversations: readonly ConversationId[]): Promise<GroupLeft[]> {
+    const ids = checked(() => conversations.map(checkConversation));
+    const left = await this.#ask(
+      { type: 'leave_groups', conversations: ids, tempId: freshUuid() },
+      'groups_left',
+    );
+    return left.groups;
   }
 
   /**

@@ -70,6 +70,8 @@ export interface Events {
    * the number of messages in the log up to there: those of a later entry less these are unread.
    */
   read: { conversation: ConversationId; seq: number; messages: number };
+  /** The user has blocked somebody on another device, or does not block them any more. */
+  blockChanged: { user: UserId; blocked: boolean };
   /** Conversations that changed since this client was last here, most recently changed first. */
   conversations: ConversationSummary[];
   /** The state of the connection changed. */

@@ -3,7 +3,10 @@ import { utf8 } from './codec/bytes.js';
 import { DEVICE_ID_BYTES_MAX, USER_ID_BYTES_MAX } from './generated/limits.js';
 import { sha256 } from './sha256.js';
 
-/** A user: 1–128 bytes of UTF-8 without control characters, not starting with `c:` or `C:`. */
+/**
+ * A user: 1–128 bytes of UTF-8 in composed form (NFC), without control characters, invisible ones and spaces
+ * but ordinary ones inside, not starting with `c:`.
+ */
 export type UserId = string;
 /** One installation of a client: 1–64 bytes. */
 export type DeviceId = string;
@@ -38,16 +41,26 @@ export const checkDevice = check('a device id', DEVICE_ID_BYTES_MAX);
 
 const checkUserText = check('a user id', USER_ID_BYTES_MAX);
 
-/** The user id, if it is one. */
+/** What shows nothing, turns the direction of writing, or is a space where an id has none. */
+const UNSEEN = /\p{Default_Ignorable_Code_Point}|[\u2028\u2029\u2800\ufff9-\ufffb]|(?! )\s|^ | $/u;
+
+/** The user id in the form in which it is compared, if it is one. */
 export function checkUser(text: string): UserId {
   if (/^c:/i.test(text)) {
     throw new IdError('a user id must not start with "c:" or "C:", which mark conversation ids');
   }
-  return checkUserText(text);
+  const user = checkUserText(composed(text));
+  if (UNSEEN.test(user)) {
+    throw new IdError('a user id must not contain invisible characters, special spaces or spaces at an edge');
+  }
+  return user;
 }
 
+/** One of all the ways to write the same letters. */
+const composed = (text: string): string => text.normalize('NFC');
+
 /** The text is written like a conversation id, which a user id never is. */
-export const isConversation = (text: string): boolean => text.startsWith('c:');
+export const isConversation = (text: string): boolean => /^c:/i.test(text);
 
 /** The id stands for a user who was erased: nobody can be reached under it. */
 export const isErased = (user: UserId): boolean => user.startsWith('erased:');
@@ -118,13 +131,13 @@ export function freshUuid(): string {
 
 /** The conversation of two users, in either order; the same user twice: notes to oneself. */
 export function pairOf(one: UserId, other: UserId): ConversationId {
-  const [a, b] = [utf8(one), utf8(other)];
+  const [a, b] = [utf8(composed(one)), utf8(composed(other))];
   return derive('pair', ...(hex(a) <= hex(b) ? [a, b] : [b, a]));
 }
 
 /** The group that `creator` made with `tempId`. */
 export const groupOf = (creator: UserId, tempId: TempId): ConversationId =>
-  derive('group', utf8(creator), bytesOfUuid(tempId));
+  derive('group', utf8(composed(creator)), bytesOfUuid(tempId));
 
 /** The conversation meant when `me` names this target. */
 export const conversationOf = (target: Target, me: UserId): ConversationId =>

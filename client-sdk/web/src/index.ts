@@ -5,11 +5,13 @@ export { type CodeClass, classOf, type ErrorKind, TernError } from './errors.js'
 export type { Echo, Events, State, Transport } from './events.js';
 export { Code } from './generated/codes.js';
 export type {
+  BlockedUser,
   ConversationKind,
   ConversationPage,
   ConversationSummary,
   Entry,
   EntryBody,
+  GroupLeft,
   Limits,
   MemberInfo,
   Page,

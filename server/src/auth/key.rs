@@ -184,6 +184,12 @@ pub fn ensure_secret_file(path: &Path) -> Result<(), AuthConfigError> {
     written.map_err(at(path))
 }
 
+/// The secret in a file, which is made if it is not there.
+pub fn ensure_secret(path: &Path) -> Result<SecretSlice<u8>, AuthConfigError> {
+    ensure_secret_file(path)?;
+    read_secret(path)
+}
+
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{:016x}", rand::random::<u64>()));

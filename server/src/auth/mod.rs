@@ -25,7 +25,7 @@ pub use config::AuthConfig;
 pub use inspect::{Inspection, inspect};
 pub use jwks::{JwksConfig, KeepFresh};
 pub use jws::{JwsError, Object};
-pub use key::{KeyConfig, ensure_secret_file};
+pub use key::{KeyConfig, ensure_secret, ensure_secret_file};
 pub use mint::{Mint, MintError, SigningKey};
 pub use unusable::{AuthConfigError, KEYS_MAX, SECRET_BYTES_MIN};
 

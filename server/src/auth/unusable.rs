@@ -69,7 +69,7 @@ pub enum AuthConfigError {
     #[error("{path} can be read by every user of this machine; run: chmod 600 {path}", path = .0.display())]
     WorldReadable(PathBuf),
     /// The secret can be guessed.
-    #[error("{path} holds {bytes} bytes; an HS256 secret needs at least {SECRET_BYTES_MIN}", path = path.display())]
+    #[error("{path} holds {bytes} bytes; a secret needs at least {SECRET_BYTES_MIN}", path = path.display())]
     SecretTooShort {
         /// Which file.
         path: PathBuf,

@@ -55,7 +55,7 @@ impl Dev {
         let config = Config::dev(environment::variables())?;
         logs::init(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             // Taken over first, so that an early Ctrl-C is not lost.
             let signals = Signals::listen().context("signals")?;
             let options = DevOptions {
@@ -65,10 +65,13 @@ impl Dev {
                 ops_port: self.ops_port,
             };
             let node = start(&options, environment::variables()).await?;
+            node.introduce();
             self.announce(&node)?;
             super::serve::until_drained(node, signals).await;
             Ok(ExitCode::SUCCESS)
-        })
+        });
+        runtime.shutdown_timeout(super::serve::LEFT_BEHIND);
+        ended
     }
 
     fn announce(&self, node: &Node) -> anyhow::Result<()> {

@@ -63,6 +63,9 @@ enum Command {
 
 /// Runs a command to its end.
 pub fn run(arguments: Arguments) -> ExitCode {
+    // Whatever is written, by us or by a library: messages, secrets and copies of both are its owner's.
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match arguments.command {
         Command::Dev(dev) => report(dev.run()),
         Command::Serve(serve) => report(serve.run()),

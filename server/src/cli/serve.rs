@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -14,6 +15,9 @@ use crate::drain::{Hangups, Signals};
 use crate::node::{Node, Reloader, StartError};
 use crate::ops::logs;
 use crate::transport::tls::Identity;
+
+/// What may still block a thread when a node has ended is waited for so long.
+pub(super) const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Run a node by a configuration file.
 #[derive(Debug, Args)]
@@ -35,7 +39,7 @@ impl Serve {
             _ => bail!("set tls.cert_file and tls.key_file: every transport is encrypted"),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             // Taken over first, so that no signal of the start is lost.
             let signals = Signals::listen().context("signals")?;
             let hangups = Hangups::listen().context("signals")?;
@@ -47,7 +51,7 @@ impl Serve {
             if self.json {
                 writeln!(std::io::stdout(), "{}", serde_json::to_string(node.ready())?)?;
             }
-            tracing::info!(client = node.ready().quic_addr, ops = node.ready().ops_url, "ready");
+            node.introduce();
             notify.ready();
             let (reloader, shutdown) = (node.reloader(), node.shutdown_handle());
             let say_stopping = async {
@@ -62,7 +66,10 @@ impl Serve {
                 () = say_stopping => {}
             }
             Ok(ExitCode::SUCCESS)
-        })
+        });
+        // What still blocks a thread is nobody's any more.
+        runtime.shutdown_timeout(LEFT_BEHIND);
+        ended
     }
 }
 

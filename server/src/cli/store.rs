@@ -282,22 +282,23 @@ fn recover(data: &Data, accept_loss: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn words(recovered: &Recovered) -> String {
-    let mut text = match (recovered.missing, &recovered.damage) {
-        (Some(0), None) => format!("nothing was missing; the store goes on as {}\n", recovered.store_id),
-        (missing, damage) => {
-            let missing =
-                missing.map_or_else(|| "an unknown number of".into(), |missing| missing.to_string());
-            let damage = damage.as_ref().map(|what| format!("damaged: {what}\n")).unwrap_or_default();
-            format!(
-                "{damage}at least {missing} commits are missing\nthe store was {} and goes on as {}\n",
-                recovered.previous_store_id, recovered.store_id
-            )
-        }
+    let (store_id, previous) = (recovered.store_id, recovered.previous_store_id);
+    let Some(damage) = &recovered.damage else {
+        return format!("nothing was missing; the store goes on as {store_id}; start the node");
     };
+    let missing = match recovered.missing {
+        Some(0) => "no commit that was counted is missing".into(),
+        Some(missing) => format!("at least {missing} commits are missing"),
+        None => "how many commits are missing cannot be told".into(),
+    };
+    let mut text =
+        format!("damaged: {damage}\n{missing}\nthe store was {previous} and goes on as {store_id}\n");
     if let Some(journals) = &recovered.journals {
         text.push_str(&format!("the journals as they were found are kept in {}\n", journals.display()));
     }
-    text.push_str("start the node; clients notice the new store and sync afresh");
+    text.push_str(
+        "it was opened as a node opens it: start the node; clients notice the new store and sync afresh",
+    );
     text
 }
 

@@ -2,12 +2,15 @@
 //! as published, and bounded, so that files nobody reads cannot fill the disk.
 //!
 //! Files are named `events-<number>.jsonl` with rising numbers; the highest is being written, the
-//! oldest go first. A reader follows them by name.
+//! oldest go first. A reader follows them by name. It may leave a mark: a file `consumed` with the number
+//! of the last file that it has read to its end, so that operators see how far it is behind, and hear of
+//! files that go unread.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -15,19 +18,34 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::{Events, EventsError, PushEvent};
+use crate::ops::metrics::{EventMetrics, Metrics};
+
+mod share;
+
+use share::Shares;
 
 /// Longest line: all fields at their limits, escaped in the longest way, take less.
 pub const LINE_BYTES_MAX: u64 = 32 * 1024;
+
+/// The mark of whoever reads the files.
+const MARK_FILE: &str = "consumed";
+/// Longest mark that is read, in bytes: a number and a line break are shorter.
+const MARK_BYTES_MAX: u64 = 32;
+/// The same warning comes at most this often.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the event files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FileEventsConfig {
-    /// Directory of the files; made if absent.
+    /// Directory of the files; made if absent. They hold previews of messages, so only the user of this
+    /// node may read them: run what reads them as the same user. It may write the number of the last file
+    /// that it has read to its end into a file `consumed` there.
     pub dir: PathBuf,
     /// Longest file in bytes; at least 32 KiB.
     pub file_bytes_max: u64,
-    /// Most files, the one being written included; at least 2.
+    /// Most files, the one being written included; at least 2. The oldest goes, read or not. One sender fills
+    /// at most a quarter of them in ten minutes; what is above is dropped and counted.
     pub files_max: usize,
 }
 
@@ -58,12 +76,14 @@ pub struct FileEvents {
     files: Arc<Mutex<Files>>,
     /// One publisher at a time: the lock is never waited for.
     turn: Arc<Semaphore>,
+    shares: Mutex<Shares>,
+    metrics: Metrics,
 }
 
 impl FileEvents {
     /// Opens the newest file, or makes the first. A last line that a crash cut short is removed: its
     /// event was never reported as published and comes again.
-    pub fn open(config: FileEventsConfig) -> Result<Self, FileEventsError> {
+    pub fn open(config: FileEventsConfig, metrics: Metrics) -> Result<Self, FileEventsError> {
         if config.file_bytes_max < LINE_BYTES_MAX {
             return Err(FileEventsError::Setting("file_bytes_max must be at least 32768"));
         }
@@ -71,8 +91,29 @@ impl FileEvents {
             return Err(FileEventsError::Setting("files_max must be at least 2"));
         }
         let dir = config.dir.clone();
-        let files = Files::open(config).map_err(|source| FileEventsError::Directory { dir, source })?;
-        Ok(Self { files: Arc::new(Mutex::new(files)), turn: Arc::new(Semaphore::new(1)) })
+        let shares = Mutex::new(Shares::new(config.file_bytes_max.saturating_mul(config.files_max as u64)));
+        let files = Files::open(config, metrics.clone())
+            .map_err(|source| FileEventsError::Directory { dir, source })?;
+        let (files, turn) = (Arc::new(Mutex::new(files)), Arc::new(Semaphore::new(1)));
+        Ok(Self { files, turn, shares, metrics })
+    }
+
+    /// The lines of those events that are within the share of their sender.
+    fn lines(&self, events: &[PushEvent]) -> Result<Vec<Vec<u8>>, EventsError> {
+        let (mut shares, now) = (self.shares.lock(), Instant::now());
+        let (mut lines, mut dropped) = (Vec::with_capacity(events.len()), 0);
+        for event in events {
+            let line = line(event)?;
+            if shares.take(&event.sender_id, line.len() as u64, now) {
+                lines.push(line);
+            } else {
+                dropped += 1;
+            }
+        }
+        if dropped > 0 {
+            self.metrics.events.dropped.increment(dropped);
+        }
+        Ok(lines)
     }
 }
 
@@ -82,9 +123,8 @@ impl Events for FileEvents {
         if events.is_empty() {
             return Ok(());
         }
-        let lines: Result<Vec<_>, _> = events.iter().map(line).collect();
-        let lines = lines?;
         let turn = self.turn.clone().acquire_owned().await.expect("this semaphore is never closed");
+        let lines = self.lines(events)?;
         let files = self.files.clone();
         let write = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -122,6 +162,9 @@ struct Files {
     /// The last of them. `None` after a failed write: what a failed sync left in a file is not known,
     /// so the next write starts a new one.
     current: Option<Current>,
+    metrics: Metrics,
+    /// When it was last warned that files go unread.
+    warned: Option<Instant>,
 }
 
 struct Current {
@@ -130,20 +173,22 @@ struct Current {
 }
 
 impl Files {
-    fn open(config: FileEventsConfig) -> io::Result<Self> {
-        fs::create_dir_all(&config.dir)?;
+    fn open(config: FileEventsConfig, metrics: Metrics) -> io::Result<Self> {
+        make_private_dir(&config.dir)?;
         let numbers = numbers(&config.dir)?;
-        let mut files = Self { config, numbers, current: None };
+        let mut files = Self { config, numbers, current: None, metrics, warned: None };
         match files.numbers.last() {
             Some(newest) => files.current = Some(repair(&files.path(*newest))?),
             None => files.start_next()?,
         }
         files.remove_oldest()?;
+        files.tell();
         Ok(files)
     }
 
     /// The last write did not fail, and the newest file is there.
     fn check(&self) -> io::Result<()> {
+        self.tell();
         if self.current.is_none() {
             return Err(io::Error::other("the last write failed"));
         }
@@ -192,7 +237,11 @@ impl Files {
             repair(&self.path(*newest))?;
         }
         let number = self.numbers.last().map_or(1, |newest| newest + 1);
-        let file = OpenOptions::new().append(true).create_new(true).open(self.path(number))?;
+        let mut options = OpenOptions::new();
+        options.append(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(self.path(number))?;
         self.numbers.push(number);
         File::open(&self.config.dir)?.sync_all()?;
         self.current = Some(Current { file, bytes: 0 });
@@ -200,14 +249,58 @@ impl Files {
     }
 
     fn remove_oldest(&mut self) -> io::Result<()> {
+        let mut unread = 0;
+        let mark = self.mark();
         while self.numbers.len() > self.config.files_max {
-            match fs::remove_file(self.path(self.numbers[0])) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => drop(self.numbers.remove(0)),
+            let number = self.numbers[0];
+            match fs::remove_file(self.path(number)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(()) if mark.is_some_and(|mark| number <= mark) => {
+                    self.metrics.events.removed_read.increment(1);
+                }
+                Ok(()) => {
+                    self.metrics.events.removed_unread.increment(1);
+                    unread += 1;
+                }
             }
+            self.numbers.remove(0);
         }
+        if unread > 0 && self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(
+                files = unread,
+                mark,
+                "event files were removed that nobody says they have read; whoever reads them writes the \
+                 number of the last one to the file `consumed` beside them, and events.files_max may be too low"
+            );
+        }
+        self.tell();
         Ok(())
     }
+
+    /// The number of the last file that was read to its end, if anybody says so.
+    fn mark(&self) -> Option<u64> {
+        let mut text = String::new();
+        let file = File::open(self.config.dir.join(MARK_FILE)).ok()?;
+        file.take(MARK_BYTES_MAX).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
+    }
+
+    fn tell(&self) {
+        let EventMetrics { unread_files, .. } = &self.metrics.events;
+        let mark = self.mark().unwrap_or(0);
+        unread_files.set(self.numbers.iter().filter(|number| **number > mark).count() as f64);
+    }
+}
+
+/// Makes the directory for its owner only. One that is there already stays as its owner made it.
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
 }
 
 fn numbers(dir: &Path) -> io::Result<Vec<u64>> {

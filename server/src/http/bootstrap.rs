@@ -1,6 +1,7 @@
 //! `GET /v1/bootstrap`: where a client connects, best first, and what this server allows.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -16,6 +17,7 @@ use super::cache::{self, Keep};
 use super::connect::Entrance;
 use super::door::{Stranger, peer};
 use crate::transport::TrustedProxies;
+use crate::transport::tls::Certificate;
 
 /// Marks requests that came without TLS, by the listener; those on TLS and HTTP/3 have no mark.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +30,8 @@ pub struct Bootstrap {
     pub client_port: u16,
     /// Where clients reach that port (`chat.example:443`); absent: at the name by which they asked.
     pub public: Option<Authority>,
-    /// SHA-256 of a certificate made for development, in hex, for clients to pin.
-    pub cert_sha256: Option<String>,
+    /// The certificate, where it is made for development: clients pin the one that is presented now.
+    pub pinned: Option<Arc<Certificate>>,
 }
 
 /// Where and how to connect.
@@ -90,7 +92,7 @@ pub(super) async fn bootstrap(
         alpn: std::str::from_utf8(ALPN).expect("ALPN is text"),
         subprotocols: [SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON],
         endpoints,
-        certificate_sha256: bootstrap.cert_sha256.clone(),
+        certificate_sha256: bootstrap.pinned.as_ref().map(|certificate| certificate.identity().sha256_hex()),
         limits: gateway.limits(),
     };
     Ok(cache::json(&head.headers, &answer, Keep::Public))
@@ -159,11 +161,8 @@ mod tests {
     use super::*;
 
     fn urls(public: Option<&str>, asked: &str, way: Way) -> Vec<String> {
-        let bootstrap = Bootstrap {
-            client_port: 4433,
-            public: public.map(|text| text.parse().unwrap()),
-            cert_sha256: None,
-        };
+        let bootstrap =
+            Bootstrap { client_port: 4433, public: public.map(|text| text.parse().unwrap()), pinned: None };
         endpoints(&bootstrap, &asked.parse().unwrap(), way).into_iter().map(|endpoint| endpoint.url).collect()
     }
 

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 
 use super::Problem;
 use crate::drain::Shutdown;
+use crate::ops::turned_away;
 use crate::session::Gateway;
 use crate::transport::websocket::{self, UpgradeError};
 use crate::transport::{TransportConfig, TrustedProxies};
@@ -45,10 +46,12 @@ pub(super) async fn connect(
         let problem = Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "http_version", detail);
         return Err(problem.into_response());
     }
-    let negotiated =
-        websocket::negotiate(request.uri(), request.headers(), &transport).map_err(|error| refuse(&error))?;
-    let upgrade = hyper::upgrade::on(&mut request);
     let client = proxies.client(peer.ip().to_canonical(), request.headers());
+    let negotiated = websocket::negotiate(request.uri(), request.headers(), &transport).map_err(|error| {
+        turned_away("websocket", client, &error);
+        refuse(&error)
+    })?;
+    let upgrade = hyper::upgrade::on(&mut request);
     let remote = SocketAddr::new(client, peer.port());
     let owner = shutdown.clone();
     let (format, headers) = (negotiated.format, negotiated.response_headers());

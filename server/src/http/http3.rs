@@ -18,6 +18,7 @@ use super::Problem;
 use super::answers::{Answers, Turn};
 use crate::budget::Budget;
 use crate::drain::Shutdown;
+use crate::ops::turned_away;
 use crate::session::Gateway;
 use crate::transport::TransportConfig;
 use crate::transport::http3::{BodyReader, Exchange, Http3Connection, HttpRequest, Resolved};
@@ -82,7 +83,7 @@ async fn exchange_one(
         Some(Resolved::Session(request)) => match webtransport::establish(request, &config).await {
             // A task of its own: what the handshake needed is not kept for the life of the session.
             Ok(link) => drop(shutdown.spawn(gateway.serve(Box::new(link)))),
-            Err(error) => tracing::debug!(%remote, %error, "no WebTransport session"),
+            Err(error) => turned_away("webtransport", remote.ip(), &error),
         },
     }
 }

@@ -139,7 +139,7 @@ mod tests {
 
     fn page(public: Option<&str>) -> Site {
         let public = public.map(|text| text.parse().unwrap());
-        Site(Bootstrap { client_port: 4433, public, cert_sha256: None })
+        Site(Bootstrap { client_port: 4433, public, pinned: None })
     }
 
     fn policy(host: &'static str) -> String {

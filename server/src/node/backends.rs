@@ -53,7 +53,7 @@ pub(super) fn open(config: &Config, metrics: &Metrics, memory: &Memory) -> Resul
         metrics.clone(),
         memory.part(MemoryPart::Commits),
     )?);
-    let events = Arc::new(FileEvents::open(config.events_config())?);
+    let events = Arc::new(FileEvents::open(config.events_config(), metrics.clone())?);
     Ok(Backends { data, registry: Arc::new(MemoryRegistry::new()), events })
 }
 

@@ -15,11 +15,20 @@ pub struct NodeConfig {
     pub name: NodeId,
     /// Directory of everything the node keeps.
     pub data_dir: PathBuf,
+    /// File with a secret of at least 32 bytes, made if absent; a relative path is in `data_dir`. By it and
+    /// by its name a node that was killed and started again recognises the QUIC connections of its clients
+    /// and ends them at their next packet; without, they wait for `dead_after`. Where `data_dir` does not
+    /// outlive a restart, mount the same file and keep the name. Nodes may share it, names they may not.
+    pub quic_key_file: PathBuf,
 }
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { name: NodeId::new("tern").expect("it is a valid name"), data_dir: "/var/lib/tern".into() }
+        Self {
+            name: NodeId::new("tern").expect("it is a valid name"),
+            data_dir: "/var/lib/tern".into(),
+            quic_key_file: "quic-key".into(),
+        }
     }
 }
 

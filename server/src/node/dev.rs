@@ -1,14 +1,16 @@
 //! A node for development: on loopback, with a certificate, a secret and two users of its own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tern_certs::{CertError, DevCert};
 use tern_protocol::UserId;
 
-use super::{Node, StartError, Tokens};
+use tokio::task::JoinHandle;
+
+use super::{Node, Ready, Reloader, StartError, Tokens};
 use crate::auth::{Algorithm, AuthConfigError, KeyConfig, Mint, MintError, SigningKey, ensure_secret_file};
 use crate::config::{Config, ConfigError};
 use crate::http::DevTokens;
@@ -72,7 +74,8 @@ pub async fn start(
     std::fs::create_dir_all(dir).map_err(|source| DevError::File { path: dir.clone(), source })?;
     let secret_file = dir.join("jwt-secret");
     ensure_secret_file(&secret_file)?;
-    let cert = DevCert::load_or_create(&dir.join("certs"))?;
+    let certs = dir.join("certs");
+    let cert = DevCert::load_or_create(&certs)?;
     let identity = Identity::from_der(vec![cert.cert], &cert.key)?;
     let mut config = Config::dev(env)?;
     config.node.data_dir = dir.clone();
@@ -98,19 +101,69 @@ pub async fn start(
     };
     node.ready.tokens = Some(Tokens { alice: token("alice")?, bob: token("bob")? });
     node.ready.jwt_secret_file = Some(std::path::absolute(&secret_file).unwrap_or(secret_file));
-    write_ready(dir, &node)?;
+    let ready = DevFile { path: dir.join(READY_FILE), ready: Ready { tokens: None, ..node.ready.clone() } };
+    ready.write()?;
+    let every = Duration::from_secs(node.config.tls.reload_every_s.max(1));
+    node.renewal = Some(Renewal::start(certs, every, node.reloader(), ready));
     Ok(node)
+}
+
+/// The task that renews the certificate before it ends. Dropping it ends it.
+pub(super) struct Renewal(JoinHandle<()>);
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Renewal {
+    fn start(certs: PathBuf, every: Duration, reloader: Arc<Reloader>, mut file: DevFile) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let (certs, reloader) = (certs.clone(), reloader.clone());
+                let look = tokio::task::spawn_blocking(move || renewed(&certs, &reloader));
+                match look.await {
+                    Ok(Ok(Some(sha256))) => {
+                        file.ready.cert_sha256 = sha256;
+                        if let Err(error) = file.write() {
+                            tracing::warn!(%error, "`tern chat` will not find the new certificate");
+                        }
+                    }
+                    Ok(Ok(None)) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "the certificate could not be renewed"),
+                    Err(error) => tracing::warn!(%error, "the certificate could not be renewed"),
+                }
+            }
+        }))
+    }
+}
+
+/// The hash of a certificate that is presented in place of one that is about to end.
+fn renewed(certs: &Path, reloader: &Reloader) -> Result<Option<String>, DevError> {
+    let cert = DevCert::load_or_create(certs)?;
+    let sha256 = cert.sha256_hex();
+    let is_new = reloader.present(Identity::from_der(vec![cert.cert], &cert.key)?);
+    Ok(is_new.then_some(sha256))
 }
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Leaves the addresses where `tern chat` finds them; without the tokens, which it mints itself.
-fn write_ready(dir: &std::path::Path, node: &Node) -> Result<(), DevError> {
-    let path = dir.join(READY_FILE);
-    let mut ready = node.ready.clone();
-    ready.tokens = None;
-    let text = serde_json::to_vec_pretty(&ready).expect("addresses serialise without failing");
-    std::fs::write(&path, text).map_err(|source| DevError::File { path, source })
+/// The addresses where `tern chat` finds them; without the tokens, which it mints itself.
+struct DevFile {
+    path: PathBuf,
+    ready: Ready,
+}
+
+impl DevFile {
+    /// Whole or not at all: somebody may be reading it.
+    fn write(&self) -> Result<(), DevError> {
+        let text = serde_json::to_vec_pretty(&self.ready).expect("addresses serialise without failing");
+        let aside = self.path.with_extension("json.new");
+        let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, &self.path));
+        written.map_err(|source| DevError::File { path: self.path.clone(), source })
+    }
 }

@@ -19,10 +19,12 @@ use crate::drain::Shutdown;
 use crate::http;
 use crate::node::config::ListenConfig;
 use crate::ops::metrics::Metrics;
+use crate::ops::turned_away;
 use crate::session::Gateway;
 use crate::transport::TransportConfig;
 use crate::transport::address::AddressGate;
 use crate::transport::quic::{Established, QuicListener};
+use crate::transport::quic_keys::EndpointKeys;
 use crate::transport::tcp::{Places, TcpListener};
 use crate::transport::tls::{self, Certificate};
 
@@ -91,6 +93,7 @@ impl Listeners {
     pub(super) fn bind(
         config: &Config,
         certificate: &Arc<Certificate>,
+        keys: &EndpointKeys,
         memory: &Memory,
         descriptors: Descriptors,
         metrics: Metrics,
@@ -102,7 +105,7 @@ impl Listeners {
             gate: AddressGate::new(transport, memory).counting(metrics.clone()),
             places: Places::new(transport, descriptors, metrics.clone()),
         };
-        let (quic, tls, client) = bind_client(config, certificate, &doors)?;
+        let (quic, tls, client) = bind_client(config, certificate, keys, &doors)?;
         let plain = match config.listen.http {
             None => None,
             Some(address) => {
@@ -148,6 +151,7 @@ impl Listeners {
 fn bind_client(
     config: &Config,
     certificate: &Arc<Certificate>,
+    keys: &EndpointKeys,
     Doors { gate, places }: &Doors,
 ) -> Result<(QuicListener, TcpListener, SocketAddr), ListenError> {
     let wanted = config.listen.client;
@@ -160,7 +164,7 @@ fn bind_client(
                 .map_err(tcp)?;
         let address = listener.local_addr().map_err(tcp)?;
         let quic_config = tls::quic_server_config(certificate.clone());
-        match QuicListener::bind(address, quic_config, gate.clone(), &config.transport) {
+        match QuicListener::bind(address, quic_config, gate.clone(), keys, &config.transport) {
             Ok(quic) => return Ok((quic, listener, address)),
             Err(source) => {
                 tries -= 1;
@@ -196,6 +200,7 @@ async fn accept_quic(
         let Some(pending) = pending else { return };
         let (router, answers) = (router.clone(), answers.clone());
         let (gateway, owner) = (gateway.clone(), shutdown.clone());
+        let client = pending.remote().ip();
         shutdown.spawn(async move {
             match pending.establish().await {
                 // Tasks of their own: what the handshake needed is not kept.
@@ -203,7 +208,7 @@ async fn accept_quic(
                 Ok(Established::Http3(connection)) => {
                     owner.clone().spawn(http::http3::serve(connection, router, answers, gateway, owner));
                 }
-                Err(error) => tracing::debug!(%error, "no QUIC session"),
+                Err(error) => turned_away("quic_handshake", client, &error),
             }
         });
     }
@@ -216,11 +221,12 @@ async fn accept_tcp(listener: TcpListener, server: http::Server, shutdown: Shutd
             _ = shutdown.draining() => return,
         };
         let server = server.clone();
+        let client = pending.remote().ip();
         shutdown.spawn(async move {
             let connection = match pending.establish().await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    tracing::debug!(%error, "no TCP connection");
+                    turned_away("tls_handshake", client, &error);
                     return;
                 }
             };

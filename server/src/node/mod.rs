@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::uri::Authority;
+use secrecy::ExposeSecret;
 use tern_protocol::Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ pub use life::{CommandError, command};
 pub use ready::{Ready, Tokens};
 pub use reload::Reloader;
 
-use crate::auth::{AuthConfigError, Authenticator};
+use crate::auth::{self, AuthConfigError, Authenticator};
 use crate::budget::{Limits, Memory, MemoryPart};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -32,7 +33,7 @@ use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
 use crate::descriptors::Descriptors;
-use crate::drain::Shutdown;
+use crate::drain::{SETTLE_MAX, Shutdown};
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
 use crate::ops::logs;
@@ -48,6 +49,7 @@ use crate::session::{self, Gateway, STOPS};
 use crate::store::Store;
 use crate::transport::SettingError;
 use crate::transport::quic::QuicListener;
+use crate::transport::quic_keys::EndpointKeys;
 use crate::transport::tls::{Certificate, Identity, TlsError};
 use crate::upkeep::{Accounts, RetentionError};
 use backends::Backends;
@@ -116,7 +118,8 @@ pub struct Node {
     ready: Ready,
     metrics: Metrics,
     quic: Arc<QuicListener>,
-    _accepting: Check,
+    /// What `/readyz` says of its ports and its memory.
+    _shown: (Check, Pressure),
     config: Config,
     shutdown: Shutdown,
     roster: Roster,
@@ -128,10 +131,11 @@ pub struct Node {
     life: Life,
     store: Arc<dyn Store>,
     health: Health,
-    _pressure: Pressure,
     ops: OpsServer,
     reloader: Arc<Reloader>,
     watch: WatchFiles,
+    /// Renews the certificate of a development node.
+    renewal: Option<dev::Renewal>,
 }
 
 impl Node {
@@ -155,13 +159,14 @@ impl Node {
         let Backends { data, registry, events } = backends::open(&config, &metrics, &memory)?;
         let store = data.store.clone();
         let health = Health::start(&readiness, store.clone(), events.clone());
-        let roster = Roster::default();
+        let (roster, shutdown) = (Roster::default(), Shutdown::new());
         let delivery = Delivery::new(roster.clone(), metrics.clone());
         let (conversations, router) = start_owners(&config, &memory, &store, &delivery, &metrics);
         let (presence, presence_tasks) = Presence::start(&config.presence, roster.clone(), store.clone());
         // A later start has a higher number, so that nobody mistakes it for an earlier one.
         let lease = Lease { node: config.node.name.clone(), boot: unix_ms(), lasts: LEASE };
         let keeper = Keeper::start(registry, lease.clone(), roster.clone());
+        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
         let services = session::Services {
             auth: auth.clone(),
             quota: Arc::new(Quota::new(&config.quota, Instant::now())),
@@ -176,26 +181,20 @@ impl Node {
         };
         // Intents of an earlier run are published before clients are back: they are due already.
         let publisher = start_publisher(&config, &memory, store.clone(), events, &delivery, metrics.clone());
-        let accounts = Accounts::new(store.clone(), delivery.clone(), metrics.clone());
         let life = Life::start(&config, data, router, (delivery, accounts.clone()), metrics.clone())?;
-        let shutdown = Shutdown::new();
-        let pressure = Pressure::start(memory.clone(), &readiness, metrics.clone());
         let ops = OpsServer::start(&config.ops, exporter, readiness.clone()).await?;
         let accepting = readiness.check("listeners");
-        // Ports last: whoever gets through finds everything there.
         let certificate = Certificate::new(identity);
-        let listeners = Listeners::bind(&config, &certificate, &memory, descriptors, metrics.clone())?;
-        let mut ready = ready_of(&listeners, certificate.identity().sha256_hex(), &ops, &*store);
-        ready.page_url = config.page.enabled.then(|| format!("{}/", ready.http_url));
-        let reloader = Reloader::new(&config, certificate, &auth, &metrics, &readiness);
-        let services = (services, accounts);
-        let quic = open(&config, lease, services, listeners, (public, dev_tokens), &ready, &shutdown);
+        let reloader = Reloader::new(&config, certificate.clone(), &auth, &metrics, &readiness);
+        // Ports last: whoever gets through finds everything there.
+        let told = (public, dev_tokens, certificate);
+        let (ready, quic) = open(&config, lease, (services, accounts), told, descriptors, &ops, &shutdown)?;
         accepting.ready();
         Ok(Self {
             ready,
+            _shown: (accepting, Pressure::start(memory, &readiness, metrics.clone())),
             metrics,
             quic,
-            _accepting: accepting,
             config,
             shutdown,
             roster,
@@ -207,10 +206,10 @@ impl Node {
             life,
             store,
             health,
-            _pressure: pressure,
             ops,
             watch: WatchFiles::start(reloader.clone()),
             reloader,
+            renewal: None,
         })
     }
 
@@ -222,6 +221,26 @@ impl Node {
     /// Where it is.
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// Logs what this node is: which build, whose data, where, and how much it may take.
+    pub fn introduce(&self) {
+        let Config { node, memory, session, transport, .. } = &self.config;
+        let memory = memory.limit_bytes(&Limits::of_this_process()) / (1024 * 1024);
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = node.name.as_str(),
+            store = %self.ready.store_id,
+            directory = %node.data_dir.display(),
+            client = self.ready.quic_addr,
+            http = self.ready.http_url,
+            ops = self.ready.ops_url,
+            memory_mib = memory,
+            open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            sessions_per_user = session.sessions_per_user,
+            connections_per_address = transport.address_connections_max,
+            "ready"
+        );
     }
 
     /// From now on a panic anywhere in the process is logged and counted here. For programs that are
@@ -259,6 +278,15 @@ impl Node {
         self.quic.close(Code::SHUTDOWN, STOPS);
         // The packets that say so are still to leave.
         let _ = tokio::time::timeout(QUIC_GOODBYE, self.quic.wait_idle()).await;
+        if tokio::time::timeout(SETTLE_MAX, self.settle()).await.is_err() {
+            tracing::error!(
+                "the store did not take what it was owed in time; nothing that was acked is lost"
+            );
+        }
+    }
+
+    /// Ends what is left once there are no sessions, in order.
+    async fn settle(self) {
         self.life.stop().await;
         // No session is left that could submit: settle what they did submit.
         self.conversations.close().await;
@@ -302,18 +330,23 @@ fn claim_descriptors() -> Descriptors {
     descriptors
 }
 
-/// Lets clients in.
+/// Lets clients in, and says where.
 fn open(
     config: &Config,
     lease: Lease,
     (services, accounts): (session::Services, Accounts),
-    listeners: Listeners,
-    (public, dev_tokens): (Option<Authority>, Option<DevTokens>),
-    ready: &Ready,
+    (public, dev_tokens, certificate): (Option<Authority>, Option<DevTokens>, Arc<Certificate>),
+    descriptors: Descriptors,
+    ops: &OpsServer,
     shutdown: &Shutdown,
-) -> Arc<QuicListener> {
-    let cert_sha256 = dev_tokens.is_some().then(|| ready.cert_sha256.clone());
-    let bootstrap = Bootstrap { client_port: listeners.client().port(), public, cert_sha256 };
+) -> Result<(Ready, Arc<QuicListener>), StartError> {
+    let (keys, memory) = (quic_keys(config)?, &services.memory);
+    let listeners =
+        Listeners::bind(config, &certificate, &keys, memory, descriptors, services.metrics.clone())?;
+    let sha256 = certificate.identity().sha256_hex();
+    let ready = ready_of(config, &listeners, sha256, ops, &*services.store);
+    let pinned = dev_tokens.is_some().then_some(certificate);
+    let bootstrap = Bootstrap { client_port: listeners.client().port(), public, pinned };
     let session::Services { auth, quota, router, delivery, history, store, presence, metrics, .. } =
         &services;
     let http = |gateway: &Gateway| http::Services {
@@ -331,7 +364,7 @@ fn open(
         transport: config.transport.clone(),
         bootstrap,
         dev_tokens,
-        page: ready.page_url.is_some(),
+        page: config.page.enabled,
     };
     let settings = session::Settings {
         session: config.session.clone(),
@@ -344,7 +377,7 @@ fn open(
     };
     let gateway = Gateway::new(settings, services.clone());
     let routes = http::router(http(&gateway));
-    listeners.serve(gateway, routes, shutdown)
+    Ok((ready, listeners.serve(gateway, routes, shutdown)))
 }
 
 fn start_owners(
@@ -376,24 +409,37 @@ fn start_publisher(
     (stop, task)
 }
 
-fn ready_of(listeners: &Listeners, cert_sha256: String, ops: &OpsServer, store: &dyn Store) -> Ready {
+/// The keys of QUIC, from a secret that outlives the process.
+fn quic_keys(config: &Config) -> Result<EndpointKeys, AuthConfigError> {
+    let file = config.node.data_dir.join(&config.node.quic_key_file);
+    Ok(EndpointKeys::new(auth::ensure_secret(&file)?.expose_secret(), config.node.name.as_str()))
+}
+
+fn ready_of(
+    config: &Config,
+    listeners: &Listeners,
+    cert_sha256: String,
+    ops: &OpsServer,
+    store: &dyn Store,
+) -> Ready {
     let client = listeners.client();
     let host = |address: std::net::SocketAddr| {
         if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() }
     };
     let http = listeners.http();
     let path = tern_protocol::CONNECT_PATH;
+    let http_url = http.map_or_else(
+        || format!("https://{}:{}", host(client), client.port()),
+        |http| format!("http://{http}"),
+    );
     Ready {
         quic_addr: format!("{}:{}", host(client), client.port()),
         webtransport_url: format!("https://{}:{}{path}", host(client), client.port()),
         websocket_url: http.map(|http| format!("ws://{http}{path}")),
         wss_url: format!("wss://{}:{}{path}", host(client), client.port()),
-        http_url: http.map_or_else(
-            || format!("https://{}:{}", host(client), client.port()),
-            |http| format!("http://{http}"),
-        ),
+        page_url: config.page.enabled.then(|| format!("{http_url}/")),
+        http_url,
         ops_url: format!("http://{}", ops.address()),
-        page_url: None,
         cert_sha256,
         store_id: store.store_id(),
         jwt_secret_file: None,

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::ops::metrics::Metrics;
 use crate::ops::{Check, Readiness, logs};
 use crate::transport::identity_files::{IdentityFiles, Look};
-use crate::transport::tls::Certificate;
+use crate::transport::tls::{Certificate, Identity};
 
 /// A certificate with less than this left is worth a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -90,6 +90,25 @@ impl Reloader {
         }
     }
 
+    /// Presents a certificate from now on that is in no file of the configuration. True if it is another one
+    /// than before.
+    pub(super) fn present(&self, identity: Identity) -> bool {
+        let mut state = self.state.lock();
+        let is_new = identity.sha256_hex() != self.certificate.identity().sha256_hex();
+        if is_new {
+            self.take(&mut state, identity);
+        }
+        self.watch_expiry(&mut state, SystemTime::now());
+        is_new
+    }
+
+    fn take(&self, state: &mut State, identity: Identity) {
+        tracing::info!(sha256 = identity.sha256_hex(), "a new certificate is presented");
+        self.metrics.renewal.reloads_applied.increment(1);
+        self.certificate.replace(identity);
+        state.warned = None;
+    }
+
     /// The configuration cannot be read: everything stays as it is.
     pub fn refused(&self, error: &dyn std::error::Error) {
         self.metrics.renewal.reloads_refused.increment(1);
@@ -125,12 +144,7 @@ impl Reloader {
         let Some(files) = &mut state.files else { return };
         match files.look(now, insist) {
             Look::Same => {}
-            Look::Renewed(identity) => {
-                tracing::info!(sha256 = identity.sha256_hex(), "a new certificate is presented");
-                self.metrics.renewal.reloads_applied.increment(1);
-                self.certificate.replace(identity);
-                state.warned = None;
-            }
+            Look::Renewed(identity) => self.take(state, identity),
             Look::Bad(error) => {
                 self.metrics.renewal.reloads_refused.increment(1);
                 tracing::warn!(

@@ -1,7 +1,9 @@
 //! Logs: text for people or JSON for machines, on standard error, one line per event.
 //!
-//! Bodies of messages and tokens are never logged; what clients choose (ids, agents) may be, so control
-//! characters in it are escaped and cannot forge lines or drive a terminal.
+//! Bodies of messages and tokens are never logged, whatever filter an operator sets: libraries that handle
+//! bytes of clients log them at their finest levels, so their levels end here (see [`may_be_told`]). What
+//! clients choose (ids, agents) may be logged, so control characters in it are escaped and cannot forge
+//! lines or drive a terminal.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,6 +13,8 @@ use std::sync::OnceLock;
 use metrics::Counter;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -47,6 +51,8 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,tern::session=debug`.
     /// The environment variable `RUST_LOG` wins over it; `tern log set` changes it until the next start.
+    /// Libraries that handle the bytes of clients are never logged finer than `info`, a few others than
+    /// `debug`: messages and tokens are in no log.
     pub level: String,
 }
 
@@ -145,11 +151,30 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).boxed(),
         LogFormat::Text => lines.boxed(),
     };
-    Registry::default().with(filter).with(lines).try_init().map_err(|_| LogError::Started)?;
+    let registry = Registry::default().with(filter).with(filter_fn(may_be_told));
+    registry.with(lines).try_init().map_err(|_| LogError::Started)?;
     let words = Mutex::new(Words { configured, by_variable, over: String::new() });
     // Only who has set the subscriber of the process gets here.
     let _ = FILTER.set(Filter { handle, words });
     Ok(())
+}
+
+/// Our own crates, which log neither bodies nor tokens at any level.
+const OWN: [&str; 3] = ["tern", "tern_client", "tern_certs"];
+/// Libraries that at `debug` tell of connections and files, and never what is in them.
+const TOLD_AT_DEBUG: [&str; 6] = ["quinn", "quinn_proto", "quinn_udp", "rustls", "fjall", "lsm_tree"];
+
+/// Whether an event may be in the log at all, after any filter: of our own crates everything, of a few
+/// libraries `debug`, of all others `info`. WebSocket, HTTP and QUIC libraries write whole frames, headers
+/// and packets at finer levels, which is where tokens and texts are.
+pub(super) fn may_be_told(event: &Metadata<'_>) -> bool {
+    let library = event.target().split("::").next().unwrap_or_default();
+    let finest = match library {
+        own if OWN.contains(&own) => Level::TRACE,
+        told if TOLD_AT_DEBUG.contains(&told) => Level::DEBUG,
+        _ => Level::INFO,
+    };
+    *event.level() <= finest
 }
 
 fn filter() -> Result<&'static Filter, LogError> {

@@ -8,10 +8,12 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tern_protocol::Code;
 
-use crate::budget::{Memory, MemoryPart};
-
+mod events;
+mod memory;
 mod sockets;
 
+pub use events::EventMetrics;
+pub use memory::MemoryMetrics;
 pub use sockets::SocketMetrics;
 
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s.
@@ -46,6 +48,8 @@ pub struct Areas {
     pub sync: SyncMetrics,
     /// The message store.
     pub store: StoreMetrics,
+    /// The files that events go to.
+    pub events: EventMetrics,
     /// What operators did about sessions and tokens.
     pub accounts: AccountMetrics,
     /// What was refused, by code.
@@ -75,10 +79,18 @@ pub struct ConnectionMetrics {
     quic: Gauge,
     websocket: Gauge,
     webtransport: Gauge,
+    sessions: Gauge,
 }
 
 impl ConnectionMetrics {
-    /// Counts a connection in `tern_connections{transport}` until the guard is dropped.
+    /// Counts a session in `tern_sessions`, from its Welcome until the guard is dropped.
+    pub fn welcomed(&self) -> OpenConnection {
+        self.sessions.increment(1.0);
+        OpenConnection(self.sessions.clone())
+    }
+
+    /// Counts a connection in `tern_connections{transport}` until the guard is dropped: one that could carry
+    /// a session, whether Hello has come or not.
     pub fn opened(&self, transport: TransportLabel) -> OpenConnection {
         let gauge = match transport {
             TransportLabel::Quic => &self.quic,
@@ -112,11 +124,12 @@ pub struct MessageMetrics {
     pub sends_applied: Counter,
     /// `tern_sends_total{outcome="duplicate"}`: retries of changes that were durable already.
     pub sends_duplicate: Counter,
-    /// `tern_sends_total{outcome="refused"}`: changes answered with an error for good.
+    /// `tern_sends_total{outcome="refused"}`: changes answered with an error for good. What is refused on its
+    /// way (rates, a form that cannot be) is in `tern_refused_total` only.
     pub sends_refused: Counter,
     /// `tern_sends_total{outcome="temporary"}`: changes answered with an error that a retry may cure.
     pub sends_temporary: Counter,
-    /// `tern_dedupe_hits_total`: `temp_id`s found in the store's markers.
+    /// `tern_dedupe_hits_total`: changes recognised by their `temp_id` as made before.
     pub dedupe_hits: Counter,
     /// `tern_lagged_total`: times that a session's queue dropped a conversation.
     pub lagged: Counter,
@@ -184,6 +197,9 @@ pub struct RefusedMetrics {
 impl RefusedMetrics {
     /// Counts an Error or Close with this code in `tern_refused_total{code}`; an ordinary end is none.
     pub fn count(&self, code: Code) {
+        if code == Code::NORMAL {
+            return;
+        }
         match self.by_code.binary_search_by_key(&code, |row| row.0) {
             Ok(index) => self.by_code[index].1.increment(1),
             Err(_) => self.other.increment(1),
@@ -196,26 +212,6 @@ impl RefusedMetrics {
 pub struct ProcessMetrics {
     /// `tern_panics_total`: tasks that panicked. Somebody should look.
     pub panics: Counter,
-}
-
-/// What clients make the node keep in memory.
-#[derive(Debug)]
-pub struct MemoryMetrics {
-    /// `tern_memory_limit_bytes`: what all parts together may take.
-    limit: Gauge,
-    parts: Vec<(MemoryPart, Gauge, Counter)>,
-}
-
-impl MemoryMetrics {
-    /// Tells the budget as it is now: `tern_memory_bytes{part}` is what is in use, about, and
-    /// `tern_memory_refused_total{part}` how often there was no room for more.
-    pub fn tell(&self, memory: &Memory) {
-        self.limit.set(memory.whole().limit() as f64);
-        for (part, used, refused) in &self.parts {
-            used.set(memory.part(*part).used() as f64);
-            refused.absolute(memory.part(*part).refused());
-        }
-    }
 }
 
 /// What is renewed while the node runs.
@@ -250,10 +246,11 @@ impl Metrics {
             owners: make.owners(),
             sync: make.sync(),
             store: make.store(),
+            events: EventMetrics::register(&make),
             accounts: make.accounts(),
             refused: make.refused(),
             process: make.process(),
-            memory: make.memory(),
+            memory: MemoryMetrics::register(&make),
             renewal: make.renewal(),
         }))
     }
@@ -267,18 +264,27 @@ const METADATA: Metadata<'static> = Metadata::new("tern", Level::INFO, None);
 impl Maker<'_> {
     fn connections(&self) -> ConnectionMetrics {
         let name = "tern_connections";
-        self.0.describe_gauge(name.into(), None, "Open connections of clients, by transport.".into());
+        self.0.describe_gauge(
+            name.into(),
+            None,
+            "Connections of clients, before and after Hello, by transport.".into(),
+        );
         let gauge = |transport| self.0.register_gauge(&key(name, "transport", transport), &METADATA);
         ConnectionMetrics {
             quic: gauge("quic"),
             websocket: gauge("websocket"),
             webtransport: gauge("webtransport"),
+            sessions: self.gauge("tern_sessions", "Sessions, from Welcome to their end."),
         }
     }
 
     fn messages(&self) -> MessageMetrics {
         let name = "tern_sends_total";
-        self.0.describe_counter(name.into(), None, "Changes asked for by clients, by outcome.".into());
+        self.0.describe_counter(
+            name.into(),
+            None,
+            "Changes that reached their conversation, by outcome.".into(),
+        );
         let sends = |outcome| self.0.register_counter(&key(name, "outcome", outcome), &METADATA);
         MessageMetrics {
             delivery_seconds: self
@@ -354,26 +360,6 @@ impl Maker<'_> {
 
     fn process(&self) -> ProcessMetrics {
         ProcessMetrics { panics: self.counter("tern_panics_total", "Tasks that panicked.") }
-    }
-
-    fn memory(&self) -> MemoryMetrics {
-        let (used, refused) = ("tern_memory_bytes", "tern_memory_refused_total");
-        let what = "Memory of what clients make the node keep, about, by what it is for.";
-        self.0.describe_gauge(used.into(), None, what.into());
-        self.0.describe_counter(
-            refused.into(),
-            None,
-            "Times that there was no memory for more, by part.".into(),
-        );
-        let row = |part: MemoryPart| {
-            let used = self.0.register_gauge(&key(used, "part", part.label()), &METADATA);
-            (part, used, self.0.register_counter(&key(refused, "part", part.label()), &METADATA))
-        };
-        MemoryMetrics {
-            limit: self
-                .gauge("tern_memory_limit_bytes", "What all parts of tern_memory_bytes may take together."),
-            parts: MemoryPart::ALL.map(row).into(),
-        }
     }
 
     fn renewal(&self) -> RenewalMetrics {

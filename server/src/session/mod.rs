@@ -37,6 +37,7 @@ pub mod people;
 pub mod quota;
 mod reads;
 mod refused;
+mod rollback;
 mod run;
 mod step;
 mod strikes;
@@ -50,6 +51,7 @@ pub use step::close_for;
 
 use deadline::Patience;
 use quota::{Quota, QuotaConfig};
+use rollback::Rollback;
 
 /// What sessions are told when the node has gone.
 pub const STOPS: &str = "this node stops";
@@ -140,6 +142,7 @@ struct Inner {
     /// A permit for each read that the store works on.
     reads: Semaphore,
     sessions: AtomicU64,
+    rollback: Rollback,
 }
 
 impl Gateway {
@@ -164,6 +167,7 @@ impl Gateway {
                 memory,
                 reads,
                 sessions,
+                rollback: Rollback::default(),
             }),
         }
     }

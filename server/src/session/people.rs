@@ -13,11 +13,11 @@ use tern_protocol::{
 use super::refused::Refused;
 use crate::clock::unix_ms;
 use crate::cluster::SessionRef;
-use crate::conversation::{Ask, Change, Reply, Submission, Wanted};
+use crate::conversation::{Ask, Change, Refusal, Reply, Submission, Wanted};
 use crate::delivery::{Delivery, Except, Parcel, Relations};
 use crate::roster::Outgoing;
 use crate::router::Router;
-use crate::store::{Barred, BlockChange, BlockOutcome, Right, Store};
+use crate::store::{Barred, BlockChange, BlockOutcome, Lost, Right, Store};
 
 /// Somebody who decides, and whom their other sessions are told by.
 pub struct Deciding<'a> {
@@ -53,10 +53,8 @@ impl Deciding<'_> {
                 let detail = format!("you block {most} users, and more are not allowed: unblock somebody");
                 return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
             }
-            BlockOutcome::Barred(Barred::Sender(lost)) => {
-                let (code, detail) = super::lost_words(lost);
-                return Err(Refused::new(code, detail));
-            }
+            BlockOutcome::Barred(Barred::Sender(Lost::Erased)) => return Err(Refusal::Erased.into()),
+            BlockOutcome::Barred(Barred::Sender(Lost::Revoked)) => return Err(Refusal::Revoked.into()),
             BlockOutcome::Barred(_) => {
                 return Err(Refused::new(Code::UNAVAILABLE, "this user is being erased: try again later"));
             }

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tern_protocol::{Close, Code};
 use tokio::time::{sleep_until, timeout};
 
 use super::Inner;
@@ -13,6 +14,7 @@ use super::step::Step;
 use crate::budget::MemoryPart;
 use crate::clock::now;
 use crate::ops::metrics::{OpenConnection, TransportLabel};
+use crate::ops::turned_away;
 use crate::roster::Outbox;
 use crate::transport::{Link, LinkReader, LinkWriter, Transport};
 
@@ -25,7 +27,7 @@ struct Open {
     outbox: Arc<Outbox>,
     reader: LinkReader,
     writer: LinkWriter,
-    _counted: OpenConnection,
+    _counted: [OpenConnection; 2],
 }
 
 /// Runs one session. What only the beginning or the end needs is boxed, so that an idle session, as most
@@ -33,6 +35,10 @@ struct Open {
 pub(super) async fn serve(gateway: Arc<Inner>, number: u64, link: Box<Link>) {
     let Some(mut open) = Box::pin(open(gateway, number, link)).await else { return };
     let end = run(&mut open).await;
+    // Whoever closed it: the session itself, another one that takes its place, or the node.
+    if let Some(close) = open.outbox.closing() {
+        open.active.count_close(close.code);
+    }
     tracing::debug!(session = number, %end, "session closed");
 }
 
@@ -41,7 +47,7 @@ async fn open(gateway: Arc<Inner>, number: u64, link: Box<Link>) -> Option<Box<O
     let info = link.info().clone();
     let outbox =
         Outbox::new(info.format, gateway.settings.outbox.clone(), gateway.memory.part(MemoryPart::Outboxes));
-    let _counted = gateway.metrics.connections.opened(match info.transport {
+    let connected = gateway.metrics.connections.opened(match info.transport {
         Transport::Quic => TransportLabel::Quic,
         Transport::WebSocket => TransportLabel::WebSocket,
         Transport::WebTransport => TransportLabel::WebTransport,
@@ -51,11 +57,12 @@ async fn open(gateway: Arc<Inner>, number: u64, link: Box<Link>) -> Option<Box<O
     match hello::greet(&gateway, number, &info, &outbox, &mut reader).await {
         Ok(active) => {
             tracing::debug!(session = number, transport = info.label(), "session open");
+            let _counted = [connected, gateway.metrics.connections.welcomed()];
             return Some(Box::new(Open { active, outbox, reader, writer, _counted }));
         }
         Err(Some(close)) => {
             gateway.refused(close.code);
-            tracing::debug!(session = number, code = %close.code, reason = close.reason, "session refused");
+            turned_away(close.code.name(), info.remote.ip(), &in_our_words(&close));
             outbox.close(close);
             let _ = timeout(LAST_FRAME, writer.drive(&outbox)).await;
         }
@@ -99,10 +106,19 @@ async fn run(open: &mut Open) -> String {
         }
     };
     let end = close.code.to_string();
-    active.count_close(close.code);
     outbox.close(close);
     let _ = timeout(LAST_FRAME, &mut write).await;
     end
+}
+
+/// Why a session is closed, for the log: an error of a decoder quotes what it could not read, and that may be
+/// a token or a text.
+fn in_our_words(close: &Close) -> &str {
+    let ours = |code: Code| Code::TABLE.iter().find(|row| row.0 == code).map_or("", |row| row.2);
+    match close.code {
+        Code::MALFORMED | Code::UNKNOWN_CRITICAL | Code::TOO_MANY_ERRORS => ours(close.code),
+        _ => &close.reason,
+    }
 }
 
 #[cfg(test)]

@@ -482,6 +482,15 @@ async fn what_was_told_is_acked_without_the_store_and_nothing_above_it() {
     second.take();
     second.say(ack(1));
     assert!(second.taken().await.is_empty());
+    // A position that does not fit keeps none behind it from counting.
+    alice.say(to("bob", "more"));
+    sleep(MS).await;
+    let mut third = bench.open("bob").await;
+    let foreign = Position { conversation: pair("x", "y"), seq: 1 };
+    third.say(Ack { positions: vec![foreign, Position { conversation, seq: 2 }] });
+    let taken = third.taken().await;
+    assert_eq!(error(&taken[0]).0, Code::NOT_FOUND);
+    assert_eq!(confirmed("bob"), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -304,10 +304,12 @@ mod tests {
         async fn reopen(&mut self) {} // there is nothing to open
     }
 
-    contract::suite!(Memory(Arc::new(MemoryStore::new())));
+    contract::suite!(Memory(Arc::new(MemoryStore::new().with_people(contract::few()))));
 
     mod by_buckets {
         use super::*;
-        contract::suite!(Memory(Arc::new(MemoryStore::ageing_by(Granularity::Bucket(4)))));
+        contract::suite!(Memory(Arc::new(
+            MemoryStore::ageing_by(Granularity::Bucket(4)).with_people(contract::few())
+        )));
     }
 }

@@ -29,7 +29,7 @@ pub struct PeopleConfig {
 
 impl Default for PeopleConfig {
     fn default() -> Self {
-        let added_groups_per_hour = const { NonZero::new(200).unwrap() };
+        let added_groups_per_hour = const { NonZero::new(600).unwrap() };
         Self { blocks: BLOCKS_MAX as u32, added_groups: 500, added_groups_per_hour }
     }
 }

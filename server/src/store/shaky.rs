@@ -540,7 +540,7 @@ mod tests {
 
     impl Rolled {
         fn new() -> Self {
-            let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+            let shaky = Shaky::new(Arc::new(MemoryStore::new().with_people(contract::few())));
             let late = Duration::from_millis(3);
             let odds = [
                 (150, Fault::UnknownApplied),

@@ -40,6 +40,16 @@ pub enum AddressRefused {
 }
 
 impl AddressRefused {
+    /// In a word, for the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Connections => "address_connections",
+            Self::Rate => "address_rate",
+            Self::Addresses => "addresses",
+            Self::Memory => "memory",
+        }
+    }
+
     /// What a client is told that can be told anything.
     pub fn code(self) -> Code {
         match self {

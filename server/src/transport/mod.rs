@@ -16,6 +16,7 @@ mod loopback;
 pub mod origin;
 pub mod proxies;
 pub mod quic;
+pub mod quic_keys;
 pub mod tcp;
 pub mod tls;
 pub mod websocket;

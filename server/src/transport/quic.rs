@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
-use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, Incoming};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming};
 use tern_protocol::Code;
 use tokio::time::{Instant, timeout};
 
@@ -19,8 +19,10 @@ use super::address::{AddressGate, AddressPermit};
 use super::carrier::{Carrier, var_int};
 use super::error::clean_reason;
 use super::http3::Http3Connection;
+use super::quic_keys::EndpointKeys;
 use super::tls::ALPN_HTTP3;
 use super::{EstablishError, Link, LinkError, LinkInfo, LinkReader, LinkWriter, Transport, TransportConfig};
+use crate::ops::turned_away;
 use crate::roster::Format;
 
 pub use reader::QuicReader;
@@ -52,11 +54,12 @@ impl QuicListener {
         address: SocketAddr,
         tls: Arc<rustls::ServerConfig>,
         gate: AddressGate,
+        keys: &EndpointKeys,
         config: &TransportConfig,
     ) -> io::Result<Self> {
         let endpoint = Endpoint::new(
-            EndpointConfig::default(),
-            Some(server_config(tls, config)?),
+            keys.endpoint(),
+            Some(server_config(tls, keys, config)?),
             udp_socket(address)?,
             Arc::new(quinn::TokioRuntime),
         )?;
@@ -100,11 +103,14 @@ impl QuicListener {
             let _ = incoming.retry();
             return None;
         }
-        if refused.is_err() || self.handshakes.now() >= self.config.quic_handshakes_max {
-            tracing::debug!(%address, ?refused, "connection refused");
-            if let Err(refused) = refused {
-                self.gate.count(refused);
-            }
+        if let Err(refused) = refused {
+            turned_away(refused.reason(), address, &refused);
+            self.gate.count(refused);
+            incoming.refuse();
+            return None;
+        }
+        if self.handshakes.now() >= self.config.quic_handshakes_max {
+            turned_away("quic_handshakes_max", address, &"too many handshakes are under way");
             incoming.refuse();
             return None;
         }
@@ -244,6 +250,7 @@ fn udp_socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 
 fn server_config(
     tls: Arc<rustls::ServerConfig>,
+    keys: &EndpointKeys,
     config: &TransportConfig,
 ) -> io::Result<quinn::ServerConfig> {
     let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
@@ -263,7 +270,7 @@ fn server_config(
         .keep_alive_interval(None)
         .max_idle_timeout(Some(config.dead_after().try_into().map_err(io::Error::other)?))
         .allow_spin(false);
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let mut server = quinn::ServerConfig::new(Arc::new(crypto), keys.token());
     server
         .transport_config(Arc::new(transport))
         .migration(true)

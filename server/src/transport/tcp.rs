@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::address::{AddressGate, AddressPermit};
 use super::{EstablishError, TransportConfig};
+use crate::ops::turned_away;
 use connection::Stream;
 use places::Place;
 
@@ -92,7 +93,7 @@ impl TcpListener {
             let counted = match self.gate.admit(remote.ip()) {
                 Ok(permit) => self.places.take().map(|place| (permit, place)),
                 Err(refused) => {
-                    tracing::debug!(%remote, %refused, "connection refused");
+                    turned_away(refused.reason(), remote.ip(), &refused);
                     None
                 }
             };

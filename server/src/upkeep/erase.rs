@@ -276,7 +276,7 @@ mod tests {
     use crate::ops::metrics::Metrics;
     use crate::roster::Roster;
     use crate::router::Router;
-    use crate::store::Right;
+    use crate::store::{BlockChange, Right};
     use crate::store::memory::MemoryStore;
     use crate::store::shaky::{Call, Fault, Shaky};
     use crate::upkeep::Accounts;
@@ -432,6 +432,21 @@ mod tests {
         shaky.slow_reads(Duration::ZERO);
         let log = log(&parts, group(1)).await;
         assert!(log.contains("Removed") && !log.contains("bob"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn an_erasure_takes_the_blocks_by_the_user_and_of_them_along() {
+        let shaky = Shaky::new(Arc::new(MemoryStore::new()));
+        let parts = parts(&shaky);
+        make_group(&parts, group(1), &["bob", "carol"]).await;
+        for (by, of) in [("bob", "alice"), ("alice", "bob"), ("alice", "carol")] {
+            let change = BlockChange { by: user(by), user: user(of), blocked: true, at_ms: 1, right: None };
+            parts.store.set_block(change).await.unwrap();
+        }
+        erase(&parts, &user("bob")).await.unwrap();
+        let of_alice = parts.store.blocks(&user("alice"), None, 9).await.unwrap();
+        assert_eq!(of_alice.iter().map(|blocked| blocked.user.as_str()).collect::<Vec<_>>(), ["carol"]);
+        assert_eq!(parts.store.blocks(&user("bob"), None, 9).await.unwrap(), []);
     }
 
     #[tokio::test]

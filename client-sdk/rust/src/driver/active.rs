@@ -1,12 +1,12 @@
 //! The driver's side of one open link: what waits to be written, and when it counts as dead.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tern_protocol::{Close, Code, Envelope, Frame, Ping, Welcome};
 
 use super::plan::Ending;
+use super::pulse::{Beat, Pulse};
 use crate::link::{Inbound, Link, Outgoing, TooLarge};
 use crate::session::LinkNumber;
 
@@ -22,27 +22,17 @@ const FINISH_TIME: Duration = Duration::from_secs(2);
 pub(super) struct Active {
     pub(super) number: LinkNumber,
     pub(super) link: Link,
-    pub(super) welcome: Arc<Welcome>,
     pub(super) opened_ms: u64,
     /// Requests for a token renewal on this link that were not granted.
     pub(super) reauths: u32,
     outgoing: VecDeque<Outgoing>,
-    sent_ms: u64,
-    heard_ms: u64,
+    pulse: Pulse,
 }
 
 impl Active {
-    pub(super) fn new(number: LinkNumber, link: Link, welcome: Arc<Welcome>, now: u64) -> Self {
-        Self {
-            number,
-            link,
-            welcome,
-            opened_ms: now,
-            reauths: 0,
-            outgoing: VecDeque::new(),
-            sent_ms: now,
-            heard_ms: now,
-        }
+    pub(super) fn new(number: LinkNumber, link: Link, welcome: &Welcome, now: u64) -> Self {
+        let pulse = Pulse::new(welcome.limits.keepalive_s, welcome.limits.dead_after_s, now);
+        Self { number, link, opened_ms: now, reauths: 0, outgoing: VecDeque::new(), pulse }
     }
 
     /// Queues a frame. An error means that the frame is longer than any link carries.
@@ -52,7 +42,8 @@ impl Active {
         }
         let item = self.link.encode(envelope)?;
         self.outgoing.push_back(item);
-        self.sent_ms = now;
+        let has_answer = envelope.request.is_some() || matches!(envelope.frame, Frame::Ping(_));
+        self.pulse.sent(has_answer, now);
         Ok(())
     }
 
@@ -83,33 +74,27 @@ impl Active {
         self.outgoing.len() > OUTGOING_BUSY
     }
 
-    fn keepalive_ms(&self) -> u64 {
-        u64::from(self.welcome.limits.keepalive_s.max(1)) * 1000
-    }
-
-    fn dead_after_ms(&self) -> u64 {
-        u64::from(self.welcome.limits.dead_after_s.max(1)) * 1000
-    }
-
     /// Pings when it is time; gives the ending of a link that is dead.
     pub(super) fn tick(&mut self, now: u64) -> Option<Ending> {
-        if now >= self.heard_ms + self.dead_after_ms() {
-            let s = self.welcome.limits.dead_after_s;
-            return Some(Ending::Lost(format!("nothing was heard from the server for {s} s")));
-        }
         if self.outgoing.len() > OUTGOING_MAX {
             return Some(Ending::Lost("the connection takes no more data".into()));
         }
-        if now >= self.sent_ms + self.keepalive_ms() {
-            let ping = Envelope::from(Ping { nonce: 0 });
-            // A ping has a few bytes.
-            let _ = self.push(&ping, now);
+        match self.pulse.tick(now) {
+            Beat::Nothing => {}
+            Beat::Ping => {
+                let ping = Envelope::from(Ping { nonce: 0 });
+                // A ping has a few bytes.
+                let _ = self.push(&ping, now);
+            }
+            Beat::Dead(s) => {
+                return Some(Ending::Lost(format!("nothing was heard from the server for {s} s")));
+            }
         }
         None
     }
 
     pub(super) fn wake_at(&self) -> u64 {
-        (self.sent_ms + self.keepalive_ms()).min(self.heard_ms + self.dead_after_ms())
+        self.pulse.wake_at()
     }
 
     /// Writes what waits while waiting for the next thing to come in. Cancel-safe.
@@ -118,6 +103,6 @@ impl Active {
     }
 
     pub(super) fn heard(&mut self, now: u64) {
-        self.heard_ms = now;
+        self.pulse.heard(now);
     }
 }

@@ -28,6 +28,7 @@ mod inbound;
 mod open;
 mod opening;
 mod plan;
+mod pulse;
 mod saver;
 mod shutdown;
 

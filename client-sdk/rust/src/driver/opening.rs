@@ -67,7 +67,7 @@ impl Driver {
         self.old = self.current.take();
         self.renewing = None;
         self.renew_at = None;
-        self.current = Some(Active::new(number, link, welcome.clone(), now));
+        self.current = Some(Active::new(number, link, &welcome, now));
         self.ends.session.send_replace(Some(welcome));
         self.set_state(match &self.degraded {
             Some(cause) => State::Degraded { transport, cause: cause.clone() },

@@ -17,6 +17,8 @@ export const CONFLICT = 4012;
 export const TOO_OLD = 4013;
 export const LIMIT_EXCEEDED = 4014;
 export const TOO_MANY_ERRORS = 4015;
+export const BLOCKED = 4016;
+export const UNREACHABLE = 4017;
 export const TOKEN_INVALID = 4100;
 export const TOKEN_EXPIRED = 4101;
 export const TOKEN_SUBJECT = 4102;
@@ -69,6 +71,10 @@ export const Code = {
   LIMIT_EXCEEDED: 4014,
   /** Too many malformed frames in this session. */
   TOO_MANY_ERRORS: 4015,
+  /** You block this user: unblock them first. */
+  BLOCKED: 4016,
+  /** The user cannot be reached by this sender. */
+  UNREACHABLE: 4017,
   /** The token cannot be accepted. */
   TOKEN_INVALID: 4100,
   /** The token has expired. */

@@ -33,6 +33,8 @@ export interface Limits {
   sendsInFlight: number;
   /** Most cursors in one `sync` frame. */
   syncCursors: number;
+  /** Most cursors in one sync, over all its frames. */
+  syncCursorsTotal: number;
   /** Most positions in one `ack` frame. */
   ackPositions: number;
   /** A gap up to so many entries is sent whole. */
@@ -49,6 +51,12 @@ export interface Limits {
   deadAfterS: number;
   /** Sends a second this user may keep up; bursts are larger. */
   sendsPerSecond: number;
+  /** Most users whom one user blocks. */
+  blocks: number;
+  /** Most groups in one `leaveGroups`. */
+  leaveGroups: number;
+  /** Most groups a user can be in that others put them in and that they have not accepted. */
+  addedGroups: number;
 }
 
 /** The session is open. */
@@ -313,8 +321,10 @@ export interface ConversationSummary {
   unread: number;
   /** Time of the newest entry, Unix milliseconds. */
   lastTimeMs: number;
-  /** The user's role; absent: no longer a member. */
+  /** The user's role; absent: no longer a member, and `head` is their last entry. */
   role: Role | null;
+  /** Who put the user in it; absent once they have accepted it, and of what they made themselves. */
+  addedBy: UserId | null;
 }
 
 /** Changed conversations, the most recently changed first. */
@@ -375,7 +385,7 @@ export interface Erased {
 
 /** Makes a group of these users and the sender. Answered by `sendAck`. */
 export interface CreateGroup {
-  /** 1 to 128 bytes of UTF-8 without control characters. */
+  /** 1 to 128 bytes of UTF-8 without control and invisible characters and spaces at an edge. */
   name: string;
   /** Users besides the sender; at most 100 with the sender. Left out: none. */
   members: UserId[];
@@ -415,7 +425,7 @@ export interface LeaveGroup {
 export interface RenameGroup {
   /** The group. */
   conversation: ConversationId;
-  /** 1 to 128 bytes of UTF-8 without control characters. */
+  /** 1 to 128 bytes of UTF-8 without control and invisible characters and spaces at an edge. */
   name: string;
   /** The same for every retry. */
   tempId: TempId;
@@ -433,7 +443,7 @@ export interface SetRole {
   tempId: TempId;
 }
 
-/** The user's conversations, most recently changed first. Answered by `conversationPage`. */
+/** The user's conversations, also those they have left as long as they may read some of them, most recently changed first. Answered by `conversationPage`. */
 export interface ListConversations {
   /** `next` of the page before; absent: from the start. */
   cursor: string | null;
@@ -471,6 +481,40 @@ export interface MemberList {
   conversation: ConversationId;
   /** At most 100, in the order in which they joined. */
   members: MemberInfo[];
+}
+
+/** Leaves many groups, each as by `leaveGroup`. Answered by `groupsLeft`. */
+export interface LeaveGroups {
+  /** Which; at most `leaveGroups`, each once. */
+  conversations: ConversationId[];
+  /** The same for every retry. */
+  tempId: TempId;
+}
+
+/** What became of one group. */
+export interface GroupLeft {
+  /** Which. */
+  conversation: ConversationId;
+  /** Why the user is still in it; absent: they have left. */
+  code: number | null;
+}
+
+/** What became of the groups of a `leaveGroups`. */
+export interface GroupsLeft {
+  /** One for each that was asked for, in that order. */
+  groups: GroupLeft[];
+}
+
+/** Accepts a group into which somebody else has put the user, without a word in it. Answered by `groupKept`. Once more is fine. */
+export interface KeepGroup {
+  /** Which. */
+  conversation: ConversationId;
+}
+
+/** The user has accepted a group. To all their sessions. */
+export interface GroupKept {
+  /** Which. */
+  conversation: ConversationId;
 }
 
 /** Watch these users, and these only. Answered by `presence` with all of them; changes follow. */
@@ -511,6 +555,48 @@ export interface UserTyping {
   user: UserId;
 }
 
+/** Blocks a user, who is not told. Answered by `blockChanged`. Once more is fine. */
+export interface Block {
+  /** Whom; they need not be known. */
+  user: UserId;
+}
+
+/** Takes a block back. Answered by `blockChanged`. Once more is fine. */
+export interface Unblock {
+  /** Whose. */
+  user: UserId;
+}
+
+/** How it is with a block now. To all sessions of the user who blocks; with the `requestId` in the one that asked. */
+export interface BlockChanged {
+  /** About whom. */
+  user: UserId;
+  /** They are blocked. */
+  blocked: boolean;
+}
+
+/** Whom the user blocks. Answered by `blockList`. */
+export interface ListBlocks {
+  /** `next` of the page before; absent: from the start. */
+  after: UserId | null;
+}
+
+/** Somebody who is blocked. */
+export interface BlockedUser {
+  /** Who. */
+  user: UserId;
+  /** Since when, Unix milliseconds. */
+  sinceMs: number;
+}
+
+/** A page of the user's blocks, in the order of the bytes of the ids. */
+export interface BlockList {
+  /** At most 200. */
+  users: BlockedUser[];
+  /** `after` of the next page; absent: this was the last. */
+  next: UserId | null;
+}
+
 /** Any frame, by its `type`. */
 export type Frame =
   | ({ type: 'hello' } & Hello)
@@ -548,13 +634,22 @@ export type Frame =
   | ({ type: 'conversation_page' } & ConversationPage)
   | ({ type: 'list_members' } & ListMembers)
   | ({ type: 'member_list' } & MemberList)
+  | ({ type: 'leave_groups' } & LeaveGroups)
+  | ({ type: 'groups_left' } & GroupsLeft)
+  | ({ type: 'keep_group' } & KeepGroup)
+  | ({ type: 'group_kept' } & GroupKept)
   | ({ type: 'watch' } & Watch)
   | ({ type: 'presence' } & Presence)
   | ({ type: 'typing' } & Typing)
   | ({ type: 'user_typing' } & UserTyping)
+  | ({ type: 'block' } & Block)
+  | ({ type: 'unblock' } & Unblock)
+  | ({ type: 'block_changed' } & BlockChanged)
+  | ({ type: 'list_blocks' } & ListBlocks)
+  | ({ type: 'block_list' } & BlockList)
   ;
 
-const limits = struct<Limits>({ frameBytes: u32, textBytes: u32, nameBytes: u32, groupMembers: u32, pageEntries: u32, watchUsers: u32, sendsInFlight: u32, syncCursors: u32, ackPositions: u32, gapWhole: u32, gapTail: u32, dedupeWindowS: u32, sessionsPerUser: u32, keepaliveS: u32, deadAfterS: u32, sendsPerSecond: u32 });
+const limits = struct<Limits>({ frameBytes: u32, textBytes: u32, nameBytes: u32, groupMembers: u32, pageEntries: u32, watchUsers: u32, sendsInFlight: u32, syncCursors: u32, syncCursorsTotal: u32, ackPositions: u32, gapWhole: u32, gapTail: u32, dedupeWindowS: u32, sessionsPerUser: u32, keepaliveS: u32, deadAfterS: u32, sendsPerSecond: u32, blocks: u32, leaveGroups: u32, addedGroups: u32 });
 const role = unit<Role>(['member', 'admin', 'owner']);
 const entryBody = growing<EntryBody>({
   message: [0, struct({ text: str, data: option(json), replyTo: option(u64) })],
@@ -569,10 +664,12 @@ const entryBody = growing<EntryBody>({
 const entry = struct<Entry>({ seq: u64, id: uuid, timeMs: u64, sender: userId, senderName: option(str), tempId: option(uuid), messages: u64, body: entryBody });
 const position = struct<Position>({ conversation: conversationId, seq: u64 });
 const conversationKind = unit<ConversationKind>(['pair', 'group']);
-const conversationSummary = struct<ConversationSummary>({ conversation: conversationId, kind: conversationKind, name: option(str), peer: option(userId), head: u64, headMessages: u64, firstSeq: u64, readSeq: u64, readMessages: u64, unread: u64, lastTimeMs: u64, role: option(role) });
+const conversationSummary = struct<ConversationSummary>({ conversation: conversationId, kind: conversationKind, name: option(str), peer: option(userId), head: u64, headMessages: u64, firstSeq: u64, readSeq: u64, readMessages: u64, unread: u64, lastTimeMs: u64, role: option(role), addedBy: option(userId) });
 const memberInfo = struct<MemberInfo>({ user: userId, name: option(str), role: role });
+const groupLeft = struct<GroupLeft>({ conversation: conversationId, code: option(u16) });
 const presenceState = unit<PresenceState>(['unknown', 'online', 'offline']);
 const userPresence = struct<UserPresence>({ user: userId, state: presenceState, lastSeenMs: option(u64) });
+const blockedUser = struct<BlockedUser>({ user: userId, sinceMs: u64 });
 
 /** Number and body of every frame type. */
 // biome-ignore lint: the bodies have as many types as there are frames
@@ -612,8 +709,17 @@ export const FRAMES: Record<Frame['type'], readonly [number, Codec<any>]> = {
   conversation_page: [39, struct({ conversations: list(conversationSummary), next: option(str) })],
   list_members: [40, struct({ conversation: conversationId })],
   member_list: [41, struct({ conversation: conversationId, members: list(memberInfo) })],
+  leave_groups: [42, struct({ conversations: list(conversationId), tempId: uuid })],
+  groups_left: [43, struct({ groups: list(groupLeft) })],
+  keep_group: [44, struct({ conversation: conversationId })],
+  group_kept: [45, struct({ conversation: conversationId })],
   watch: [48, struct({ users: list(userId) })],
   presence: [49, struct({ users: list(userPresence) })],
   typing: [50, struct({ to: target })],
   user_typing: [51, struct({ conversation: conversationId, user: userId })],
+  block: [56, struct({ user: userId })],
+  unblock: [57, struct({ user: userId })],
+  block_changed: [58, struct({ user: userId, blocked: bool })],
+  list_blocks: [59, struct({ after: option(userId) })],
+  block_list: [60, struct({ users: list(blockedUser), next: option(userId) })],
 };

@@ -50,8 +50,17 @@ export function receive(ledger: Ledger, link: number, { request, frame }: Envelo
     case 'page':
       onPage(ledger, request, frame, now);
       break;
+    case 'block_changed':
+      if (request !== null) onAnswer(ledger, request, frame);
+      else ledger.emit('blockChanged', { user: frame.user, blocked: frame.blocked });
+      break;
+    case 'group_kept':
+      if (request !== null) onAnswer(ledger, request, frame);
+      break;
     case 'conversation_page':
     case 'member_list':
+    case 'block_list':
+    case 'groups_left':
       onAnswer(ledger, request, frame);
       break;
     case 'have_read':

@@ -28,6 +28,8 @@ export class Log {
   heard: number;
   /** The user has read everything up to here, as far as is known. */
   #read = 0;
+  /** When something was last heard of it; 0: not since the start. */
+  touched = 0;
   /** Entries after the next one. */
   #early = new Map<number, Entry>();
   /** The open fetch, with `handed` and `heard` when it left: an older answer proves nothing newer. */

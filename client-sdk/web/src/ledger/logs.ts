@@ -43,6 +43,7 @@ export class Logs {
       log = new Log(this.room);
       this.logs.set(conversation, log);
     }
+    log.touched = now;
     input(log, out);
     if (!log.wantsFetch) this.#holes.delete(conversation);
     else if (!this.#holes.has(conversation)) {
@@ -164,10 +165,15 @@ export class Logs {
 
   /** What this client has, in frames. */
   sync(): Sync[] {
-    const cursors: Position[] = [];
-    for (const [conversation, { handed }] of this.logs) {
-      if (handed && cursors.length < SYNC_CURSORS_TOTAL_MAX) cursors.push({ conversation, seq: handed });
+    let known = [...this.logs].filter(([, { handed }]) => handed);
+    if (known.length > SYNC_CURSORS_TOTAL_MAX) {
+      // More are refused: those that changed last, as far as is known. Of the others the server tells anew.
+      known = known.sort(([, a], [, b]) => b.touched - a.touched).slice(0, SYNC_CURSORS_TOTAL_MAX);
     }
+    const cursors: Position[] = known.map(([conversation, { handed }]) => ({
+      conversation,
+      seq: handed as number,
+    }));
     const frames: Sync[] = [];
     do {
       const part = cursors.splice(0, SYNC_CURSORS_MAX);

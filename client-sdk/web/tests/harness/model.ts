@@ -17,6 +17,7 @@ export const LIMITS: Limits = {
   watchUsers: 200,
   sendsInFlight: 8,
   syncCursors: 512,
+  syncCursorsTotal: 10_000,
   ackPositions: 100,
   gapWhole: 500,
   gapTail: 50,
@@ -25,6 +26,9 @@ export const LIMITS: Limits = {
   keepaliveS: 20,
   deadAfterS: 45,
   sendsPerSecond: 50,
+  blocks: 1_000,
+  leaveGroups: 100,
+  addedGroups: 500,
 };
 
 /** A source of numbers below n that a seed determines (mulberry32). */
@@ -185,7 +189,7 @@ export class World {
       const cursor = known.get(conversation) ?? 0;
       const head = log.length;
       if (head <= cursor) continue;
-      const peer = { kind: 'pair', name: null, peer: null, role: 'owner' } as const;
+      const peer = { kind: 'pair', name: null, peer: null, role: 'owner', addedBy: null } as const;
       const counts = { head, headMessages: head, firstSeq: 1, readSeq: 0, readMessages: 0, unread: head };
       frames.push({
         type: 'sync_page',

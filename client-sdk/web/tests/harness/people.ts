@@ -28,6 +28,7 @@ export class Person {
       'presence',
       'typing',
       'read',
+      'blockChanged',
       'conversations',
       'state',
       'storeChanged',

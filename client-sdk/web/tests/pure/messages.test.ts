@@ -103,6 +103,7 @@ test('while a log is caught up with, own messages from before the read position 
     unread: 0,
     lastTimeMs: 1,
     role: 'member',
+    addedBy: null,
   };
   peer.send({ type: 'sync_page', conversations: [summary] });
   peer.send(deliver(1, entry(2, message('mine'), 'alice'), 3));

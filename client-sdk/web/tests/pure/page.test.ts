@@ -199,6 +199,7 @@ test('what is unread is a difference, whatever told of it and in whichever order
     unread: 1_892,
     lastTimeMs: 1,
     role: 'member',
+    addedBy: null,
   };
   one.summarised(summary);
   expect(one.unread).toBe(1_892);

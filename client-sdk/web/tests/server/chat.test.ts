@@ -1,6 +1,14 @@
 // The promises of the package against a real server, over WebSocket.
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { type Config, type ConversationSummary, connect, pairOf, start, TernError } from '../../src/index.js';
+import {
+  Code,
+  type Config,
+  type ConversationSummary,
+  connect,
+  pairOf,
+  start,
+  TernError,
+} from '../../src/index.js';
 import { Person, until, upTo } from '../harness/people.js';
 import { Server } from '../harness/server.js';
 
@@ -173,6 +181,7 @@ test('groups: made, changed and left, with every change an entry for all', async
 
 test('presence, typing and read positions reach those they are for', async () => {
   const [alice, bob, tab] = [await online('alice'), await online('bob'), await online('bob')];
+  await bob.client.send('alice', 'hello');
   const { seq } = await alice.client.send('bob', 'hi');
   alice.client.watchPresence(['bob', 'nobody']);
   const presence = await until('presence', () => alice.told('presence').at(-1));
@@ -186,9 +195,47 @@ test('presence, typing and read positions reach those they are for', async () =>
     user: 'alice',
   });
   bob.client.markRead(PAIR, seq);
-  expect(await until('read', () => tab.told('read').at(0))).toEqual({ conversation: PAIR, seq, messages: 1 });
+  expect(await until('read', () => tab.told('read').find((read) => read.seq === seq))).toEqual({
+    conversation: PAIR,
+    seq,
+    messages: 2,
+  });
   // Who writes has read what is above; what others read is theirs.
-  expect(alice.told('read')).toEqual([{ conversation: PAIR, seq, messages: 1 }]);
+  expect(alice.told('read')).toEqual([{ conversation: PAIR, seq, messages: 2 }]);
+});
+
+test('a block keeps the other away until it is taken back, and other devices hear of it', async () => {
+  const [alice, tab, bob] = [await online('alice'), await online('alice'), await online('bob')];
+  await bob.client.send('alice', 'hi');
+  await alice.client.block('bob');
+  expect(await until('the block', () => tab.told('blockChanged').at(0))).toEqual({
+    user: 'bob',
+    blocked: true,
+  });
+  await expect(bob.client.send('alice', 'hello?')).rejects.toMatchObject({ code: Code.UNREACHABLE });
+  await expect(alice.client.send('bob', 'hm')).rejects.toMatchObject({ code: Code.BLOCKED });
+  expect((await alice.client.blocks()).map(({ user }) => user)).toEqual(['bob']);
+  expect(await bob.client.blocks()).toEqual([]);
+  await alice.client.unblock('bob');
+  await bob.client.send('alice', 'thank you');
+  await expect(alice.client.block('bob\u200b')).rejects.toMatchObject({ code: Code.INVALID_ARGUMENT });
+});
+
+test('groups that others put one in are kept, or left together', async () => {
+  const [alice, bob] = [await online('alice'), await online('bob')];
+  const made = [];
+  for (const name of ['a', 'b', 'c']) made.push((await alice.client.createGroup(name, ['bob'])).conversation);
+  const [kept, ...others] = made as [string, ...string[]];
+  await bob.client.keep(kept);
+  const left = await bob.client.leaveMany([...others, PAIR]);
+  expect(left).toEqual([
+    ...others.map((conversation) => ({ conversation, code: null })),
+    { conversation: PAIR, code: Code.NOT_FOUND },
+  ]);
+  const { conversations } = await bob.client.conversations();
+  const roles = Object.fromEntries(conversations.map(({ conversation, role }) => [conversation, role]));
+  expect(roles).toEqual({ [kept]: 'member', [others[0] as string]: null, [others[1] as string]: null });
+  expect(conversations.find(({ conversation }) => conversation === kept)?.addedBy).toBe(null);
 });
 
 test('data and answers arrive as they were sent, and what is unread is a difference', async () => {

@@ -304,3 +304,27 @@ async fn what_is_damaged_is_left_out_of_lists_and_named_to_who_comes_back() {
     let one = room.history.described(&me, talks[3].id).await;
     assert!(matches!(one, Err(StoreError::Corrupt(_))), "it is not as if it did not exist");
 }
+
+#[tokio::test]
+async fn what_was_left_is_listed_and_synced_as_long_as_something_of_it_can_be_read() {
+    let (room, [alice, bob]) = (Room::new(), ["alice", "bob"].map(user));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    room.say(&mut talk, &alice).await;
+    room.remove(&mut talk, &alice, &bob).await;
+    room.say(&mut talk, &alice).await;
+    let listed = async || room.history.list(&bob, None, 20).await.unwrap().conversations;
+    let changed = async |cursor: Option<u64>| {
+        let cursors = cursor.map(|seq| (talk.id, seq)).into_iter().collect();
+        let Changes { changed, ahead, .. } = room.history.changed(&bob, &cursors).await.unwrap();
+        assert_eq!(ahead, []);
+        changed.into_iter().map(|one| (one.summary.role, one.summary.head)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await.iter().map(|one| (one.role, one.head)).collect::<Vec<_>>(), [(None, 2)]);
+    assert_eq!(changed(None).await, [(None, 2)], "a new device learns of it");
+    assert_eq!(changed(Some(1)).await, [(None, 2)]);
+    assert_eq!(changed(Some(2)).await, []);
+    let old = Ages { markers_before_ms: 2_500, entries_before_ms: Some(2_500) };
+    while room.store.age(talk.id, old, 100).await.unwrap().more {}
+    assert!(listed().await.is_empty() && changed(None).await.is_empty(), "nothing of it is left for him");
+    assert_eq!(room.history.list(&alice, None, 20).await.unwrap().conversations.len(), 1);
+}

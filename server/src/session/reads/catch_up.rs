@@ -9,6 +9,7 @@ use tern_protocol::{
 
 use super::worker::Worker;
 use super::{Gone, Part};
+use crate::clock::now;
 use crate::conversation::history::{Ahead, Changed, Changes, Missing, Run};
 use crate::session::refused::Refused;
 use crate::store::Apart;
@@ -38,6 +39,7 @@ impl Worker {
             }
         }
         for ahead in ahead {
+            self.gateway.rollback.note(ahead.conversation, ahead.cursor, ahead.head, now());
             let detail =
                 format!("cursor {} of {} is above its head {}", ahead.cursor, ahead.conversation, ahead.head);
             let refused = Refused::new(Code::CURSOR_AHEAD, detail).within(ahead.conversation);

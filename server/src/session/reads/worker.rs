@@ -129,7 +129,7 @@ impl Worker {
         let marked = self.gateway.history.mark_read(user, conversation, seq).await?;
         match marked {
             Marked::NotFound => return Err(Refused::not_found().within(conversation)),
-            Marked::Ahead(head) => return Err(ahead(conversation, seq, head)),
+            Marked::Ahead(head) => return Err(self.ahead(conversation, seq, head)),
             // What was read was seen.
             Marked::Rose(_) | Marked::Stood => self.gateway.confirm(&self.seat, conversation, seq),
         }
@@ -151,21 +151,22 @@ impl Worker {
                 Ok(access) => access,
                 // One that cannot be read keeps no other from being confirmed.
                 Err(error) => {
-                    failed = Err(Refused::from(error).within(conversation));
+                    failed = failed.and(Err(Refused::from(error).within(conversation)));
                     continue;
                 }
             };
             if access.is_some_and(|access| seq > access.last_seq) {
                 access = history.access_up_to(user, conversation, seq).await?;
             }
-            // A position must lie in the part of the log that the user may see.
-            match access {
-                None => return Err(Refused::not_found().within(conversation)),
-                Some(access) if seq > access.last_seq => {
-                    return Err(ahead(conversation, seq, access.last_seq));
+            // A position must lie in the part of the log that the user may see. The others count all the same.
+            failed = failed.and(match access {
+                None => Err(Refused::not_found().within(conversation)),
+                Some(access) if seq > access.last_seq => Err(self.ahead(conversation, seq, access.last_seq)),
+                Some(_) => {
+                    self.gateway.confirm(&self.seat, conversation, seq);
+                    Ok(())
                 }
-                Some(_) => self.gateway.confirm(&self.seat, conversation, seq),
-            }
+            });
         }
         failed
     }
@@ -225,9 +226,10 @@ impl Worker {
         let outgoing = Outgoing::new(Envelope { request, frame });
         self.seat.outbox.push_backlog(&outgoing).await.map_err(|_| Gone)
     }
-}
 
-fn ahead(conversation: ConversationId, seq: u64, head: u64) -> Refused {
-    let detail = format!("seq {seq} is above the head {head} of {conversation}");
-    Refused::new(Code::CURSOR_AHEAD, detail).within(conversation)
+    fn ahead(&self, conversation: ConversationId, seq: u64, head: u64) -> Refused {
+        self.gateway.rollback.note(conversation, seq, head, now());
+        let detail = format!("seq {seq} is above the head {head} of {conversation}");
+        Refused::new(Code::CURSOR_AHEAD, detail).within(conversation)
+    }
 }

@@ -53,6 +53,8 @@ impl EmbeddedStore {
         self.new_journal().await?;
         self.scan(&self.scans, |disk| disk.space.major_compact().map_err(read_failed)).await?;
         let held_files = self.clean_up().await?;
+        let manifests = self.manifests.clone();
+        self.scan(&self.scans, move |_| manifests.note().map_err(unusable)).await?;
         let dir = self.dir.clone();
         let bytes_after = self
             .scan(&self.scans, move |_| {
@@ -141,7 +143,10 @@ fn surplus(disk: &Disk) -> Result<usize, StoreError> {
 fn remove_leftovers(dir: &std::path::Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        if name.to_str().is_some_and(|name| name == "verify" || name.starts_with("lost-journals-")) {
+        let is_leftover = |name: &str| {
+            ["verify", "journal-copy", "cut-tails"].contains(&name) || name.starts_with("lost-journals-")
+        };
+        if name.to_str().is_some_and(is_leftover) {
             tracing::info!(?name, "removing what an earlier command has left");
             journals::remove_dir(&dir.join(name))?;
         }

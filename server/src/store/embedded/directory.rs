@@ -221,6 +221,16 @@ impl Directory {
         self.path.join("cut-tails")
     }
 
+    /// What is known of the tables, and their manifests once more.
+    pub(super) fn manifest_copy(&self) -> PathBuf {
+        self.path.join("manifest-copy")
+    }
+
+    /// A new database, while one is made for its own keyspace.
+    pub(super) fn new_db(&self) -> PathBuf {
+        self.path.join("new-db")
+    }
+
     /// Where a check of the store makes its copy.
     pub(super) fn verify_copy(&self) -> PathBuf {
         self.path.join("verify")

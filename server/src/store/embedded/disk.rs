@@ -9,7 +9,6 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use tern_protocol::{ConversationId, Entry, UserId};
 
-use super::identity::Salt;
 use super::intents::IntentShards;
 use super::keys;
 use super::recent::RecentMarkers;
@@ -17,7 +16,7 @@ use super::seen::Seen;
 use super::space::Room;
 use super::standings::Standings;
 use super::states::{Known, States};
-use super::values::{self, Commit, Head, Row, Shape};
+use super::values::{self, Head, Row, Shape};
 use crate::store::runs::Runs;
 use crate::store::{
     Conversation, Glance, INTENT_SHARDS, InboxCursor, InboxRow, Intent, Marker, Order, PageLimit,
@@ -83,21 +82,6 @@ impl Disk {
     /// A value as of the last commit.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self.space.get(key).map_err(read_failed)?.map(Bytes::from))
-    }
-
-    /// Number of the last commit, 0 before the first, and the salt of all of them. The last
-    /// [`keys::COMMITS_KEPT`] must all be there: a journal that lost its end before the next one began
-    /// leaves a hole.
-    pub(super) fn commits(&self) -> Result<(u64, Option<Salt>), StoreError> {
-        let (mut numbers, mut salt): (Vec<u64>, Option<Salt>) = (Vec::new(), None);
-        for item in self.space.prefix(keys::COMMITS) {
-            let commit = Commit::decode(&item.value().map_err(read_failed)?)?;
-            if *salt.get_or_insert(commit.salt) != commit.salt {
-                return Err(StoreError::Corrupt("there are commits of two stores in it".into()));
-            }
-            numbers.push(commit.number);
-        }
-        Ok((last_commit(numbers)?, salt))
     }
 
     /// A state as of the last commit.
@@ -452,19 +436,6 @@ impl Dense {
         self.last = Some(key);
         Ok((entry, bytes))
     }
-}
-
-/// The last of the commit numbers that are remembered; the [`keys::COMMITS_KEPT`] before it must be there.
-pub(super) fn last_commit(mut numbers: Vec<u64>) -> Result<u64, StoreError> {
-    numbers.sort_unstable();
-    let last = numbers.last().copied().unwrap_or(0);
-    let first = last.saturating_sub(keys::COMMITS_KEPT) + 1;
-    if !numbers.iter().copied().eq(first..=last) {
-        let there = numbers.iter().filter(|number| **number >= first).count() as u64;
-        let missing = last - first + 1 - there;
-        return Err(StoreError::Corrupt(format!("{missing} of the commits before {last} are missing")));
-    }
-    Ok(last)
 }
 
 /// The words for what the database could not do.

@@ -71,6 +71,11 @@ pub(super) fn paths(db: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(list(db)?.into_iter().map(|journal| journal.path).collect())
 }
 
+/// Where the journals end, in words.
+pub(super) fn last_name(journals: &[Journal]) -> String {
+    journals.last().map_or_else(|| "no journal".into(), |last| format!("db/{}.jnl", last.id))
+}
+
 /// Reads all journals of the store with this salt, up to the first thing that is wrong.
 pub(super) fn scan(journals: &[Journal], salt: Salt) -> io::Result<Findings> {
     let mut order = Order::after_nothing(salt);

@@ -4,8 +4,10 @@
 //! disk. A commit that fails ends the process, since nobody can tell what it left behind.
 
 mod append;
+mod archive;
 mod backup;
 mod batch;
+mod block;
 mod committer;
 mod compact;
 mod constants;
@@ -15,6 +17,8 @@ mod identity;
 mod intents;
 mod journals;
 mod keys;
+mod manifests;
+mod numbers;
 mod op;
 mod open;
 mod people;
@@ -27,6 +31,7 @@ mod seen;
 mod space;
 mod standings;
 mod states;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tripwire;
@@ -60,6 +65,7 @@ use self::append::Append;
 use self::committer::{Committer, Hooks, Queue};
 use self::directory::Directory;
 use self::disk::Disk;
+use self::manifests::Manifests;
 use self::op::{Op, Reply};
 use self::tripwire::Tripwire;
 use self::watch::{Watch, Watched};
@@ -92,7 +98,7 @@ pub struct EmbeddedConfig {
     pub free_mib_min: u32,
     /// The section `people`.
     #[serde(skip)]
-    pub people: PeopleConfig,
+    pub(crate) people: PeopleConfig,
 }
 
 impl Default for EmbeddedConfig {
@@ -118,6 +124,7 @@ pub struct EmbeddedStore {
     compacting: tokio::sync::Mutex<()>,
     dir: PathBuf,
     watch: Option<Watch>,
+    manifests: Arc<Manifests>,
     /// Last: the directory is given up when the database is closed.
     _directory: Directory,
 }
@@ -153,12 +160,13 @@ impl EmbeddedStore {
         memory: &Budget,
     ) -> Result<Self, OpenError> {
         let opened = open::open(&config.dir, u64::from(config.cache_mib) * 1024 * 1024)?;
-        let open::Opened { directory, identity, mut disk, commits, count_file } = opened;
+        let open::Opened { directory, identity, mut disk, commits, count_file, manifests } = opened;
         disk.people = Arc::new(config.people);
         let io = |source| directory.io(source);
         disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
         let watch = Watch::start(Watched {
             disk: disk.clone(),
+            manifests: manifests.clone(),
             free: hooks.free.take().unwrap_or_else(|| {
                 let dir = config.dir.clone();
                 Box::new(move || space::free(&dir).ok())
@@ -183,6 +191,7 @@ impl EmbeddedStore {
             compacting: tokio::sync::Mutex::default(),
             dir: config.dir,
             watch: Some(watch),
+            manifests,
             _directory: directory,
         })
     }

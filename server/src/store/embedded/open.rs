@@ -1,8 +1,9 @@
 //! Opening a store: nothing is served unless everything acknowledged is there.
 
-use std::io;
 use std::panic::catch_unwind;
 use std::path::Path;
+use std::sync::Arc;
+use std::{fs, io};
 
 use fjall::{Database, KeyspaceCreateOptions};
 
@@ -11,6 +12,8 @@ use super::directory::{Directory, OpenError, is_absent};
 use super::disk::{Disk, words};
 use super::identity::{Identity, Salt};
 use super::journals;
+use super::manifests::{self, Fault, Manifests};
+use super::numbers;
 use super::tripwire::CountFile;
 use crate::clock::unix_ms;
 use crate::descriptors::Descriptors;
@@ -28,6 +31,7 @@ pub(super) struct Opened {
     /// Number of the last commit.
     pub(super) commits: u64,
     pub(super) count_file: CountFile,
+    pub(super) manifests: Arc<Manifests>,
 }
 
 /// Opens the store in `dir`, or makes it.
@@ -42,33 +46,33 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
     // A check that was killed leaves it.
     journals::remove_dir(&directory.verify_copy()).map_err(io)?;
     let (identity, count_file, expected) = whose(&directory)?;
-    let db = directory.db();
     if expected > 0 {
-        constants::restore(&db).map_err(io)?;
+        constants::restore(&directory.db()).map_err(io)?;
     }
-    if is_absent(&db.join("version")).map_err(io)? {
-        if expected > 0 && is_absent(&db).map_err(io)? {
-            return Err(directory.lost(0, expected, "db is missing"));
-        }
-        if expected > 0 {
-            return Err(directory.unreadable("db/version is missing"));
-        }
-        // It died while being made, before the first commit.
-        journals::remove_dir(&db).map_err(io)?;
+    if expected > 0 && is_absent(&directory.db()).map_err(io)? {
+        return Err(directory.lost(0, expected, "db is missing"));
     }
     let in_journals = check_journals(&directory, identity.salt, expected)?;
+    let manifests = check_tables(&directory, identity.salt, expected == 0 && in_journals.is_none())?;
     let (disk, commits) = open_database(&directory, identity.salt, cache_bytes)?;
     if commits < expected {
-        return Err(directory.lost(commits, expected, "the journals and the tables hold no more"));
+        return Err(directory.lost(commits, expected, "the tables and the journals in db hold no more"));
     }
     if let Some(last) = in_journals.filter(|last| *last < commits) {
         // A journal is never behind the tables: it has lost its end, and with it perhaps what is in no table.
         return Err(directory.damaged(format!(
-            "the last journal in db ends with commit {last}, the tables go on to {commits}"
+            "the last journal, in db, ends with commit {last}, the tables go on to {commits}"
         )));
     }
+    let manifests = match manifests {
+        Some(manifests) => manifests,
+        None => Manifests::check(&directory.db(), &directory.manifest_copy(), identity.salt)
+            .map_err(io)?
+            .map_err(|Fault(what)| directory.unreadable(what))?,
+    };
+    manifests.note().map_err(io)?;
     journals::remove_dir(&directory.journal_copy()).map_err(io)?;
-    Ok(Opened { identity, disk, commits, count_file, directory })
+    Ok(Opened { identity, disk, commits, count_file, manifests: Arc::new(manifests), directory })
 }
 
 /// Whose store it is, by both places that say so, and how many commits were durable.
@@ -112,7 +116,7 @@ fn check_journals(directory: &Directory, salt: Salt, expected: u64) -> Result<Op
         return Err(directory.lost(
             commits,
             expected,
-            cut.unwrap_or_else(|| "the last journal in db ends".into()),
+            cut.unwrap_or_else(|| format!("{} ends", journals::last_name(&journals))),
         ));
     }
     let Some(cut) = findings.cut else { return Ok(findings.commits) };
@@ -130,6 +134,42 @@ fn check_journals(directory: &Directory, salt: Salt, expected: u64) -> Result<Op
     journals::keep(&journals, &directory.journal_copy()).map_err(io)?;
     journals::apply(&cut, &journals, &db).map_err(io)?;
     Ok(findings.commits)
+}
+
+/// Sees to it that the database takes its tables for what they are. Files that are the same in every database
+/// are written anew if they are damaged. `None` if there is no database yet; one in which nothing was ever
+/// written and that is not whole died while it was made, and is removed.
+fn check_tables(directory: &Directory, salt: Salt, is_new: bool) -> Result<Option<Manifests>, OpenError> {
+    let io = |source| directory.io(source);
+    let db = directory.db();
+    if is_absent(&db).map_err(io)? {
+        return Ok(None);
+    }
+    let manifests = match Manifests::check(&db, &directory.manifest_copy(), salt).map_err(io)? {
+        Ok(manifests) => manifests,
+        Err(_) if is_new && !has_tables(&db).map_err(io)? => {
+            journals::remove_dir(&db).map_err(io)?;
+            return Ok(None);
+        }
+        Err(Fault(what)) => return Err(directory.unreadable(what)),
+    };
+    if !manifests::names_ours(&db).map_err(io)? {
+        tracing::warn!("db/keyspaces/0 is missing or damaged; writing it anew");
+        let new = directory.new_db();
+        journals::remove_dir(&new).map_err(io)?;
+        open_files(&new, 0).map_err(|error| directory.unreadable(words(&error)))?;
+        manifests::put_meta(&db, &new).map_err(io)?;
+        journals::remove_dir(&new).map_err(io)?;
+    }
+    Ok(Some(manifests))
+}
+
+/// There are tables, whatever the manifest says.
+fn has_tables(db: &Path) -> io::Result<bool> {
+    match fs::read_dir(db.join("keyspaces/1/tables")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        entries => Ok(entries?.next().is_some()),
+    }
 }
 
 /// Opens the database of the store with this salt; also the number of its last commit.
@@ -151,15 +191,7 @@ pub(super) fn open_any_database(
     cache_bytes: u64,
 ) -> Result<(Disk, u64, Option<Salt>), OpenError> {
     // The journals have been checked, the tables have not: a panic over damaged bytes is a refusal.
-    let opened = catch_unwind(|| {
-        let builder = Database::builder(directory.db())
-            .max_cached_files(Some(Descriptors::now().store_files()))
-            .max_journaling_size(JOURNALS_BYTES_MAX);
-        let db = builder.cache_size(cache_bytes).open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let space = db.keyspace("tern", options)?;
-        Ok::<_, fjall::Error>(Disk::new(db, space))
-    });
+    let opened = catch_unwind(|| open_files(&directory.db(), cache_bytes));
     let mut disk = match opened {
         Ok(Ok(disk)) => disk,
         Ok(Err(fjall::Error::Io(source))) if is_outside(&source) => return Err(directory.io(source)),
@@ -167,9 +199,19 @@ pub(super) fn open_any_database(
         Ok(Err(error)) => return Err(directory.unreadable(words(&error))),
         Err(_) => return Err(directory.unreadable("the database cannot make sense of its files")),
     };
-    let loaded = disk.load().and_then(|()| disk.commits());
+    let loaded = disk.load().and_then(|()| numbers::commits(&disk));
     let (commits, salt) = loaded.map_err(|error| directory.unreadable(error.to_string()))?;
     Ok((disk, commits, salt))
+}
+
+fn open_files(db: &Path, cache_bytes: u64) -> fjall::Result<Disk> {
+    let builder = Database::builder(db)
+        .max_cached_files(Some(Descriptors::now().store_files()))
+        .max_journaling_size(JOURNALS_BYTES_MAX);
+    let db = builder.cache_size(cache_bytes).open()?;
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+    let space = db.keyspace("tern", options)?;
+    Ok(Disk::new(db, space))
 }
 
 /// The system is in the way, not the data.

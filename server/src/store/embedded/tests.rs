@@ -9,7 +9,7 @@ use super::*;
 use crate::store::contract::{self, Fixture};
 
 fn config(dir: &std::path::Path) -> EmbeddedConfig {
-    EmbeddedConfig { dir: dir.join("store"), cache_mib: 8, free_mib_min: 1, ..EmbeddedConfig::default() }
+    EmbeddedConfig { dir: dir.join("store"), cache_mib: 8, free_mib_min: 1, people: contract::few() }
 }
 
 /// A store in a directory of its own; a restart is orderly or only a drop.
@@ -70,6 +70,7 @@ mod backups;
 mod commits;
 mod compacting;
 mod damage;
+mod deciles;
 mod model;
 mod salvaging;
 mod speed;

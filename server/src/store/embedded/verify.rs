@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashSet};
 use tern_protocol::{ConversationId, Entry, EntryBody, GROUP_MEMBERS_MAX, UserId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::disk::last_commit;
 use super::identity::Salt;
 use super::keys;
+use super::numbers::last_commit;
 use super::values::{self, Commit, Head, Row, Shape};
 use crate::store::{Erasure, Kept, Member, ReadPosition, StoreError, Tally, User};
 

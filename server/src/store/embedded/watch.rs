@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::disk::Disk;
+use super::manifests::Manifests;
 use super::space::mib;
 
 /// Time between two looks.
@@ -16,6 +17,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// What the thread looks at.
 pub(super) struct Watched {
     pub(super) disk: Disk,
+    pub(super) manifests: Arc<Manifests>,
     /// Bytes that are free on the disk; `None` if that cannot be told.
     pub(super) free: Box<dyn Fn() -> Option<u64> + Send>,
     /// Below so many free bytes no message is taken.
@@ -36,7 +38,9 @@ impl Watch {
         watched.look_at_room();
         let (stop, stopped) = sync_channel(1);
         let thread = std::thread::Builder::new().name("store-watch".into()).spawn(move || {
+            let mut told = false;
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
+                watched.note_tables(&mut told);
                 if let Err(error) = watched.disk.alive() {
                     return (watched.fatal)(&error.to_string());
                 }
@@ -57,6 +61,18 @@ impl Drop for Watch {
 }
 
 impl Watched {
+    /// What is not noted is read as a whole at the next start, so a failure costs only time.
+    fn note_tables(&self, told: &mut bool) {
+        match self.manifests.note() {
+            Err(error) if !*told => {
+                *told = true;
+                tracing::warn!(%error, "cannot note which tables there are");
+            }
+            Err(_) => {}
+            Ok(()) => *told = false,
+        }
+    }
+
     fn look_at_room(&self) {
         let Some(free) = (self.free)() else { return };
         if self.disk.room.look(free, self.floor) {

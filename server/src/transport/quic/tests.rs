@@ -83,7 +83,17 @@ impl Server {
     pub(super) fn start(config: &TransportConfig) -> Self {
         let tls = Tls::new();
         let gate = AddressGate::new(config, &Budget::new(usize::MAX));
-        Self { listener: QuicListener::bind(ANY, tls.quic.clone(), gate, config).unwrap(), tls }
+        Self {
+            listener: QuicListener::bind(
+                ANY,
+                tls.quic.clone(),
+                gate,
+                &EndpointKeys::new(&[1; 32], "here"),
+                config,
+            )
+            .unwrap(),
+            tls,
+        }
     }
 
     fn endpoint(&self, alpn: &[u8], transport: quinn::TransportConfig) -> Endpoint {

@@ -46,6 +46,8 @@ export class Chat {
   readonly people: Signal<number> = signal(0);
   /** The list was loaded once. */
   readonly loaded: Signal<boolean> = signal(false);
+  /** Whom the user blocks. */
+  readonly blocked: Signal<ReadonlySet<UserId>> = signal(new Set());
   /** The last thing that a screen reader should say. */
   readonly said: Signal<string> = signal('');
   /** Something that did not work, to be shown until it is closed. */
@@ -69,6 +71,7 @@ export class Chat {
     this.filler = new Filler(client, (conversation, page) => this.paged(conversation, page));
     this.listen();
     void this.loadList();
+    void this.loadBlocks();
   }
 
   private listen(): void {
@@ -113,6 +116,7 @@ export class Chat {
       for (const one of users) this.presence.set(one.user, one);
       this.people.value++;
     });
+    client.on('blockChanged', ({ user, blocked }) => this.blockChanged(user, blocked));
     client.on('storeChanged', () =>
       this.startAnew('The server has another store than before: the chat starts anew.'),
     );
@@ -240,6 +244,31 @@ export class Chat {
       if (open && !open.known && open.peer === null && next !== null) await this.loadList(next);
     } catch (error) {
       if (error instanceof TernError && error.retryable) this.reload();
+    }
+  }
+
+  private async loadBlocks(): Promise<void> {
+    try {
+      this.blocked.value = new Set((await this.client.blocks()).map(({ user }) => user));
+    } catch (error) {
+      this.journal.add(`Whom you block is not known: ${wentWrong(error)}`, true);
+    }
+  }
+
+  private blockChanged(user: UserId, blocked: boolean): void {
+    const now = new Set(this.blocked.value);
+    if (blocked) now.add(user);
+    else now.delete(user);
+    this.blocked.value = now;
+  }
+
+  /** Blocks a user, or takes it back. */
+  async setBlocked(user: UserId, blocked: boolean): Promise<void> {
+    try {
+      await (blocked ? this.client.block(user) : this.client.unblock(user));
+      this.blockChanged(user, blocked);
+    } catch (error) {
+      this.alarm.value = wentWrong(error);
     }
   }
 

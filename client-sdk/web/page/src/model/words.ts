@@ -175,6 +175,10 @@ export function wentWrong(error: unknown): string {
       return 'You are not a member of this conversation.';
     case Code.FORBIDDEN:
       return 'Your role in this group does not allow that.';
+    case Code.BLOCKED:
+      return 'You block this person. Unblock them first, in the details.';
+    case Code.UNREACHABLE:
+      return 'This person cannot be reached.';
     case Code.GROUP_FULL:
       return 'The group is full.';
     case Code.RATE_LIMITED:

@@ -33,6 +33,7 @@ export function Details({ chat, conversation, onClose }: Props): JSX.Element {
         )}
       </div>
       {kind === 'group' && <Group chat={chat} conversation={conversation} />}
+      {peer !== null && peer !== chat.me && <Blocking chat={chat} user={peer} />}
       <dl class="facts">
         <dt>Messages and changes</dt>
         <dd>{conversation.log.head.toLocaleString('en')}</dd>
@@ -42,6 +43,23 @@ export function Details({ chat, conversation, onClose }: Props): JSX.Element {
         </dd>
       </dl>
     </SidePanel>
+  );
+}
+
+/** Keeps a user away, or lets them come again. */
+function Blocking({ chat, user }: { chat: Chat; user: string }): JSX.Element {
+  const blocked = chat.blocked.value.has(user);
+  return (
+    <div class="sure">
+      {blocked && <span>You block {chat.nameOf(user)}, who is not told.</span>}
+      <button
+        type="button"
+        class={blocked ? 'button' : 'button danger'}
+        onClick={() => void chat.setBlocked(user, !blocked)}
+      >
+        {blocked ? 'Unblock' : 'Block'}
+      </button>
+    </div>
   );
 }
 

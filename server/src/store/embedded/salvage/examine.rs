@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::source::Source;
 use super::survey::survey;
-use super::table::Table;
-use super::{Damage, Holes, archive, table};
+use super::{Damage, Holes};
 use crate::store::embedded::directory::{Directory, OpenError};
 use crate::store::embedded::identity::Identity;
+use crate::store::embedded::table::{self, Table};
 use crate::store::embedded::tripwire::{CountFile, Counted};
 use crate::store::embedded::verify::{Checker, Findings};
-use crate::store::embedded::{constants, journals};
+use crate::store::embedded::{archive, constants, journals};
 
 /// Checks the store in `dir`, which no process may hold, from end to end. Damage is told whole, and what it costs;
 /// an error says that it could not be looked at.

@@ -6,10 +6,10 @@ use std::path::Path;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::block::Version;
-use super::table::unpack;
+use crate::store::embedded::block::Version;
 use crate::store::embedded::identity::Salt;
 use crate::store::embedded::keys;
+use crate::store::embedded::table::unpack;
 use crate::store::embedded::values::Commit;
 
 /// The database's own keyspace: it says nothing of ours.

@@ -15,21 +15,18 @@ use tern_protocol::{ConversationId, StoreId};
 use self::log::Mended;
 use self::source::Source;
 use self::survey::survey;
-use self::table::Gap;
 use super::directory::{Directory, OpenError};
 use super::disk::read_failed;
 use super::open;
+use super::table::Gap;
 use super::verify::{Checker, Findings};
 use crate::store::StoreError;
 
-mod archive;
-mod block;
 mod examine;
 mod journal;
 mod log;
 mod source;
 mod survey;
-mod table;
 mod write;
 
 pub use examine::verify_store;

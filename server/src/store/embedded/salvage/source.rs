@@ -12,13 +12,13 @@ use std::{fs, io};
 
 use bytes::Bytes;
 
-use super::archive::{self, Named};
-use super::block::Version;
-use super::table::{Gap, Table};
 use super::{Damage, journal};
 use crate::store::Erasure;
+use crate::store::embedded::archive::{self, Named};
+use crate::store::embedded::block::Version;
 use crate::store::embedded::identity::Salt;
-use crate::store::embedded::{journals, keys, values};
+use crate::store::embedded::table::{Gap, Table};
+use crate::store::embedded::{journals, keys, manifests, values};
 
 /// Newest versions by key: sequence number and value.
 type Newest = BTreeMap<Bytes, (u64, Option<Bytes>)>;
@@ -105,9 +105,11 @@ fn find_tables(db: &Path, damage: &mut Vec<Damage>) -> io::Result<(Vec<(PathBuf,
     let (mut found, mut gaps) = (Vec::new(), Vec::new());
     for tree in trees(db)? {
         let dir = tree.join("tables");
-        let named = match archive::tables(&tree) {
-            Ok(Some(named)) => named,
-            _ => {
+        let listed = archive::tables(&tree).ok().flatten();
+        let is_listed = listed.is_some();
+        let named = match listed {
+            Some(named) => named,
+            None => {
                 damage.push(Damage {
                     file: tree.clone(),
                     what: "the list of its tables cannot be read: every table there is was taken".into(),
@@ -115,10 +117,15 @@ fn find_tables(db: &Path, damage: &mut Vec<Damage>) -> io::Result<(Vec<(PathBuf,
                 all_tables(&dir)?
             }
         };
-        for Named { id, base } in named {
-            let path = dir.join(id.to_string());
+        for named in named {
+            let path = dir.join(named.id.to_string());
             match fs::File::open(&path) {
-                Ok(_) => found.push((path, base)),
+                Ok(_) if is_listed && manifests::is_foreign(&path, &named)? => {
+                    let what = "it is whole, but not the table that the list of tables names".into();
+                    damage.push(Damage { file: path.clone(), what });
+                    gaps.push(Gap::whole(&path, 0));
+                }
+                Ok(_) => found.push((path, named.base)),
                 Err(error) => {
                     damage.push(Damage { file: path.clone(), what: error.to_string() });
                     gaps.push(Gap::whole(&path, 0));
@@ -152,7 +159,7 @@ fn all_tables(dir: &Path) -> io::Result<Vec<Named>> {
     let mut named = Vec::new();
     for entry in fs::read_dir(dir)? {
         let id = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        named.extend(id.map(|id| Named { id, base: 0 }));
+        named.extend(id.map(|id| Named { id, sum: 0, base: 0 }));
     }
     named.sort_by_key(|table| table.id);
     Ok(named)

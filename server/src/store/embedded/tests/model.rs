@@ -341,7 +341,7 @@ proptest! {
     fn the_embedded_store_answers_like_the_one_in_memory(steps in prop::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let (model, mut disk) = (MemoryStore::new(), OnDisk::new(true));
+            let (model, mut disk) = (MemoryStore::new().with_people(contract::few()), OnDisk::new(true));
             for step in steps {
                 apply(step, &model, &mut disk).await;
                 compare(&model, disk.store.as_ref().unwrap()).await;

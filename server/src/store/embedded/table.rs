@@ -216,6 +216,12 @@ pub(super) fn index_damage(path: &Path) -> io::Result<Option<String>> {
         }
     }
     for (name, range) in &sections {
+        if name == "table_version" {
+            let mut version = [0];
+            if file.read_exact_at(&mut version, range.start).is_err() || version[0] != MAGIC[3] {
+                return Ok(Some("its version is none that this program knows".into()));
+            }
+        }
         if !["tli", "index", "filter", "filter_tli", "meta"].contains(&&**name) {
             continue;
         }
