@@ -467,9 +467,14 @@ impl People for Shaky {
 
 #[async_trait]
 impl Intents for Shaky {
-    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+    async fn intents(
+        &self,
+        shards: &[u8],
+        times_ms: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
         self.read(Call::Intents).await?;
-        self.store.intents(shards, until_ms, limit).await
+        self.store.intents(shards, times_ms, limit).await
     }
 
     async fn clear_intents(&self, intents: &[Intent]) -> Result<(), StoreError> {

@@ -13,10 +13,12 @@ mod compact;
 mod constants;
 mod directory;
 mod disk;
+mod failures;
 mod identity;
 mod intents;
 mod journals;
 mod keys;
+mod load;
 mod manifests;
 mod numbers;
 mod op;
@@ -460,7 +462,12 @@ impl Users for EmbeddedStore {
 
 #[async_trait]
 impl Intents for EmbeddedStore {
-    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+    async fn intents(
+        &self,
+        shards: &[u8],
+        times_ms: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
         let (shards, floors) = (shards.to_vec(), self.disk.intents.clone());
         let scan = move |disk: &Disk| {
             let mut found = Vec::new();
@@ -468,10 +475,15 @@ impl Intents for EmbeddedStore {
                 if limit == 0 {
                     break;
                 }
-                let Some(from_ms) = floors.begin_scan(shard) else { continue };
+                let Some(floor_ms) = floors.begin_scan(shard) else { continue };
+                let (from_ms, until_ms) = (floor_ms.max(*times_ms.start()), *times_ms.end());
                 let here = disk.intents(shard, from_ms..=until_ms, limit)?;
-                let next_ms =
-                    here.first().map_or(until_ms.saturating_add(1).max(from_ms), |first| first.time_ms);
+                // Only a look from the floor on tells where the next may begin.
+                let next_ms = match here.first() {
+                    _ if from_ms > floor_ms => floor_ms,
+                    Some(first) => first.time_ms,
+                    None => until_ms.saturating_add(1).max(from_ms),
+                };
                 floors.end_scan(shard, next_ms);
                 found.extend(here);
             }
