@@ -276,9 +276,9 @@ mod tests {
     use crate::ops::metrics::Metrics;
     use crate::roster::Roster;
     use crate::router::Router;
-    use crate::store::{BlockChange, Right};
     use crate::store::memory::MemoryStore;
     use crate::store::shaky::{Call, Fault, Shaky};
+    use crate::store::{BlockChange, Right};
     use crate::upkeep::Accounts;
 
     fn user(name: &str) -> UserId {
