@@ -71,7 +71,7 @@ async fn every_answer_is_one_that_the_document_names() {
         .args(["--url", &server.ready().http_url])
         .args(["--phases", "examples,coverage,fuzzing", "--exclude-checks", LEFT_OUT])
         .args(["--max-examples", EXAMPLES, "--seed", SEED, "--no-shrink", "--continue-on-failure"])
-        .args(["--workers", "2", "--request-timeout", "30", "--report", "json", "--report-json-path"])
+        .args(["--workers", "1", "--request-timeout", "30", "--report", "json", "--report-json-path"])
         .arg(&report)
         .args(["--header", &format!("Authorization: Bearer {}", server.sign(&claims))])
         .current_dir(dir.path())

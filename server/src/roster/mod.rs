@@ -159,8 +159,8 @@ impl Roster {
         shards.flat_map(|shard| shard.read().users.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// Has it told in [`Changes`] when this session ends, and when its user may see others anew. False if it has ended already, and then
-    /// nothing more is told of it.
+    /// Has it told in [`Changes`] when this session ends, and when its user may see others anew. False if it has
+    /// ended already, and then nothing more is told of it.
     pub fn mark(&self, seat: &Seat) -> bool {
         let shard = self.shard(&seat.user).read();
         let mut seats = shard.users.get(&seat.user).into_iter().flatten();

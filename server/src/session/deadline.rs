@@ -195,7 +195,9 @@ mod tests {
     #[test]
     fn a_queue_that_moves_is_looked_at_again_when_it_would_have_stood_still_too_long() {
         let (start, mut deadlines) = session(3_600);
+        assert!(!deadlines.looks_at_queue());
         deadlines.filled(start);
+        assert!(deadlines.looks_at_queue());
         deadlines.heard(start + 20 * S);
         assert_eq!(ring(&mut deadlines, start, Some(start + 25 * S)), (30 * S, None));
         deadlines.heard(start + 50 * S);
@@ -250,7 +252,8 @@ mod tests {
     fn a_pause_in_reading_ends_by_itself() {
         let (start, mut deadlines) = session(3_600);
         deadlines.pause(start + S);
-        assert!(!deadlines.reads());
+        assert_eq!(deadlines.due(start + S / 2, None), None);
+        assert!(!deadlines.reads(), "something else rang");
         assert_eq!(ring(&mut deadlines, start, None), (S, None));
         assert!(deadlines.reads());
         assert_eq!(deadlines.next(), start + 45 * S);

@@ -1069,6 +1069,7 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     let (first, second) = (UserId::erased([1; 16]), UserId::erased([2; 16]));
     let mut talk = Talk::new(&[&alice, &bob]);
     talk.say(&fixture.store(), &alice, "x").await;
+    talk.say(&fixture.store(), &bob, "to be pushed").await;
     assert!(fixture.store().change_user(&bob, UserChange::Name(Some("Bob".into())), None).await.unwrap());
     fixture.store().set_read(&bob, talk.id, ReadPosition { seq: 1, messages: 1 }).await.unwrap();
     assert_eq!(fixture.store().standing(&bob).await.unwrap().erasure, None);
@@ -1095,6 +1096,11 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     assert_eq!(fixture.store().users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
     assert_eq!(fixture.store().inbox(&bob, None, usize::MAX).await.unwrap(), []);
     assert_eq!(fixture.store().inbox(&alice, None, usize::MAX).await.unwrap().len(), 1);
+    let shards: Vec<u8> = (0..=u8::MAX).collect();
+    let intents = fixture.store().intents(&shards, u64::MAX, usize::MAX).await.unwrap();
+    assert!(intents.iter().all(|intent| intent.sender.as_ref() != Some(&bob)), "{intents:?}");
+    let waiting: u64 = fixture.store().intents_waiting(&shards).await.unwrap().iter().sum();
+    assert_eq!((waiting, intents.len()), (2, 2), "those of others wait on");
     let next = fixture.store().begin_erasure(&bob, second.clone(), 70).await.unwrap();
     assert_eq!((next.at_ms, next.open.unwrap().became), (70, second));
     assert!(fixture.store().finish_erasure(&bob).await.unwrap());

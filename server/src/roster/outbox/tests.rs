@@ -211,6 +211,17 @@ fn the_conversation_with_most_bytes_waiting_yields_not_the_one_that_came_last() 
 }
 
 #[test]
+fn a_smaller_conversation_never_yields_to_a_larger_one() {
+    let outbox = outbox(small());
+    let _ = outbox.push_entry(conversation(1), 1, &sized(250));
+    let _ = outbox.push_entry(conversation(2), 7, &sized(300));
+    // With this one it is the largest.
+    assert_eq!(outbox.push_entry(conversation(1), 2, &sized(250)), Pushed::Lagged);
+    assert_eq!(outbox.unsent_bytes(), 300);
+    assert_eq!(only_lagged(&drain(&outbox)), [Lagged { conversation: conversation(1), head: 2 }]);
+}
+
+#[test]
 fn what_the_link_holds_still_counts_until_it_is_sent() {
     let outbox = outbox(small());
     let _ = outbox.push_entry(conversation(1), 1, &sized(700));
@@ -359,6 +370,18 @@ async fn closing_keeps_replies_drops_the_rest_and_refuses_more() {
     assert_eq!(nonces(&drain(&outbox)), [1]);
     assert_eq!(outbox.last().unwrap().code, Code::DRAINING, "the first close counts");
     assert_eq!(outbox.unsent_bytes(), 0);
+}
+
+#[tokio::test]
+async fn the_session_hears_of_the_first_that_waits_and_not_of_the_next() {
+    let outbox = outbox(OutboxConfig::default());
+    let _ = outbox.push_control(&ping(1));
+    outbox.filled().await;
+    let _ = outbox.push_control(&ping(2));
+    assert!(outbox.filled().now_or_never().is_none(), "the first waits still");
+    drain(&outbox);
+    let _ = outbox.push_control(&ping(3));
+    outbox.filled().await;
 }
 
 #[tokio::test]

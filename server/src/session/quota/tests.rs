@@ -88,7 +88,9 @@ fn only_full_buckets_are_forgotten_and_newcomers_share_one_when_there_is_no_room
     }
     assert_eq!(table.len(), 3);
     assert!(table.take(&"d", rate, now).allowed(), "a newcomer is not shut out");
+    assert!(table.peek(&"e", rate, now).allowed(), "there is one left to share");
     assert!(table.take(&"e", rate, now).allowed());
+    assert!(!table.peek(&"f", rate, now).allowed());
     assert!(!table.take(&"f", rate, now).allowed(), "but newcomers share a bucket");
     assert!(!table.take(&"a", rate, now).allowed(), "and nobody's bucket was given away");
     // Two seconds fill a bucket; "a" was used meanwhile, "b" and "c" are full and may go.
@@ -97,6 +99,7 @@ fn only_full_buckets_are_forgotten_and_newcomers_share_one_when_there_is_no_room
     assert!(table.take(&"a", rate, now + 4 * second).allowed());
     assert!(table.take(&"a", rate, now + 4 * second).allowed());
     assert!(!table.take(&"a", rate, now + 4 * second).allowed());
+    assert!(table.peek(&"f", rate, now + 4 * second).allowed(), "there is room again");
     assert_eq!(table.len(), 1, "{:?}", table.young.keys().chain(table.old.keys()).collect::<Vec<_>>());
     assert!(table.take(&"g", rate, now + 4 * second).allowed());
     assert_eq!(table.len(), 2);

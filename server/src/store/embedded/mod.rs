@@ -13,6 +13,7 @@ mod compact;
 mod constants;
 mod directory;
 mod disk;
+mod failures;
 mod identity;
 mod intents;
 mod journals;
