@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::disk::{Disk, read_failed};
+use super::disk::Disk;
+use super::failures::read_failed;
 use super::recent::RecentMarkers;
 use super::{keys, values};
 use crate::store::{INTENT_SHARDS, StoreError};
