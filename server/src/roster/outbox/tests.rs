@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use tern_protocol::{Code, Decoder, Envelope, Error, Frame, Incoming, Lagged, Ping};
 
@@ -208,6 +209,22 @@ fn the_conversation_with_most_bytes_waiting_yields_not_the_one_that_came_last() 
     let sent = drain(&outbox);
     assert_eq!(only_lagged(&sent), [Lagged { conversation: conversation(1), head: 1 }]);
     assert_eq!(sent.len(), 3);
+}
+
+#[test]
+fn what_was_taken_counts_no_more_when_one_has_to_yield() {
+    for (other, yields) in [(350, 2), (250, 1)] {
+        let outbox = outbox(small());
+        let _ = outbox.push_entry(conversation(1), 1, &sized(300));
+        let _ = outbox.push_entry(conversation(1), 2, &sized(300));
+        let taken = outbox.take_from(TakeLimit { frames: 1, bytes: 1000 }, &mut |_| true).unwrap();
+        outbox.sent(taken);
+        let _ = outbox.push_entry(conversation(2), 1, &sized(other));
+        assert_eq!(outbox.push_entry(conversation(3), 1, &sized(240)), Pushed::Queued);
+        let lagged = only_lagged(&drain(&outbox));
+        assert_eq!(lagged.len(), 1, "{lagged:?}");
+        assert_eq!(lagged[0].conversation, conversation(yields));
+    }
 }
 
 #[test]
