@@ -36,7 +36,7 @@ pub use json::{from_json, to_json};
 pub use limits::*;
 pub use role::Role;
 pub use surrogate::without_lone_surrogates;
-pub use text::{NameError, TextFault, check_name};
+pub use text::{NameError, TextFault, check_name, name_of};
 
 /// ALPN of native QUIC; its number is the major version of the protocol.
 pub const ALPN: &[u8] = b"tern/1";

@@ -52,6 +52,27 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     if has_space_at_edge(name) { Err(NameError::Fault(TextFault::Space)) } else { Ok(()) }
 }
 
+/// What of a text may be a name: without what no name may have, with a space for a line break, cut to its
+/// length. `None`: nothing is left.
+pub fn name_of(text: &str) -> Option<String> {
+    let mut name = String::new();
+    for c in text.chars() {
+        let c = if is_break(c) { ' ' } else { c };
+        let before = name.chars().next_back().unwrap_or(' ');
+        let is_space_again = c.is_whitespace() && before.is_whitespace();
+        let is_lost = is_invisible(c) && !(is_joiner(c) && !before.is_whitespace());
+        if is_space_again || is_lost {
+            continue;
+        }
+        if name.len() + c.len_utf8() > NAME_BYTES_MAX {
+            break;
+        }
+        name.push(c);
+    }
+    name.truncate(name.trim_end().len());
+    check_name(&name).is_ok().then_some(name)
+}
+
 /// Finds what is wrong with an id, besides its length.
 pub(crate) fn id_fault(text: &str) -> Option<TextFault> {
     if text.chars().any(is_break) {
@@ -100,6 +121,21 @@ fn is_invisible(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_a_text_is_always_a_name() {
+        let texts =
+            ["A\nB", " \u{3000}a \u{3000} b\u{200d} ", "\u{202e}evil", "é\u{301}", "👨\u{200d}👩", "x\u{0}"];
+        let left = ["A B", "a b\u{200d}", "evil", "é\u{301}", "👨\u{200d}👩", "x"];
+        for (text, left) in texts.into_iter().zip(left) {
+            assert_eq!(name_of(text).as_deref(), Some(left), "{text:?}");
+            check_name(left).unwrap();
+        }
+        for nothing in ["", " ", "\n\u{2028}", "\u{200b}\u{200d}", "\u{3164}"] {
+            assert_eq!(name_of(nothing), None, "{nothing:?}");
+        }
+        assert_eq!(name_of(&"é".repeat(100)), Some("é".repeat(64)));
+    }
 
     #[test]
     fn what_cannot_be_seen_is_in_no_id_and_in_no_name() {

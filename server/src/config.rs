@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+mod sense;
+
+pub use sense::{Senseless, senseless};
+
 use crate::auth::AuthConfig;
 use crate::budget::MemoryConfig;
 use crate::conversation::ConversationConfig;

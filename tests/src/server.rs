@@ -169,6 +169,19 @@ impl Options {
             .env("DONT_FAKE_MONOTONIC", "1")
     }
 
+    /// Runs the server with a wall clock that [`Server::set_clock`] sets while it runs. Waits are not changed.
+    ///
+    /// # Panics
+    /// If libfaketime is not installed.
+    #[must_use]
+    pub fn settable_clock(self, file: &Path) -> Self {
+        fs::write(file, "+0").expect("a file for the clock");
+        let file = file.to_str().expect("a path in text").to_owned();
+        let mut options = self.days_behind(0);
+        options.env.retain(|(key, _)| key != "FAKETIME");
+        options.env("FAKETIME_TIMESTAMP_FILE", &file).env("FAKETIME_NO_CACHE", "1")
+    }
+
     /// Uses this directory instead of a fresh one.
     #[must_use]
     pub fn data_dir(mut self, dir: &Path) -> Self {
@@ -271,6 +284,14 @@ impl Server {
     /// A token with these claims that it accepts, if they are good.
     pub fn sign(&self, claims: &Value) -> String {
         token::sign(claims, &self.secret())
+    }
+
+    /// Sets its wall clock so many seconds ahead of the right time, or behind it. It was started with
+    /// [`Options::settable_clock`] and this file.
+    pub fn set_clock(file: &Path, ahead_s: i64) {
+        let aside = file.with_extension("new");
+        fs::write(&aside, format!("{ahead_s:+}")).expect("a file for the clock");
+        fs::rename(&aside, file).expect("a file for the clock");
     }
 
     /// What it has logged so far, over all its starts.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tern_protocol::{Code, LeaveGroup, Send, Target};
+use tern_tests::http::{Ask, Http};
 use tern_tests::{Options, RawClient, Server, Wire, fresh, loose, message, pair, to};
 
 /// Every metric of a node, and where it is proved: here, or in the test that is named.
@@ -32,6 +33,15 @@ const PROVED: &[(&str, &str)] = &[
     ("tern_certificate_expires_timestamp_seconds", "operate::a_renewed_certificate_is_presented"),
     ("tern_reloads_total", "operate::a_renewed_certificate_is_presented"),
     ("tern_jwks_fetches_total", "jwks"),
+    ("tern_tcp_connections", "here"),
+    ("tern_tcp_connections_max", "here"),
+    ("tern_connections_refused_total", "here"),
+    ("tern_connections_cut_total", "http::serve::tests"),
+    ("tern_accept_errors_total", "here: there is none"),
+    ("tern_push_lost_total", "push::tests"),
+    ("tern_revocations_total", "here"),
+    ("tern_sessions_ended_total", "here"),
+    ("tern_store_unreadable_total", "store::embedded::tests"),
 ];
 
 async fn value(server: &Server, series: &str) -> f64 {
@@ -100,19 +110,19 @@ async fn changes_are_counted_by_what_became_of_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_full_node_refuses_is_counted_as_temporary_and_by_part() {
-    let server = loose().set("MEMORY__LIMIT_MIB", "1").start().await;
-    assert_eq!(value(&server, "tern_memory_limit_bytes").await, 1048576.0);
+    let server = loose().set("MEMORY__LIMIT_MIB", "2").start().await;
+    assert_eq!(value(&server, "tern_memory_limit_bytes").await, 2097152.0);
     let mut alice = RawClient::open(&server, Wire::WebSocketBinary, "alice").await;
     // Who comes until it is full.
     let mut here = Vec::new();
     let close = loop {
-        let mut late = RawClient::connect(&server, Wire::WebSocketBinary).await;
+        let mut late = RawClient::connect(&server, Wire::Quic).await;
         match late.greet(&server.token(&format!("user{}", here.len())), "device").await {
             tern_protocol::Frame::Welcome(_) => here.push(late),
             tern_protocol::Frame::Close(close) => break close,
             other => panic!("{other:?}"),
         }
-        assert!(here.len() < 1000, "a mebibyte holds no thousand sessions");
+        assert!(here.len() < 1000, "two mebibytes hold no thousand sessions");
     };
     assert_eq!(close.code, Code::OVER_CAPACITY);
     assert!(close.retry_after_ms.is_some_and(|ms| ms > 0), "{close:?}");
@@ -120,7 +130,7 @@ async fn what_a_full_node_refuses_is_counted_as_temporary_and_by_part() {
     server.metric_becomes("tern_memory_refused_total{part=\"sessions\"}", |refused| refused == 1.0).await;
     let ready = server.ops("/readyz").await;
     assert_eq!(ready.status, http::StatusCode::OK, "{}", ready.body);
-    assert!(ready.body.contains("of 1 MiB are in use"), "{}", ready.body);
+    assert!(ready.body.contains("of 2 MiB are in use"), "{}", ready.body);
     assert!(server.log().contains("memory is short"), "somebody should look");
     // Who is here is served.
     alice.say("bob", "still here").await;
@@ -241,6 +251,48 @@ async fn conversations_are_ready_while_they_are_used_and_not_for_long_after() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_below_sessions_are_counted_up_to_their_limit() {
+    let server = loose().set("TRANSPORT__TCP_CONNECTIONS_MAX", "3").start().await;
+    assert_eq!(value(&server, "tern_tcp_connections_max").await, 3.0);
+    let address = tern_tests::http::address(&server.ready().http_url);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    server.metric_becomes("tern_tcp_connections", |open| open == 3.0).await;
+    // It may be told before it is there.
+    let _one_more = tokio::net::TcpStream::connect(address).await;
+    let full = "tern_connections_refused_total{reason=\"full\"}";
+    server.metric_becomes(full, |refused| refused == 1.0).await;
+    assert_eq!(value(&server, "tern_connections_refused_total{reason=\"address\"}").await, 0.0);
+    assert_eq!(value(&server, "tern_accept_errors_total").await, 0.0);
+    drop(open);
+    server.metric_becomes("tern_tcp_connections", |open| open == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_operators_did_to_sessions_is_counted() {
+    let server = Server::start().await;
+    let mut claims = tern_tests::token::claims("operator");
+    claims["scope"] = "admin".into();
+    let token = server.sign(&claims);
+    let ask = async |method: &str, path: &str| {
+        let ask = Ask::new(method, path).token(&token).json(&serde_json::json!({}));
+        let answer = server.ask(Http::One, ask).await;
+        assert_eq!(answer.status, http::StatusCode::OK, "{}", answer.body);
+    };
+    let mut alice = RawClient::open(&server, Wire::WebSocketBinary, "alice").await;
+    ask("DELETE", "/v1/admin/users/alice/sessions").await;
+    alice.end().await;
+    assert_eq!(value(&server, "tern_sessions_ended_total{by=\"close\"}").await, 1.0);
+    let mut bob = RawClient::open(&server, Wire::WebSocketBinary, "bob").await;
+    ask("POST", "/v1/admin/users/bob/revoke").await;
+    bob.end().await;
+    assert_eq!(value(&server, "tern_revocations_total").await, 1.0);
+    assert_eq!(value(&server, "tern_sessions_ended_total{by=\"revoke\"}").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn series_do_not_follow_users_conversations_or_paths() {
     let server = Options::default().start().await;
     let count =
@@ -251,7 +303,7 @@ async fn series_do_not_follow_users_conversations_or_paths() {
         let group = client.group("team", &["bob"]).await;
         client.say_in(group, "hi").await;
         client.acked(LeaveGroup { conversation: group, temp_id: fresh() }).await;
-        server.get(tern_tests::http::Http::One, &format!("/v1/odd/{number}"), None).await;
+        server.get(Http::One, &format!("/v1/odd/{number}"), None).await;
     }
     let after = count().await;
     assert!(after < before + 10, "{before} series, then {after}");

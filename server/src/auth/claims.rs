@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tern_protocol::{NAME_BYTES_MAX, UserId};
+use tern_protocol::{UserId, name_of};
 
 use super::AuthError;
 use super::algorithm::Algorithm;
@@ -46,11 +46,11 @@ impl Scope {
 pub struct Claims {
     /// Who: `sub`, behind the prefix of its issuer.
     pub user: UserId,
-    /// `name`: the display name shown to others, 1 to 128 bytes without control characters.
+    /// `name`: the display name shown to others, as [`check_name`](tern_protocol::check_name) wants it.
     pub name: Option<String>,
     /// `exp` in Unix milliseconds, without leeway; at most 2^53 - 1.
     pub expires_ms: u64,
-    /// `iat` in Unix milliseconds; 0 if the token does not say.
+    /// `iat` in Unix milliseconds; 0 if the token does not say, or says a time that has not come.
     pub issued_ms: u64,
     /// What `scope` asks for and the token's key may give.
     pub scopes: Vec<Scope>,
@@ -100,7 +100,7 @@ impl Expected<'_> {
             user: subject(claims, user_prefix)?,
             name: name(claims),
             expires_ms: ms(expires),
-            issued_ms: seconds(claims, "iat").ok().flatten().map_or(0, ms),
+            issued_ms: issued(claims, now)?.map_or(0, ms),
             scopes: scopes.iter().copied().filter(|scope| has_word(claims, scope.word())).collect(),
         })
     }
@@ -156,6 +156,7 @@ pub(super) fn check_header(header: &Object) -> Result<(Algorithm, Option<&str>),
 /// `exp` (since 1970), if the token is good now.
 pub(super) fn check_times(claims: &Object, now: Duration) -> Result<Duration, AuthError> {
     let expires = seconds(claims, "exp")?.ok_or(missing("exp"))?;
+    seconds(claims, "iat")?;
     if now >= expires.saturating_add(LEEWAY) {
         return Err(AuthError::Expired { ago_s: (now - expires).as_secs() });
     }
@@ -163,6 +164,11 @@ pub(super) fn check_times(claims: &Object, now: Duration) -> Result<Duration, Au
         return Err(refused("nbf", "is in the future"));
     }
     Ok(expires)
+}
+
+/// `iat`, if it can be true: nobody was given this token tomorrow, and no revocation shall miss it for that.
+fn issued(claims: &Object, now: Duration) -> Result<Option<Duration>, AuthError> {
+    Ok(seconds(claims, "iat")?.filter(|issued| *issued <= now + LEEWAY))
 }
 
 /// Who it is, behind the prefix of the issuer.
@@ -216,14 +222,8 @@ fn has_word(claims: &Object, wanted: &str) -> bool {
     }
 }
 
-/// The display name, as far as it can be shown: a name that cannot is no reason to keep somebody out.
-/// Control characters count as spaces, spaces in a row as one; what is too long is cut; what is then empty,
-/// or was no text, is none.
+/// The display name, as far as it can be shown: a name that cannot is no reason to keep somebody out, and what
+/// is no text is none.
 fn name(claims: &Object) -> Option<String> {
-    let told = claims.get("name")?.as_str()?;
-    let words = told.split(|char: char| char.is_control() || char == ' ').filter(|word| !word.is_empty());
-    let mut name = words.collect::<Vec<_>>().join(" ");
-    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-    name.truncate(name.trim_end().len());
-    (!name.is_empty()).then_some(name)
+    name_of(claims.get("name")?.as_str()?)
 }

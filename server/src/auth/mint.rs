@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{EncodingKey, Header};
 use secrecy::ExposeSecret;
 use serde::Serialize;
-use tern_protocol::{NAME_BYTES_MAX, TOKEN_BYTES_MAX, UserId};
+use tern_protocol::{NAME_BYTES_MAX, TOKEN_BYTES_MAX, UserId, check_name};
 
 use super::algorithm::Algorithm;
 use super::key::{read_private, read_secret};
@@ -87,9 +87,7 @@ impl Mint {
 
     /// The signed token.
     pub fn sign(&self, key: &SigningKey, now: SystemTime) -> Result<String, MintError> {
-        let name_fits =
-            |name: &String| (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
-        if !self.name.as_ref().is_none_or(name_fits) {
+        if self.name.as_deref().is_some_and(|name| check_name(name).is_err()) {
             return Err(MintError::Name);
         }
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -128,7 +126,9 @@ struct Payload<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// The display name breaks its rule.
-    #[error("name must be 1 to {NAME_BYTES_MAX} bytes without control characters")]
+    #[error(
+        "name must be 1 to {NAME_BYTES_MAX} bytes, without control characters, invisible ones and spaces at an edge"
+    )]
     Name,
     /// The token would be refused for its length.
     #[error("the token has {0} bytes, at most {TOKEN_BYTES_MAX} are accepted")]

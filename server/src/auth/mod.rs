@@ -133,11 +133,7 @@ impl Authenticator {
     pub async fn authenticate(&self, token: &str, now: SystemTime) -> Result<Claims, AuthError> {
         match self.rules().verify(token, now) {
             Err(Refusal::NoKeyYet { issuer, seen, soon: true, .. }) if issuer.fetched_since(seen).await => {
-                match self.verify(token, now) {
-                    // The newest set does not have it either.
-                    Err(AuthError::KeysUnavailable { .. }) => Err(AuthError::NoKey),
-                    settled => settled,
-                }
+                self.verify(token, now)
             }
             settled => settled.map_err(AuthError::from),
         }

@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 
 use super::dangers::dangers;
 use super::{Failure, Io, Outcome, preflight};
 use crate::auth::{AuthConfig, Authenticator};
-use crate::config::{Config, EXAMPLE};
+use crate::config::{Config, EXAMPLE, Senseless, senseless};
 use crate::drain::DrainConfig;
 use crate::node::config::{ListenConfig, TlsFiles};
 use crate::ops::{LogConfig, OpsConfig};
@@ -59,6 +60,9 @@ fn check(config: &Config, report: &mut Report<'_>) -> std::io::Result<()> {
     check_log(&config.log, report)?;
     check_drain(&config.drain, report)?;
     check_retention(&config.retention, report)?;
+    for Senseless { key, problem } in senseless(config) {
+        report.wrong(key.split('.').next().unwrap_or(key), format!("{key} {problem}"))?;
+    }
     dangers(config).into_iter().try_for_each(|(key, what)| report.danger(key, what))
 }
 
@@ -130,7 +134,8 @@ fn check_tls(tls: &TlsFiles, report: &mut Report<'_>) -> std::io::Result<()> {
     let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) else {
         return report.wrong("tls", "set tls.cert_file and tls.key_file: every transport is encrypted");
     };
-    match Identity::from_pem_files(cert, key) {
+    let identity = Identity::from_pem_files(cert, key);
+    match identity.and_then(|identity| identity.valid_at(SystemTime::now())) {
         Ok(_) => report.good("tls", format!("presents {}", cert.display())),
         Err(error) => report.wrong("tls", error),
     }

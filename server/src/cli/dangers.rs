@@ -1,5 +1,7 @@
 //! Settings that work but should make an operator think twice.
 
+use std::path::Path;
+
 use crate::auth::Algorithm;
 use crate::config::Config;
 
@@ -29,7 +31,24 @@ pub(super) fn dangers(config: &Config) -> Vec<(&'static str, String)> {
     if config.listen.http.is_some_and(|http| !http.ip().to_canonical().is_loopback()) {
         warn("listen.http", "tokens and messages pass unencrypted: bind it to loopback, behind a proxy");
     }
+    if config.tls.key_file.as_deref().is_some_and(readable_by_all) {
+        warn("tls.key_file", "every user of this machine can read it and be this server: chmod o-r");
+    }
+    for (network, addresses) in config.transport.proxies().wide() {
+        found.push((
+            "transport.trusted_proxies",
+            format!(
+                "{network} is {addresses}: whoever connects from there says who they are, and no limit per \
+                 address holds for them; name the proxies"
+            ),
+        ));
+    }
     found
+}
+
+fn readable_by_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(test)]
@@ -48,9 +67,26 @@ mod tests {
         config.ops.allow_remote = true;
         config.listen.http = Some("0.0.0.0:80".parse().unwrap());
         config.quota.loopback_exempt = true;
+        config.transport.trusted_proxies = vec!["10.0.0.0/8".into(), "0.0.0.0/0".into()];
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key.pem");
+        std::fs::write(&key, "key").unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        config.tls.key_file = Some(key.clone());
         let keys: Vec<_> = dangers(&config).into_iter().map(|(key, _)| key).collect();
-        for key in ["ops.allow_remote", "listen.http", "quota.loopback_exempt"] {
-            assert!(keys.contains(&key), "{key} in {keys:?}");
+        let all = [
+            "ops.allow_remote",
+            "listen.http",
+            "quota.loopback_exempt",
+            "tls.key_file",
+            "transport.trusted_proxies",
+        ];
+        for key in all {
+            assert_eq!(keys.iter().filter(|found| **found == key).count(), 1, "{key} in {keys:?}");
         }
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        config.transport.trusted_proxies = vec!["10.0.0.0/8".into(), "fd00::/16".into(), "::1".into()];
+        let keys: Vec<_> = dangers(&config).into_iter().map(|(key, _)| key).collect();
+        assert!(!keys.contains(&"tls.key_file") && !keys.contains(&"transport.trusted_proxies"), "{keys:?}");
     }
 }

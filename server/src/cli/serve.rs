@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::dangers::dangers;
 use super::environment;
 use super::notify::Notify;
 use crate::config::Config;
@@ -34,6 +35,9 @@ impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(Some(&self.config), environment::variables())?;
         logs::init(&config.log)?;
+        for (key, what) in dangers(&config) {
+            tracing::warn!(key, what, "a setting that works and that somebody should mean");
+        }
         let identity = match (&config.tls.cert_file, &config.tls.key_file) {
             (Some(cert), Some(key)) => Identity::from_pem_files(cert, key)?,
             _ => bail!("set tls.cert_file and tls.key_file: every transport is encrypted"),

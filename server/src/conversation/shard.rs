@@ -22,7 +22,7 @@ use super::owned::{Accepted, Caller, Owned, Work};
 use super::reads::{self, Retelling, Retold};
 use super::settle::{GivenUp, Input, Next, Settled, World};
 use super::tell::{answer, tell};
-use crate::clock::unix_ms;
+use crate::clock::stamp_ms;
 use crate::store::{Answers, AppendAnswers, AppendGroup};
 
 /// Batches under way at once in one shard; more wait for their turn.
@@ -277,7 +277,7 @@ impl Shard {
             input,
             &mut World {
                 now: Instant::now().into_std(),
-                unix_ms: unix_ms(),
+                unix_ms: stamp_ms(),
                 jitter: rand::random(),
                 fresh_id: &mut || EntryId::from_uuid(uuid::Uuid::now_v7()),
             },

@@ -155,7 +155,7 @@ pub(super) async fn create(
     let temp_id = key.or(temp_id)?;
     let id = ConversationId::group(&claims.user, &temp_id);
     let wanted = Wanted::group(id, temp_id, Change::Create { name, members });
-    admit(&desk, &claims.user, &wanted)?;
+    admit(&desk, &claims, &wanted)?;
     let sender = oneself(&desk, claims).await?;
     let ack = submit(&desk, sender, wanted).await?;
     if ack.duplicate {

@@ -277,7 +277,7 @@ pub(super) async fn keep(
 }
 
 async fn ask(desk: &Desk, claims: Claims, wanted: Wanted) -> Result<Json<SendAck>, Problem> {
-    admit(desk, &claims.user, &wanted)?;
+    admit(desk, &claims, &wanted)?;
     let sender = oneself(desk, claims).await?;
     submit(desk, sender, wanted).await.map(Json)
 }

@@ -81,7 +81,7 @@ pub(super) async fn send(
     };
     let change = Change::Message { text, data, reply_to };
     let wanted = Wanted { conversation, peer, temp_id: key.or(temp_id)?, age_ms, change };
-    admit(&desk, user, &wanted)?;
+    admit(&desk, &claims, &wanted)?;
     let sender = match from {
         Some(from) => somebody(&desk, from, &claims).await?,
         None => oneself(&desk, claims).await?,

@@ -7,7 +7,7 @@ use tern_protocol::{Code, SendAck, UserId};
 use tokio::sync::oneshot;
 
 use super::Problem;
-use crate::auth::Claims;
+use crate::auth::{Claims, Scope};
 use crate::conversation::{Ask, Refusal, Reply, Submission, Wanted};
 use crate::delivery::Delivery;
 use crate::router::Router;
@@ -81,17 +81,26 @@ pub(super) fn unavailable(error: crate::store::StoreError) -> Problem {
     Refused::from(error).into()
 }
 
-/// Whether the change makes sense and the user may ask for one now. Called before anything is written.
-pub(super) fn admit(desk: &Desk, user: &UserId, wanted: &Wanted) -> Result<(), Problem> {
+/// Whether the change makes sense and the bearer may ask for one now: a back end by a rate of its own, in
+/// whosever name. Called before anything is written.
+pub(super) fn admit(desk: &Desk, claims: &Claims, wanted: &Wanted) -> Result<(), Problem> {
     wanted.check().map_err(refused)?;
-    may_change(desk, user)
+    if claims.may(Scope::SendAs) {
+        let allowance = desk.quota.send_of_back_end(&claims.user, Instant::now());
+        return allowed(allowance, "sends of this back end");
+    }
+    may_change(desk, &claims.user)
 }
 
 /// Whether the user may change something now.
 pub(super) fn may_change(desk: &Desk, user: &UserId) -> Result<(), Problem> {
-    match desk.quota.send(user, Instant::now()) {
+    allowed(desk.quota.send(user, Instant::now()), "sends of this user")
+}
+
+fn allowed(allowance: Allowance, what: &str) -> Result<(), Problem> {
+    match allowance {
         Allowance::Allowed => Ok(()),
-        Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "sends of this user")),
+        Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, what)),
     }
 }
 

@@ -28,12 +28,12 @@ pub use reload::Reloader;
 use crate::auth::{self, AuthConfigError, Authenticator};
 use crate::budget::{Limits, Memory, MemoryPart};
 use crate::clock::unix_ms;
-use crate::config::Config;
+use crate::config::{Config, Senseless, senseless};
 use crate::conversation::Conversations;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
 use crate::descriptors::Descriptors;
-use crate::drain::{SETTLE_MAX, Shutdown};
+use crate::drain::{DrainConfigError, SETTLE_MAX, Shutdown};
 use crate::events::Events;
 use crate::http::{self, Bootstrap, DevTokens};
 use crate::ops::logs;
@@ -80,6 +80,12 @@ pub enum StartError {
     /// A setting of the transports.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// How long a drain takes.
+    #[error(transparent)]
+    Drain(#[from] DrainConfigError),
+    /// A setting that cannot mean what it says.
+    #[error("{0} (`tern config check` names all there are)")]
+    Senseless(#[from] Senseless),
     /// What is kept and for how long.
     #[error(transparent)]
     Retention(#[from] RetentionError),
@@ -101,6 +107,8 @@ impl StartError {
             Self::Auth(_)
             | Self::Tls(_)
             | Self::Setting(_)
+            | Self::Drain(_)
+            | Self::Senseless(_)
             | Self::Retention(_)
             | Self::Listen(ListenError::Public(_))
             | Self::Ops(OpsError::Remote(_)) => true,
@@ -147,9 +155,8 @@ impl Node {
         identity: Identity,
         dev_tokens: Option<DevTokens>,
     ) -> Result<Self, StartError> {
-        config.transport.check()?;
         let descriptors = claim_descriptors();
-        let public = config.listen.public()?;
+        let public = check(&config)?;
         // Handles of metrics are made from the exporter, so it comes first.
         let exporter = Arc::new(Exporter::new());
         let (metrics, readiness) = (exporter.metrics(), Readiness::default());
@@ -328,6 +335,16 @@ fn claim_descriptors() -> Descriptors {
         );
     }
     descriptors
+}
+
+/// What can be found out before anything is started; by what name clients reach it.
+fn check(config: &Config) -> Result<Option<Authority>, StartError> {
+    config.transport.check()?;
+    config.drain.check()?;
+    match senseless(config).into_iter().next() {
+        Some(first) => Err(first.into()),
+        None => Ok(config.listen.public()?),
+    }
 }
 
 /// Lets clients in, and says where.

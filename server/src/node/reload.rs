@@ -16,6 +16,8 @@ use crate::ops::{Check, Readiness, logs};
 use crate::transport::identity_files::{IdentityFiles, Look};
 use crate::transport::tls::{Certificate, Identity};
 
+/// What the check of the certificate is called.
+const CERTIFICATE: &str = "certificate";
 /// A certificate with less than this left is worth a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The warning is repeated this often.
@@ -30,6 +32,8 @@ pub struct Reloader {
     auth: Arc<Authenticator>,
     metrics: Metrics,
     readiness: Readiness,
+    /// Whether clients can take the certificate now.
+    validity: Check,
     state: Mutex<State>,
 }
 
@@ -57,8 +61,11 @@ impl Reloader {
         let (config, auth) = (config.clone(), Arc::clone(auth));
         let (metrics, readiness) = (metrics.clone(), readiness.clone());
         let files = identity_files(&config.tls);
+        // Behind a proxy that ends TLS the node may do without.
+        let has_plain = config.listen.http.is_some();
+        let validity = if has_plain { readiness.notice(CERTIFICATE) } else { readiness.check(CERTIFICATE) };
         let state = Mutex::new(State { config, files, fresh: None, check: None, warned: None });
-        let reloader = Self { certificate, auth, metrics, readiness, state };
+        let reloader = Self { certificate, auth, metrics, readiness, validity, state };
         reloader.keep_fresh(&mut reloader.state.lock());
         Arc::new(reloader)
     }
@@ -141,7 +148,7 @@ impl Reloader {
     /// Looks at the certificate files. With `insist`, what is bad is told even if it was before.
     fn renew_certificate(&self, state: &mut State, insist: bool) {
         let now = SystemTime::now();
-        let Some(files) = &mut state.files else { return };
+        let Some(files) = &mut state.files else { return self.watch_expiry(state, now) };
         match files.look(now, insist) {
             Look::Same => {}
             Look::Renewed(identity) => self.take(state, identity),
@@ -160,10 +167,22 @@ impl Reloader {
         let Some(facts) = self.certificate.identity().facts() else { return };
         self.metrics.renewal.certificate_expires.set(facts.not_after_s as f64);
         let left_s = facts.left_s(now);
+        let invalid = facts.invalid(now);
+        match &invalid {
+            None => self.validity.ready(),
+            Some(reason) => self.validity.down(format!("not valid now: {reason}")),
+        }
         let due = state
             .warned
             .is_none_or(|at| now.duration_since(at).is_ok_and(|since| since >= EXPIRY_WARNING_EVERY));
-        if due && left_s < EXPIRY_WARNING.as_secs() as i64 {
+        if let (true, Some(reason)) = (due, invalid) {
+            state.warned = Some(now);
+            tracing::error!(
+                reason,
+                "the certificate is not valid now, so that clients refuse it: put a renewed one in its place, or \
+                 set the clock"
+            );
+        } else if due && left_s < EXPIRY_WARNING.as_secs() as i64 {
             state.warned = Some(now);
             tracing::warn!(left_s, "the certificate ends soon; put a renewed one in its place");
         }
@@ -210,11 +229,15 @@ impl WatchFiles {
                     every => Some(Duration::from_secs(every)),
                 };
                 tokio::time::sleep(every.unwrap_or(Duration::from_secs(10))).await;
-                if every.is_some() {
-                    let reloader = reloader.clone();
-                    let look = move || reloader.renew_certificate(&mut reloader.state.lock(), false);
-                    let _ = tokio::task::spawn_blocking(look).await;
-                }
+                let reloader = reloader.clone();
+                let look = move || {
+                    let state = &mut *reloader.state.lock();
+                    match every {
+                        Some(_) => reloader.renew_certificate(state, false),
+                        None => reloader.watch_expiry(state, SystemTime::now()),
+                    }
+                };
+                let _ = tokio::task::spawn_blocking(look).await;
             }
         }))
     }

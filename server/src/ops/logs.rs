@@ -14,7 +14,7 @@ use metrics::Counter;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -90,7 +90,18 @@ pub enum LogError {
     Started,
 }
 
+/// A word alone that is no level would be taken for a part of the program, of which then everything is logged,
+/// and nothing of all others.
+fn misspelt(filter: &str) -> Option<String> {
+    let alone = filter.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ':']));
+    let mut words = alone.filter(|word| word.parse::<LevelFilter>().is_err());
+    words.next().map(|word| format!("{word:?} is no level; to name a part of the program write {word}=debug"))
+}
+
 fn parse(origin: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
+    if let Some(detail) = misspelt(filter) {
+        return Err(LogError::Filter { origin, filter: filter.into(), detail });
+    }
     EnvFilter::builder().parse(filter).map_err(|error| LogError::Filter {
         origin,
         filter: filter.into(),

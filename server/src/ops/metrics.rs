@@ -397,6 +397,17 @@ impl Maker<'_> {
         self.0.register_counter(&key(name, label, value), &METADATA)
     }
 
+    fn gauge_of(
+        &self,
+        name: &'static str,
+        label: &'static str,
+        value: &'static str,
+        what: &'static str,
+    ) -> Gauge {
+        self.0.describe_gauge(name.into(), None, what.into());
+        self.0.register_gauge(&key(name, label, value), &METADATA)
+    }
+
     fn gauge(&self, name: &'static str, what: &'static str) -> Gauge {
         self.0.describe_gauge(name.into(), None, what.into());
         self.0.register_gauge(&Key::from_static_name(name), &METADATA)

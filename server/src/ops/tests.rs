@@ -179,7 +179,11 @@ fn nothing_a_client_chooses_can_forge_a_log_line_or_drive_a_terminal() {
 fn a_bad_log_filter_names_its_key() {
     let config = LogConfig { level: "loud=very".into(), ..LogConfig::default() };
     assert!(config.check().unwrap_err().to_string().starts_with("log.level = \"loud=very\" is not"));
-    for level in ["off", "trace", "info,tern::session=debug"] {
+    for level in ["infoo", "info,warning", "tern"] {
+        let config = LogConfig { level: level.into(), ..LogConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("is no level"), "{level}");
+    }
+    for level in ["off", "trace", "INFO", "info,tern::session=debug", "warn,tern[hello]=trace"] {
         LogConfig { level: level.into(), ..LogConfig::default() }.check().unwrap();
     }
 }

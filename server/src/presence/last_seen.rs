@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tern_protocol::UserId;
 use tokio::sync::Notify as Wake;
 
-use crate::store::{Store, StoreError, UserChange};
+use crate::store::{Store, StoreError, UserChange, last_seen};
 
 /// Users whose time is not stored yet; the times of more are lost, with a warning.
 const UNSTORED_MAX: usize = 100_000;
@@ -37,7 +37,7 @@ impl LastSeen {
         for (user, seen_ms) in left {
             if unstored.len() < UNSTORED_MAX || unstored.contains_key(&user) {
                 let time = unstored.entry(user).or_default();
-                *time = seen_ms.max(*time);
+                *time = last_seen(*time, seen_ms);
             } else {
                 lost += 1;
             }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify as Wake, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::clock::unix_ms;
+use crate::clock::stamp_ms;
 use crate::roster::{Edges, Judge, Roster, Seat};
 use crate::store::{Store, StoreError};
 
@@ -57,6 +57,8 @@ const LOOKS_FROM: u64 = 1 << 63;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A notice waits this long for the last-seen times in it to be durable.
 const STORE_WAIT: Duration = Duration::from_secs(1);
+/// Clocks of nodes may differ by so much, in milliseconds.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
 
 /// Where the notices of one watch go. Called by the presence task, one notice at a time: it must not
 /// block. It may still be called once after the session has unwatched.
@@ -205,8 +207,11 @@ impl Shared {
         let store = &*self.store;
         let visible = visible(store, me, &users).await?;
         let stored = store.users(&users).await?;
+        let now_ms = stamp_ms();
         let watched = users.into_iter().zip(visible).zip(stored).map(|((user, visible), stored)| {
-            let last_seen_ms = stored.map(|stored| stored.last_seen_ms).filter(|time| *time > 0);
+            // One that has not come was told by a clock that was ahead: nobody knows the right one.
+            let seen_ms = stored.map_or(0, |stored| stored.last_seen_ms);
+            let last_seen_ms = (1..=now_ms + CLOCKS_DIFFER_MS).contains(&seen_ms).then_some(seen_ms);
             Watched { user, visible, here: false, last_seen_ms }
         });
         Ok(watched.collect())
@@ -275,7 +280,7 @@ impl PresenceTasks {
         let left = {
             let mut state = shared.state.lock();
             shared.catch_up(&mut state);
-            state.leave_all(shared.roster.users(), unix_ms())
+            state.leave_all(shared.roster.users(), stamp_ms())
         };
         shared.last_seen.note(left);
         shared.last_seen.store_all(&*shared.store).await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tern_protocol::{PresenceState, UserId, UserPresence};
 
 use super::judging::{Judgement, Judging};
+use crate::store::last_seen;
 
 /// A user who went offline is remembered for this long, so that a watch whose read of the store was
 /// under way at that moment is still answered with the newer time.
@@ -170,7 +171,7 @@ impl<N: Clone> State<N> {
         let known = self.users.entry(user.clone()).or_default();
         let was_online = known.online();
         (known.here, known.grace) = (false, true);
-        known.last_seen_ms = known.last_seen_ms.max(Some(seen_ms));
+        known.last_seen_ms = Some(last_seen(known.last_seen_ms.unwrap_or(0), seen_ms));
         self.set_deadline(user, at + self.timing.grace);
         if !was_online {
             self.note_change(user);

@@ -262,7 +262,12 @@ impl Glances for Shelf {
 
 #[async_trait]
 impl Intents for Shelf {
-    async fn intents(&self, _: &[u8], _: u64, _: usize) -> Result<Vec<Intent>, StoreError> {
+    async fn intents(
+        &self,
+        _: &[u8],
+        _: std::ops::RangeInclusive<u64>,
+        _: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
         unreachable!("presence pushes nothing")
     }
 
@@ -351,7 +356,7 @@ async fn a_watcher_sees_those_it_may_see_come_and_go() {
     let bob = bench.begin("bob");
     let online = vec![shown("bob", PresenceState::Online, None)];
     assert_eq!(notices.recv().await, Some(Notice::Change(online)));
-    let ended_ms = unix_ms();
+    let ended_ms = stamp_ms();
     drop((bob, mallory));
     let_pass(9_999 * MS).await;
     assert_eq!(notices.try_recv().ok(), None, "the grace is not over");
@@ -448,7 +453,7 @@ async fn last_seen_is_stored_when_a_user_goes_offline_and_the_name_is_kept() {
     shelf.users.lock().insert(user("bob"), User { name: Some("Bob".into()), last_seen_ms: 1 });
     let store = Arc::new(shelf);
     let mut bench = Bench::new(store.clone());
-    let ended_ms = unix_ms();
+    let ended_ms = stamp_ms();
     drop(bench.begin("bob"));
     let_pass(9_999 * MS).await;
     assert_eq!(store.user("bob").last_seen_ms, 1, "he may be back within the grace");
@@ -469,7 +474,7 @@ async fn a_store_that_is_down_delays_last_seen_but_loses_none_and_delays_no_noti
     bench.watch(&alice, &["bob"], notify).await;
     notices.recv().await.unwrap();
     store.broken.store(true, Ordering::SeqCst);
-    let ended_ms = unix_ms();
+    let ended_ms = stamp_ms();
     drop(bob);
     let_pass(10_001 * MS).await;
     assert!(matches!(notices.try_recv(), Ok(Notice::Change(_))));
@@ -485,7 +490,7 @@ async fn a_stop_stores_everybody_who_is_still_here_or_has_just_gone() {
     let store = Arc::new(Shelf::default());
     let mut bench = Bench::new(store.clone());
     let sessions: Vec<SeatGuard> = (0..500).map(|number| bench.begin(&format!("user{number}"))).collect();
-    let before = unix_ms();
+    let before = stamp_ms();
     drop(bench.begin("gone"));
     bench.tasks.stop().await;
     assert!(store.user("gone").last_seen_ms >= before);

@@ -11,7 +11,7 @@ use tern_protocol::{ConversationId, Entry, EntryBody};
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
-use crate::clock::unix_ms;
+use crate::clock::{now, stamp_ms};
 use crate::delivery::Confirmed;
 use crate::events::{Events, EventsError, PushEvent};
 use crate::ops::metrics::Metrics;
@@ -63,6 +63,11 @@ pub struct Publisher {
     events: Arc<dyn Events>,
     confirmed: Confirmed,
     metrics: Metrics,
+    /// Intents stamped with a time that has not come, by conversation and first seq, and when they were first
+    /// seen; at most [`BATCH`].
+    ahead: HashMap<(ConversationId, u64), Instant>,
+    /// When to look for such again.
+    look_ahead: Instant,
     /// What the events take until they have left.
     memory: Budget,
 }
@@ -94,11 +99,13 @@ impl Publisher {
     ) -> Self {
         let shards = (0..INTENT_SHARDS).map(|shard| shard as u8).collect();
         let delay = Duration::from_millis(config.delay_ms);
-        Self { delay, shards, store, events, confirmed, metrics, memory: memory.clone() }
+        let (ahead, look_ahead) = (HashMap::new(), now());
+        let memory = memory.clone();
+        Self { delay, shards, store, events, confirmed, metrics, ahead, look_ahead, memory }
     }
 
     /// Publishes until `stop`. What is not published then is published after the next start.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let tick = (self.delay / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
         let mut failures = 0;
         loop {
@@ -122,14 +129,20 @@ impl Publisher {
     }
 
     /// Publishes the oldest due intents. True if there may be more.
-    async fn publish_due(&self) -> Result<bool, PublishError> {
+    async fn publish_due(&mut self) -> Result<bool, PublishError> {
         let waiting: u64 = self.store.intents_waiting(&self.shards).await?.iter().sum();
         self.metrics.messages.push_pending.set(waiting as f64);
         if waiting == 0 {
             return Ok(false);
         }
-        let due_ms = unix_ms().saturating_sub(self.delay.as_millis() as u64);
-        let mut intents = self.store.intents(&self.shards, due_ms, BATCH).await?;
+        let now_ms = stamp_ms();
+        let due_ms = now_ms.saturating_sub(self.delay.as_millis() as u64);
+        let mut intents = self.store.intents(&self.shards, 0..=due_ms, BATCH).await?;
+        let is_full = intents.len() == BATCH;
+        if !is_full && now() >= self.look_ahead {
+            intents.extend(self.due_of_ahead(now_ms).await?);
+            self.look_ahead = now() + self.delay / 2;
+        }
         let found = intents.len();
         let mut entries = 0;
         let fits = intents.iter().take_while(|intent| {
@@ -148,7 +161,18 @@ impl Publisher {
         for intent in &intents {
             self.confirmed.decided(intent.conversation, intent.to_seq);
         }
-        Ok(found == BATCH || intents.len() < found)
+        Ok(is_full || intents.len() < found)
+    }
+
+    /// Intents of conversations whose last entry was stamped while the clock was ahead, as far as they were seen
+    /// for the delay: the time they bear says nothing about when they arrived, and nobody is to wait for it.
+    async fn due_of_ahead(&mut self, now_ms: u64) -> Result<Vec<Intent>, StoreError> {
+        let mut found = self.store.intents(&self.shards, now_ms + 1..=u64::MAX, BATCH).await?;
+        let (now, key) = (now(), |intent: &Intent| (intent.conversation, intent.from_seq));
+        let before = std::mem::take(&mut self.ahead);
+        self.ahead = found.iter().map(key).map(|key| (key, *before.get(&key).unwrap_or(&now))).collect();
+        found.retain(|intent| now.saturating_duration_since(self.ahead[&key(intent)]) >= self.delay);
+        Ok(found)
     }
 
     /// Lets the events of these intents leave, in their order.

@@ -7,7 +7,7 @@ use tern_protocol::UserId;
 use super::*;
 use crate::budget::Budget;
 use crate::ops::metrics::Exporter;
-use crate::store::contract::{Talk, fresh_temp_id};
+use crate::store::contract::{Talk, change, fresh_temp_id};
 use crate::store::intent_shard;
 use crate::store::memory::MemoryStore;
 use crate::store::shaky::{Call, Shaky};
@@ -122,7 +122,7 @@ async fn events_that_cannot_leave_for_minutes_all_leave_afterwards() {
 
 #[tokio::test]
 async fn a_crash_between_events_and_their_intents_repeats_events_and_loses_none() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let mut talk = Talk::new(&[&alice, &bob]);
     bench.say(&mut talk, &alice).await;
@@ -144,7 +144,7 @@ async fn a_crash_between_events_and_their_intents_repeats_events_and_loses_none(
 
 #[tokio::test]
 async fn a_store_that_fails_now_and_then_loses_no_event() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let mut talk = Talk::new(&[&alice, &bob]);
     bench.say(&mut talk, &alice).await;
@@ -160,7 +160,7 @@ async fn a_store_that_fails_now_and_then_loses_no_event() {
 
 #[tokio::test]
 async fn where_nobody_waits_no_log_is_read() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let mut seen = Talk::new(&[&alice, &bob]);
     let mut unseen = Talk::new(&[&alice, &bob]);
@@ -185,7 +185,7 @@ async fn where_nobody_waits_no_log_is_read() {
 
 #[tokio::test]
 async fn a_log_of_many_waiting_intents_is_read_whole() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let (mut long, mut short) = (Talk::new(&[&alice, &bob]), Talk::new(&[&alice, &bob]));
     // More than one read takes.
@@ -207,7 +207,7 @@ async fn a_log_of_many_waiting_intents_is_read_whole() {
 
 #[tokio::test]
 async fn a_state_that_is_behind_hides_nobody() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let mut talk = Talk::new(&[&alice]);
     bench.say(&mut talk, &alice).await;
@@ -224,7 +224,7 @@ async fn a_state_that_is_behind_hides_nobody() {
 
 #[tokio::test]
 async fn the_gauge_tells_how_many_intents_wait_due_or_not() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let mut talk = Talk::new(&[&alice, &bob]);
     for _ in 0..BATCH + 7 {
@@ -239,10 +239,40 @@ async fn the_gauge_tells_how_many_intents_wait_due_or_not() {
     bench.publisher.publish_due().await.unwrap();
     assert_eq!(bench.pending(), "0");
     let mut group = talk.group(&alice, &[(fresh_temp_id(), "now")]);
-    crate::store::contract::change(&mut group.entries[0], |entry| entry.time_ms = unix_ms());
+    crate::store::contract::change(&mut group.entries[0], |entry| entry.time_ms = stamp_ms());
     talk.apply(&bench.store, group).await;
     bench.publisher.publish_due().await.unwrap();
     assert_eq!(bench.pending(), "1", "not due yet, and waiting all the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stamped_with_a_time_that_has_not_come_is_told_after_the_delay_all_the_same() {
+    let bench = Bench::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let delay = bench.publisher.delay;
+    // The clock was ahead for a while, by half a day or by forty.
+    let mut talks: Vec<(Talk, u64)> = [12 * 3_600_000, 40 * 24 * 3_600_000]
+        .map(|ahead_ms| (Talk::new(&[&alice, &bob]), stamp_ms() + ahead_ms))
+        .into();
+    let stop = CancellationToken::new();
+    let (door, store) = (bench.door.clone(), bench.store.clone());
+    let task = tokio::spawn(bench.publisher.run(stop.clone()));
+    for seq in 1..=3 {
+        for (talk, time_ms) in &mut talks {
+            let mut group = talk.group(&alice, &[(fresh_temp_id(), "hello")]);
+            change(&mut group.entries[0], |entry| entry.time_ms = *time_ms);
+            talk.apply(&store, group).await;
+        }
+        tokio::time::sleep(delay - Duration::from_millis(1)).await;
+        assert_eq!(door.told().len(), 2 * (seq - 1), "not before the delay");
+        tokio::time::sleep(delay).await;
+        assert_eq!(door.told().len(), 2 * seq);
+    }
+    for (talk, _) in &talks {
+        assert_eq!(store.intents_waiting(&[intent_shard(talk.id)]).await.unwrap(), [0]);
+    }
+    stop.cancel();
+    task.await.unwrap();
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub use outbox::{Outbox, OutboxConfig, Pushed};
 pub use outgoing::{Format, Outgoing};
 pub use seat::{Origin, Seat, SessionInfo};
 
-use crate::clock::{now, unix_ms};
+use crate::clock::{now, stamp_ms};
 use crate::drain::Leaving;
 use limit::{Candidate, victim};
 
@@ -159,8 +159,8 @@ impl Roster {
         shards.flat_map(|shard| shard.read().users.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// Has it told in [`Changes`] when this session ends, and when its user may see others anew. False if it has ended already, and then
-    /// nothing more is told of it.
+    /// Has it told in [`Changes`] when this session ends, and when its user may see others anew. False if it has
+    /// ended already, and then nothing more is told of it.
     pub fn mark(&self, seat: &Seat) -> bool {
         let shard = self.shard(&seat.user).read();
         let mut seats = shard.users.get(&seat.user).into_iter().flatten();
@@ -187,7 +187,7 @@ impl Roster {
     pub fn edges(&self) -> Edges {
         let edges = Edges::default();
         self.inner.readers.write().push(edges.clone());
-        let here = Edge { here: true, at: now(), at_ms: unix_ms() };
+        let here = Edge { here: true, at: now(), at_ms: stamp_ms() };
         for shard in &self.inner.shards {
             let shard = shard.read();
             shard.users.keys().for_each(|user| edges.user(user, here));
@@ -217,7 +217,7 @@ impl Roster {
     }
 
     fn tell_edge(&self, user: &UserId, here: bool) {
-        let edge = Edge { here, at: now(), at_ms: unix_ms() };
+        let edge = Edge { here, at: now(), at_ms: stamp_ms() };
         self.inner.readers.read().iter().for_each(|edges| edges.user(user, edge));
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationId, DeviceId, UserId};
 
 use super::Outbox;
-use crate::clock::{now, unix_ms};
+use crate::clock::{now, stamp_ms};
 use crate::cluster::SessionRef;
 
 /// Of so many deliveries to a session one is timed, from the arrival of its Send to the Ack.
@@ -88,7 +88,7 @@ impl Seat {
             outbox,
             origin,
             token_issued_ms: AtomicU64::new(origin.token_issued_ms),
-            began_ms: unix_ms(),
+            began_ms: stamp_ms(),
             began: now(),
             heard_ms: AtomicU64::new(0),
             watching: AtomicBool::new(false),

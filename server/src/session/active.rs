@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tern_protocol::{BAD_FRAMES_MAX, Code, DecodeError, Envelope, Frame, Pong, Position, TokenExpiring};
 
 use super::Inner;
-use super::deadline::{Deadlines, Due, Left};
+use super::deadline::{Deadlines, Due};
 use super::lane::Lanes;
 use super::quota::{Allowance, ConnectionQuota};
 use super::reads::Reads;
@@ -54,7 +54,7 @@ impl Active {
         Self {
             quota: ConnectionQuota::new(&gateway.settings.rates, now),
             reads: Reads::new(Arc::clone(&gateway), Arc::clone(&seat)),
-            deadlines: Deadlines::new(gateway.patience(), now, Left::of(claims.expires_ms, unix_ms())),
+            deadlines: Deadlines::new(gateway.patience(), now, unix_ms(), claims.expires_ms),
             gateway,
             seat,
             claims,
@@ -69,7 +69,7 @@ impl Active {
 
     /// Sets the deadlines of the token in `claims`.
     pub(super) fn token_renewed(&mut self, now: Instant) {
-        self.deadlines.renewed(now, Left::of(self.claims.expires_ms, unix_ms()));
+        self.deadlines.renewed(now, unix_ms(), self.claims.expires_ms);
     }
 
     /// When [`Active::on_deadline`] must be called at the latest.
@@ -96,7 +96,7 @@ impl Active {
     /// Something may be due: silence, the token, or a queue that does not move.
     pub(super) fn on_deadline(&mut self, now: Instant) -> Step {
         let unmoved = self.seat.outbox.stalled_since().map(tokio::time::Instant::into_std);
-        match self.deadlines.due(now, unmoved) {
+        match self.deadlines.due(now, unix_ms(), unmoved) {
             None => Step::Nothing,
             Some(Due::Expiring) => {
                 Step::Send(Outgoing::new(TokenExpiring { token_expires_ms: self.claims.expires_ms }))
@@ -107,9 +107,7 @@ impl Active {
             Some(Due::Stalled) => {
                 Step::Close(close_for(Code::SLOW_CONSUMER, "the client does not read what it is sent"))
             }
-            Some(Due::Expired) => {
-                Step::Close(close_for(Code::TOKEN_EXPIRED, "the token has expired; reauth before it does"))
-            }
+            Some(Due::Expired) => token_expired(),
         }
     }
 
@@ -117,6 +115,9 @@ impl Active {
     pub(super) fn on_inbound(&mut self, inbound: Inbound, now: Instant) -> Step {
         self.deadlines.heard(now);
         self.seat.heard(now);
+        if self.deadlines.token_is_over(unix_ms()) {
+            return token_expired();
+        }
         let envelope = match inbound {
             Inbound::Frame(envelope) => envelope,
             Inbound::Bad(error) => return self.on_bad_frame(&error),
@@ -230,6 +231,10 @@ impl Active {
 
 /// What a client waits that was closed for its flood.
 const FLOOD_REST: Duration = Duration::from_secs(10);
+
+fn token_expired() -> Step {
+    Step::Close(close_for(Code::TOKEN_EXPIRED, "the token has expired; reauth before it does"))
+}
 
 fn too_many(last: &str) -> tern_protocol::Close {
     close_for(Code::TOO_MANY_ERRORS, format!("{BAD_FRAMES_MAX} bad frames; the last: {last}"))

@@ -34,8 +34,12 @@ pub(super) enum Due {
 pub(super) struct Deadlines {
     patience: Patience,
     heard: Instant,
-    expires: Instant,
-    notice: Option<Instant>,
+    /// When the token ends, with its leeway, by the wall clock in Unix milliseconds.
+    expires_ms: u64,
+    /// When that is told.
+    notice_ms: Option<u64>,
+    /// When to look at the wall clock again, which may have been set meanwhile.
+    token: Instant,
     /// When to look at the queue, once something waits in it.
     stalls: Option<Instant>,
     /// When to read on.
@@ -43,19 +47,34 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Of a session that was heard just now and whose token expires after `left`, which may be over.
-    pub(super) fn new(patience: Patience, now: Instant, left: Left) -> Self {
-        let mut deadlines =
-            Self { patience, heard: now, expires: now, notice: None, stalls: None, resume: None };
-        deadlines.renewed(now, left);
+    /// Of a session that was heard just now and whose token expires then, which may be over. Times of the
+    /// wall clock are Unix milliseconds.
+    pub(super) fn new(patience: Patience, now: Instant, wall_ms: u64, expires_ms: u64) -> Self {
+        let (notice_ms, stalls, resume) = (None, None, None);
+        let mut deadlines = Self { patience, heard: now, expires_ms, notice_ms, token: now, stalls, resume };
+        deadlines.renewed(now, wall_ms, expires_ms);
         deadlines
     }
 
     /// There is another token.
-    pub(super) fn renewed(&mut self, now: Instant, left: Left) {
+    pub(super) fn renewed(&mut self, now: Instant, wall_ms: u64, expires_ms: u64) {
+        let left_ms = expires_ms.saturating_sub(wall_ms);
+        let notice_ms = ms(self.patience.notice).min(left_ms / 2);
+        self.notice_ms = Some(wall_ms.saturating_add(left_ms) - notice_ms);
         // A token that came within its leeway has only the rest of it.
-        self.expires = now + left.with_leeway;
-        self.notice = Some(now + left.token - self.patience.notice.min(left.token / 2));
+        self.expires_ms = expires_ms.saturating_add(ms(LEEWAY));
+        self.look_again(now, wall_ms);
+    }
+
+    /// Whether the token is over by the wall clock. Asked whenever something came in: the clock may have been
+    /// set.
+    pub(super) fn token_is_over(&self, wall_ms: u64) -> bool {
+        wall_ms >= self.expires_ms
+    }
+
+    fn look_again(&mut self, now: Instant, wall_ms: u64) {
+        let next_ms = self.notice_ms.unwrap_or(self.expires_ms).min(self.expires_ms);
+        self.token = now + Duration::from_millis(next_ms.saturating_sub(wall_ms)).min(TOKEN_LOOK_MAX);
     }
 
     /// Something came in.
@@ -85,15 +104,14 @@ impl Deadlines {
 
     /// When [`Deadlines::due`] must be called at the latest.
     pub(super) fn next(&self) -> Instant {
-        let token = self.notice.unwrap_or(self.expires);
         let sooner = |time: Instant, other: Option<Instant>| other.map_or(time, |other| time.min(other));
         let silent = self.heard + self.patience.silence;
-        sooner(sooner(token.min(silent), self.stalls), self.resume)
+        sooner(sooner(self.token.min(silent), self.stalls), self.resume)
     }
 
     /// The first thing that is due. `unmoved` says since when the queue has not moved although something
     /// waits in it. Call it again, from what [`Deadlines::next`] says, for what else is.
-    pub(super) fn due(&mut self, now: Instant, unmoved: Option<Instant>) -> Option<Due> {
+    pub(super) fn due(&mut self, now: Instant, wall_ms: u64, unmoved: Option<Instant>) -> Option<Due> {
         self.resume = self.resume.filter(|resume| now < *resume);
         if now >= self.heard + self.patience.silence {
             return Some(Due::Silent);
@@ -105,27 +123,20 @@ impl Deadlines {
                 return Some(Due::Stalled);
             }
         }
-        if now >= self.expires {
+        if self.token_is_over(wall_ms) {
             return Some(Due::Expired);
         }
-        self.notice.take_if(|notice| now >= *notice).map(|_| Due::Expiring)
+        let expiring = self.notice_ms.take_if(|notice_ms| wall_ms >= *notice_ms);
+        self.look_again(now, wall_ms);
+        expiring.map(|_| Due::Expiring)
     }
 }
 
-/// What is left of a token.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Left {
-    token: Duration,
-    with_leeway: Duration,
-}
+/// The wall clock is looked at no less often than this, for a token far from its end.
+const TOKEN_LOOK_MAX: Duration = Duration::from_secs(24 * 3600);
 
-impl Left {
-    /// Of a token that expires then; both in Unix milliseconds.
-    pub(super) fn of(expires_ms: u64, wall_ms: u64) -> Self {
-        let left = |end_ms: u64| Duration::from_millis(end_ms.saturating_sub(wall_ms));
-        let leeway_ms = LEEWAY.as_millis() as u64;
-        Self { token: left(expires_ms), with_leeway: left(expires_ms.saturating_add(leeway_ms)) }
-    }
+fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
 }
 
 #[cfg(test)]
@@ -138,22 +149,33 @@ mod tests {
     const STALLED: Duration = Duration::from_secs(30);
     const NOTICE: Duration = Duration::from_secs(300);
 
+    /// A session of which the wall clock says 0 when it begins.
     fn session(token_s: u64) -> (Instant, Deadlines) {
         let start = Instant::now();
-        (start, Deadlines::new(PATIENCE, start, Left::of(token_s * 1_000, 0)))
+        (start, Deadlines::new(PATIENCE, start, 0, token_s * 1_000))
+    }
+
+    /// What is due after so long, with a wall clock that nobody sets.
+    fn due(
+        deadlines: &mut Deadlines,
+        start: Instant,
+        after: Duration,
+        unmoved: Option<Instant>,
+    ) -> Option<Due> {
+        deadlines.due(start + after, ms(after), unmoved)
     }
 
     /// Sleeps until the next deadline, and says what is due then.
     fn ring(deadlines: &mut Deadlines, start: Instant, unmoved: Option<Instant>) -> (Duration, Option<Due>) {
-        let now = deadlines.next();
-        (now - start, deadlines.due(now, unmoved))
+        let after = deadlines.next() - start;
+        (after, due(deadlines, start, after, unmoved))
     }
 
     #[test]
     fn silence_ends_a_session_and_every_word_puts_it_off() {
         let (start, mut deadlines) = session(3_600);
         deadlines.heard(start + 10 * S);
-        assert_eq!(deadlines.due(start + 54 * S, None), None);
+        assert_eq!(due(&mut deadlines, start, 54 * S, None), None);
         assert_eq!(ring(&mut deadlines, start, None), (55 * S, Some(Due::Silent)));
     }
 
@@ -165,7 +187,7 @@ mod tests {
         // The client goes on talking.
         for second in 8..37 {
             deadlines.heard(start + second * S);
-            assert_eq!(deadlines.due(start + second * S, Some(since)), None, "{second} s");
+            assert_eq!(due(&mut deadlines, start, second * S, Some(since)), None, "{second} s");
         }
         assert_eq!(ring(&mut deadlines, start, Some(since)), (37 * S, Some(Due::Stalled)));
     }
@@ -181,7 +203,7 @@ mod tests {
         deadlines.heard(start + 50 * S);
         assert_eq!(ring(&mut deadlines, start, Some(start + 25 * S)), (55 * S, Some(Due::Stalled)));
         deadlines.filled(start);
-        assert_eq!(deadlines.due(start + 60 * S, None), None);
+        assert_eq!(due(&mut deadlines, start, 60 * S, None), None);
         assert!(!deadlines.looks_at_queue(), "nothing waits: the next that does begins anew");
     }
 
@@ -192,12 +214,38 @@ mod tests {
         assert_eq!(ring(&mut deadlines, start, None), (700 * S, Some(Due::Expiring)));
         deadlines.heard(start + 1_029 * S);
         assert_eq!(ring(&mut deadlines, start, None), (1_030 * S, Some(Due::Expired)));
-        deadlines.renewed(start + 1_030 * S, Left::of(60_000, 0));
+        deadlines.renewed(start + 1_030 * S, 1_030_000, 1_090_000);
         assert_eq!(ring(&mut deadlines, start, None), (1_060 * S, Some(Due::Expiring)), "half a short life");
         // A token that came within its leeway has the rest of it, and is noticed at once.
         let (start, mut deadlines) = session(0);
         assert_eq!(ring(&mut deadlines, start, None), (Duration::ZERO, Some(Due::Expiring)));
         assert_eq!(ring(&mut deadlines, start, None), (30 * S, Some(Due::Expired)));
+    }
+
+    #[test]
+    fn a_token_ends_by_the_wall_clock_however_that_is_set() {
+        let (start, mut deadlines) = session(1_000);
+        deadlines.heard(start + 600 * S);
+        // An hour ahead: whatever comes in is too late, and so is the next look.
+        assert!(!deadlines.token_is_over(600_000) && deadlines.token_is_over(600_000 + 3_600_000));
+        assert_eq!(deadlines.due(start + 601 * S, 4_201_000, None), Some(Due::Expired));
+        // Set back before anybody looked: it has all its time again, and is told of its end in time.
+        let (start, mut deadlines) = session(1_000);
+        deadlines.heard(start + 690 * S);
+        assert_eq!(deadlines.due(start + 700 * S, 100_000, None), None);
+        deadlines.heard(start + 1_290 * S);
+        assert_eq!(deadlines.next(), start + 1_300 * S);
+        assert_eq!(deadlines.due(start + 1_300 * S, 700_000, None), Some(Due::Expiring));
+        deadlines.heard(start + 1_600 * S);
+        assert_eq!(deadlines.due(start + 1_630 * S, 1_030_000, None), Some(Due::Expired));
+    }
+
+    #[test]
+    fn a_token_that_never_ends_is_looked_at_all_the_same() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::new(PATIENCE, start, 1_800_000_000_000, (1 << 53) - 1);
+        deadlines.heard(start + 30 * 24 * 3_600 * S);
+        assert_eq!(deadlines.next(), start + TOKEN_LOOK_MAX);
     }
 
     #[test]

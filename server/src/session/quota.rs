@@ -26,6 +26,11 @@ pub struct QuotaConfig {
     pub user_sends_per_second: NonZeroU32,
     /// Sends at once after a pause.
     pub user_sends_burst: NonZeroU32,
+    /// Messages one back end may send per second: the bearer of a token with the scope `messages:write`, over
+    /// HTTP, in its own name and in those of others.
+    pub backend_sends_per_second: NonZeroU32,
+    /// Such sends at once after a pause.
+    pub backend_sends_burst: NonZeroU32,
     /// Pages of history and lists one user may ask for per second, over all their sessions.
     pub user_fetches_per_second: NonZeroU32,
     /// Fetches at once after a pause.
@@ -42,7 +47,8 @@ pub struct QuotaConfig {
     pub connection_watches_per_second: NonZeroU32,
     /// Watches at once after a pause.
     pub connection_watches_burst: NonZeroU32,
-    /// New connections per second from one address (IPv4, or IPv6 /64).
+    /// New connections per second from one address (IPv4, or IPv6 /64). An IPv6 /48, which one subscriber may
+    /// have, is allowed 8 times as much.
     pub address_connects_per_second: NonZeroU32,
     /// New connections at once after a pause.
     pub address_connects_burst: NonZeroU32,
@@ -72,6 +78,8 @@ impl Default for QuotaConfig {
         Self {
             user_sends_per_second: count(50),
             user_sends_burst: count(200),
+            backend_sends_per_second: count(1_000),
+            backend_sends_burst: count(5_000),
             user_fetches_per_second: count(100),
             user_fetches_burst: count(1_000),
             connection_frames_per_second: count(200),
@@ -124,6 +132,11 @@ impl Rate {
     fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
         let cost_ns = (SECOND_NS / u64::from(per_second.get())).max(1);
         Self { cost_ns, depth_ns: cost_ns * u64::from(burst.get()) }
+    }
+
+    /// So many times as much, as fast and at once.
+    fn times(self, factor: u32) -> Self {
+        Self { cost_ns: (self.cost_ns / u64::from(factor)).max(1), depth_ns: self.depth_ns }
     }
 }
 
@@ -201,9 +214,10 @@ impl ConnectionQuota {
 /// The buckets of users and addresses of this node, shared by all its sessions.
 pub struct Quota {
     sends: Shards<UserId>,
+    backend_sends: Shards<UserId>,
     fetches: Shards<UserId>,
-    connects: Shards<AddressKey>,
-    requests: Shards<AddressKey>,
+    connects: Addresses,
+    requests: Addresses,
     loopback_exempt: bool,
 }
 
@@ -211,14 +225,16 @@ impl Quota {
     /// Full buckets for everybody. `epoch` is any time that no later argument precedes.
     pub fn new(config: &QuotaConfig, epoch: Instant) -> Self {
         let sends = Rate::new(config.user_sends_per_second, config.user_sends_burst);
+        let backend_sends = Rate::new(config.backend_sends_per_second, config.backend_sends_burst);
         let fetches = Rate::new(config.user_fetches_per_second, config.user_fetches_burst);
         let connects = Rate::new(config.address_connects_per_second, config.address_connects_burst);
         let requests = Rate::new(config.address_requests_per_second, config.address_requests_burst);
         Self {
             sends: Shards::new(sends, config.users_max, epoch),
+            backend_sends: Shards::new(backend_sends, config.users_max, epoch),
             fetches: Shards::new(fetches, config.users_max, epoch),
-            connects: Shards::new(connects, config.addresses_max, epoch),
-            requests: Shards::new(requests, config.addresses_max, epoch),
+            connects: Addresses::new(connects, config.addresses_max, epoch),
+            requests: Addresses::new(requests, config.addresses_max, epoch),
             loopback_exempt: config.loopback_exempt,
         }
     }
@@ -228,6 +244,11 @@ impl Quota {
         self.sends.take(user, now)
     }
 
+    /// A back end sends a message, in whosever name.
+    pub fn send_of_back_end(&self, bearer: &UserId, now: Instant) -> Allowance {
+        self.backend_sends.take(bearer, now)
+    }
+
     /// The user asks for a page of history or a list, by frame or by HTTP.
     pub fn fetch(&self, user: &UserId, now: Instant) -> Allowance {
         self.fetches.take(user, now)
@@ -235,37 +256,77 @@ impl Quota {
 
     /// A connection comes from this address.
     pub fn connect(&self, address: IpAddr, now: Instant) -> Allowance {
-        self.limited(address).map_or(Allowance::Allowed, |key| self.connects.take(&key, now))
+        self.limited(address).map_or(Allowance::Allowed, |address| self.connects.take(address, now))
     }
 
     /// A request without a good token came from this address.
     pub fn request(&self, address: IpAddr, now: Instant) -> Allowance {
-        self.limited(address).map_or(Allowance::Allowed, |key| self.requests.take(&key, now))
+        self.limited(address).map_or(Allowance::Allowed, |address| self.requests.take(address, now))
     }
 
     /// Whether [`Quota::request`] would allow one more; counts nothing. Asked before a token is
     /// verified, so that guessing costs this node nothing.
     pub fn may_request(&self, address: IpAddr, now: Instant) -> Allowance {
-        self.limited(address).map_or(Allowance::Allowed, |key| self.requests.peek(&key, now))
+        self.limited(address).map_or(Allowance::Allowed, |address| self.requests.peek(address, now))
     }
 
-    fn limited(&self, address: IpAddr) -> Option<AddressKey> {
+    fn limited(&self, address: IpAddr) -> Option<IpAddr> {
         let address = address.to_canonical();
         let exempt = self.loopback_exempt && address.is_loopback();
-        (!exempt).then(|| AddressKey::of(address))
+        (!exempt).then_some(address)
     }
 }
 
-/// Whom an address stands for: in IPv6 a subscriber has at least a /64.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct AddressKey(IpAddr);
+/// What a site (IPv6 /48) may do, as a multiple of what one address may.
+const SITE_FACTOR: u32 = 8;
 
-impl AddressKey {
-    fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self(address),
-            IpAddr::V6(v6) => Self(IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)))),
+/// Buckets of addresses. In IPv6 a subscriber has at least a /64, and may have a /48: that has a bucket of its
+/// own, so that the 65,536 networks of one site cannot fill the table and leave newcomers to share a bucket.
+struct Addresses {
+    addresses: Shards<IpAddr>,
+    sites: Shards<Ipv6Addr>,
+}
+
+impl Addresses {
+    fn new(rate: Rate, keys_max: usize, epoch: Instant) -> Self {
+        let addresses = Shards::new(rate, keys_max, epoch);
+        Self { addresses, sites: Shards::new(rate.times(SITE_FACTOR), keys_max, epoch) }
+    }
+
+    fn take(&self, address: IpAddr, now: Instant) -> Allowance {
+        let site = site(address);
+        if let Some(refused) = site.map(|site| self.sites.peek(&site, now)).filter(|site| !site.allowed()) {
+            return refused;
         }
+        let allowance = self.addresses.take(&network(address), now);
+        if let (true, Some(site)) = (allowance.allowed(), site) {
+            // Refused only if others of the site were quicker in between: then it has a little more.
+            let _ = self.sites.take(&site, now);
+        }
+        allowance
+    }
+
+    /// What [`Addresses::take`] would say.
+    fn peek(&self, address: IpAddr, now: Instant) -> Allowance {
+        let site = site(address).map(|site| self.sites.peek(&site, now));
+        let refused = site.filter(|site| !site.allowed());
+        refused.unwrap_or_else(|| self.addresses.peek(&network(address), now))
+    }
+}
+
+/// Whom an address stands for: in IPv6 its /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+/// The /48 of an address in IPv6.
+fn site(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(Ipv6Addr::from_bits(v6.to_bits() >> 80 << 80)),
     }
 }
 

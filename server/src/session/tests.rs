@@ -464,7 +464,8 @@ async fn what_was_told_is_acked_without_the_store_and_nothing_above_it() {
     sleep(MS).await;
     let trips = bench.store.round_trips();
     let ack = |seq| Ack { positions: vec![Position { conversation, seq }] };
-    let confirmed = |name: &str| bench.gateway.inner.delivery.confirmed().seen(conversation, &user(name));
+    let delivery = bench.gateway.inner.delivery.clone();
+    let confirmed = |name: &str| delivery.confirmed().seen(conversation, &user(name));
     assert_eq!(confirmed("bob"), 0);
     assert!(matches!(bob.say(ack(1)), Step::Nothing));
     assert_eq!(confirmed("bob"), 1, "at once");

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::{
     Ages, AppendAnswers, AppendGroup, Appended, Barred, Conversation, Departure, Erasure, GROUP_BYTES_MAX,
     GROUP_ENTRIES_MAX, Glance, Granularity, InboxCursor, InboxRow, Intent, Kept, Lost, Marker, Member,
-    NewEntry, OpenErasure, Order, PageLimit, ReadPosition, Right, Store, StoreError, User, UserChange,
-    intent_shard,
+    NewEntry, OpenErasure, Order, PageLimit, ReadPosition, Right, Standing, Store, StoreError, User,
+    UserChange, intent_shard,
 };
 
 mod people;
@@ -59,6 +59,7 @@ macro_rules! suite {
             the_newest_entry_up_to_a_seq_and_up_to_a_time_is_found
             lists_come_page_by_page_in_a_stable_order
             what_an_erased_user_asked_for_earlier_is_not_written
+            what_a_revoked_token_asks_for_is_not_written
             who_is_being_erased_joins_nothing
             what_is_old_goes_from_the_start_of_a_log_and_seqs_go_on
             entries_stay_as_long_as_their_markers
@@ -229,7 +230,7 @@ pub(crate) async fn an_append_is_readable_at_once_and_after_a_restart(fixture: &
         assert_eq!(marker, Some(Marker { seq: 2, digest: [6; 16] }));
         let row = row_of(&store, &bob, talk.id).await.unwrap();
         assert_eq!((row.first_seq, row.last_seq, row.last_time_ms, row.until_seq), (1, 2, 2000, None));
-        let intents = store.intents(&[intent_shard(talk.id)], 2000, usize::MAX).await.unwrap();
+        let intents = store.intents(&[intent_shard(talk.id)], 0..=2000, usize::MAX).await.unwrap();
         let intent = intents.iter().find(|intent| intent.conversation == talk.id).unwrap();
         assert_eq!((intent.from_seq, intent.to_seq, intent.sender.as_ref()), (1, 2, Some(&alice)));
     }
@@ -598,7 +599,7 @@ pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut im
     }
     let id = talk.id;
     let due = async |fixture: &dyn Fixture, until_ms| {
-        let intents = fixture.store().intents(&[intent_shard(id)], until_ms, usize::MAX).await.unwrap();
+        let intents = fixture.store().intents(&[intent_shard(id)], 0..=until_ms, usize::MAX).await.unwrap();
         intents.into_iter().filter(|intent| intent.conversation == id).collect::<Vec<Intent>>()
     };
     let intent = |seq, time_ms| Intent {
@@ -612,8 +613,11 @@ pub(crate) async fn intents_come_by_time_until_they_are_cleared(fixture: &mut im
     assert_eq!(due(fixture, 299).await, []);
     assert_eq!(due(fixture, 9_000).await, all[..3]);
     assert_eq!(due(fixture, u64::MAX).await, all);
-    assert_eq!(fixture.store().intents(&[intent_shard(id)], u64::MAX, 0).await.unwrap(), []);
-    assert_eq!(fixture.store().intents(&[intent_shard(id)], u64::MAX, 2).await.unwrap().len(), 2);
+    let later = fixture.store().intents(&[intent_shard(id)], 9_001..=u64::MAX, usize::MAX).await.unwrap();
+    assert_eq!(later.into_iter().filter(|intent| intent.conversation == id).collect::<Vec<_>>(), all[3..]);
+    assert_eq!(due(fixture, 9_000).await, all[..3], "whatever was looked at in between");
+    assert_eq!(fixture.store().intents(&[intent_shard(id)], 0..=u64::MAX, 0).await.unwrap(), []);
+    assert_eq!(fixture.store().intents(&[intent_shard(id)], 0..=u64::MAX, 2).await.unwrap().len(), 2);
     fixture.store().clear_intents(&all[..2]).await.unwrap();
     assert_eq!(waiting(fixture, id).await, before + 2);
     fixture.store().clear_intents(&all[..1]).await.unwrap();
@@ -638,7 +642,7 @@ pub(crate) async fn what_is_done_again_changes_nothing(fixture: &mut impl Fixtur
     let group = talk.group(&alice, &[(fresh_temp_id(), "one"), (fresh_temp_id(), "two")]);
     talk.apply(&store, group).await;
     let all = async || {
-        let intents = store.intents(&[intent_shard(talk.id)], u64::MAX, usize::MAX).await.unwrap();
+        let intents = store.intents(&[intent_shard(talk.id)], 0..=u64::MAX, usize::MAX).await.unwrap();
         let intents: Vec<_> = intents.into_iter().filter(|intent| intent.conversation == talk.id).collect();
         let rows = [row_of(&store, &alice, talk.id).await, row_of(&store, &bob, talk.id).await];
         (rows, intents, store.conversation(talk.id).await.unwrap())
@@ -844,6 +848,51 @@ pub(crate) async fn what_an_erased_user_asked_for_earlier_is_not_written(fixture
     talk.apply(&store, later).await;
 }
 
+pub(crate) async fn what_a_revoked_token_asks_for_is_not_written(fixture: &mut impl Fixture) {
+    let (alice, bob, shop) = (fresh_user("alice"), fresh_user("bob"), fresh_user("shop"));
+    let mut talk = Talk::new(&[&alice, &bob]);
+    let by = |right: Option<Right>| {
+        let mut group = talk.group(&bob, &[(fresh_temp_id(), "a")]);
+        group.entries[0].right = right;
+        group
+    };
+    let store = fixture.store();
+    let (before, after) = (Some(Right::own(49)), Some(Right::own(50)));
+    let (earlier, later, own) = (by(before.clone()), by(after.clone()), by(None));
+    let of_shop = by(Some(Right { issued_ms: 49, bearer: Some(shop.clone()) }));
+    assert_eq!(store.standing(&bob).await.unwrap(), Standing::default());
+    store.refuse_before(&bob, 50).await.unwrap();
+    let revoked = Appended::Barred(vec![(0, Barred::Sender(Lost::Revoked))]);
+    assert_eq!(settle(&store, earlier.clone()).await.unwrap(), revoked);
+    store.refuse_before(&bob, 40).await.unwrap();
+    let name = |name: &str| UserChange::Name(Some(name.into()));
+    assert!(!store.change_user(&bob, name("Bob"), before.clone()).await.unwrap());
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
+    assert_eq!(store.standing(&bob).await.unwrap(), Standing { erasure: None, refused_before_ms: 50 });
+    assert_eq!(settle(&store, earlier.clone()).await.unwrap(), revoked, "it never goes back");
+    assert_eq!(store.users(std::slice::from_ref(&bob)).await.unwrap(), [None], "it makes nobody known");
+    assert!(store.change_user(&bob, name("Bob"), after).await.unwrap());
+    // An erasure and a revocation do not undo each other.
+    store.begin_erasure(&shop, UserId::erased([1; 16]), 20).await.unwrap();
+    store.refuse_before(&shop, 50).await.unwrap();
+    assert!(store.finish_erasure(&shop).await.unwrap());
+    assert_eq!(
+        settle(&store, of_shop).await.unwrap(),
+        revoked,
+        "the back end's token is the one that counts"
+    );
+    let both = Standing { erasure: Some(Erasure { at_ms: 20, open: None }), refused_before_ms: 50 };
+    assert_eq!(store.standing(&shop).await.unwrap(), both);
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
+    assert_eq!(store.standing(&shop).await.unwrap(), both);
+    talk.apply(&store, later).await;
+    assert_eq!(settle(&store, own).await.unwrap(), Appended::Conflict { head: 1 }, "the server itself may");
+}
+
 pub(crate) async fn who_is_being_erased_joins_nothing(fixture: &mut impl Fixture) {
     let (store, alice, bob) = (fixture.store(), fresh_user("alice"), fresh_user("bob"));
     let mut talk = Talk::new(&[&alice]);
@@ -1020,6 +1069,7 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     let (first, second) = (UserId::erased([1; 16]), UserId::erased([2; 16]));
     let mut talk = Talk::new(&[&alice, &bob]);
     talk.say(&fixture.store(), &alice, "x").await;
+    talk.say(&fixture.store(), &bob, "to be pushed").await;
     assert!(fixture.store().change_user(&bob, UserChange::Name(Some("Bob".into())), None).await.unwrap());
     fixture.store().set_read(&bob, talk.id, ReadPosition { seq: 1, messages: 1 }).await.unwrap();
     assert_eq!(fixture.store().standing(&bob).await.unwrap().erasure, None);
@@ -1046,6 +1096,11 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     assert_eq!(fixture.store().users(std::slice::from_ref(&bob)).await.unwrap(), [None]);
     assert_eq!(fixture.store().inbox(&bob, None, usize::MAX).await.unwrap(), []);
     assert_eq!(fixture.store().inbox(&alice, None, usize::MAX).await.unwrap().len(), 1);
+    let shards: Vec<u8> = (0..=u8::MAX).collect();
+    let intents = fixture.store().intents(&shards, u64::MAX, usize::MAX).await.unwrap();
+    assert!(intents.iter().all(|intent| intent.sender.as_ref() != Some(&bob)), "{intents:?}");
+    let waiting: u64 = fixture.store().intents_waiting(&shards).await.unwrap().iter().sum();
+    assert_eq!((waiting, intents.len()), (2, 2), "those of others wait on");
     let next = fixture.store().begin_erasure(&bob, second.clone(), 70).await.unwrap();
     assert_eq!((next.at_ms, next.open.unwrap().became), (70, second));
     assert!(fixture.store().finish_erasure(&bob).await.unwrap());

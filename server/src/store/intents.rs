@@ -1,5 +1,7 @@
 //! Push intents: what was committed and is still to be told to those who have not seen it.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationId, Entry, UserId};
@@ -61,9 +63,14 @@ impl Intent {
 /// Push intents, kept until their events have left.
 #[async_trait]
 pub trait Intents: Send + Sync {
-    /// The oldest intents of these shards by time, at most `limit`, whose time is at most `until_ms`. A shard
-    /// with nothing in it costs nothing.
-    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError>;
+    /// The oldest intents of these shards by time, at most `limit`, whose time is in this range. A shard with
+    /// nothing in it costs nothing.
+    async fn intents(
+        &self,
+        shards: &[u8],
+        times_ms: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError>;
 
     /// Forgets intents. After a crash some may be seen again.
     async fn clear_intents(&self, intents: &[Intent]) -> Result<(), StoreError>;

@@ -258,9 +258,14 @@ impl Users for MemoryStore {
 
 #[async_trait]
 impl Intents for MemoryStore {
-    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+    async fn intents(
+        &self,
+        shards: &[u8],
+        times_ms: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
         let state = self.state.lock();
-        let due = state.intents.values().take_while(|intent| intent.time_ms <= until_ms);
+        let due = state.intents.values().filter(|intent| times_ms.contains(&intent.time_ms));
         Ok(due.filter(|intent| shards.contains(&intent.shard())).take(limit).cloned().collect())
     }
 

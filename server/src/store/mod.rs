@@ -36,7 +36,7 @@ pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
 pub use people::{BlockChange, BlockOutcome, Blocked, People, PeopleConfig, Tally};
 pub use rights::{Lost, Right, Standing};
 pub use upkeep::{Aged, Ages, Erasure, Granularity, Kept, MARKERS_KEPT_MS, OpenErasure, Upkeep};
-pub use users::{User, UserChange, Users};
+pub use users::{User, UserChange, Users, last_seen};
 
 /// Most bytes of entries in one append group: far below what any store takes in one write.
 pub const GROUP_BYTES_MAX: usize = 1024 * 1024;

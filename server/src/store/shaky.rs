@@ -14,10 +14,12 @@ use rand::{RngExt, SeedableRng};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use tokio_util::task::TaskTracker;
 
+mod users;
+
 use super::{
     Aged, Ages, AppendAnswers, AppendGroup, Appended, BlockChange, BlockOutcome, Blocked, Conversation,
     Erasure, Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order,
-    PageLimit, People, ReadPosition, Right, Standing, Store, StoreError, Upkeep, User, UserChange, Users,
+    PageLimit, People, ReadPosition, Store, StoreError, Upkeep,
 };
 
 /// What goes wrong with one append.
@@ -405,34 +407,6 @@ impl Inbox for Shaky {
 }
 
 #[async_trait]
-impl Users for Shaky {
-    async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError> {
-        self.read(Call::Users).await?;
-        self.store.users(users).await
-    }
-
-    async fn change_user(
-        &self,
-        user: &UserId,
-        change: UserChange,
-        right: Option<Right>,
-    ) -> Result<bool, StoreError> {
-        self.count(Call::ChangeUser)?;
-        self.store.change_user(user, change, right).await
-    }
-
-    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
-        self.read(Call::Users).await?;
-        self.store.standing(user).await
-    }
-
-    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
-        self.count(Call::ChangeUser)?;
-        self.store.refuse_before(user, before_ms).await
-    }
-}
-
-#[async_trait]
 impl People for Shaky {
     async fn set_block(&self, change: BlockChange) -> Result<BlockOutcome, StoreError> {
         self.count(Call::People)?;
@@ -467,9 +441,14 @@ impl People for Shaky {
 
 #[async_trait]
 impl Intents for Shaky {
-    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+    async fn intents(
+        &self,
+        shards: &[u8],
+        times_ms: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
         self.read(Call::Intents).await?;
-        self.store.intents(shards, until_ms, limit).await
+        self.store.intents(shards, times_ms, limit).await
     }
 
     async fn clear_intents(&self, intents: &[Intent]) -> Result<(), StoreError> {

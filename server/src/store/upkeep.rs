@@ -119,7 +119,8 @@ pub trait Upkeep: Send + Sync {
     /// member they stay none until the erasure is finished.
     async fn begin_erasure(&self, user: &UserId, became: UserId, at_ms: u64) -> Result<Erasure, StoreError>;
 
-    /// Forgets the user: list, read positions, name, last-seen, and who the erasure was about. False, and
+    /// Forgets the user: list, read positions, name, last-seen, push intents of what they wrote, and who the
+    /// erasure was about. False, and
     /// the erasure stays open, if their list has a conversation of which they are still a member. Need not be
     /// one atomic step: it can be done again.
     async fn finish_erasure(&self, user: &UserId) -> Result<bool, StoreError>;

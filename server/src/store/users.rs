@@ -19,8 +19,8 @@ pub struct User {
 pub enum UserChange {
     /// They are here, under this display name: from now on they are known.
     Name(Option<String>),
-    /// Their last session ended then, in Unix milliseconds. Never goes back, and makes nobody known:
-    /// it may come after an erasure.
+    /// Their last session ended then, in Unix milliseconds. Never goes back but as [`last_seen`] says, and makes
+    /// nobody known: it may come after an erasure.
     LastSeen(u64),
 }
 
@@ -30,12 +30,22 @@ impl UserChange {
         match (self, before) {
             (Self::Name(name), None) => Some(User { name, ..User::default() }),
             (Self::Name(name), Some(user)) if user.name != name => Some(User { name, ..user.clone() }),
-            (Self::LastSeen(last_seen_ms), Some(user)) if user.last_seen_ms < last_seen_ms => {
-                Some(User { last_seen_ms, ..user.clone() })
+            (Self::LastSeen(seen_ms), Some(user)) => {
+                let last_seen_ms = last_seen(user.last_seen_ms, seen_ms);
+                (last_seen_ms != user.last_seen_ms).then(|| User { last_seen_ms, ..user.clone() })
             }
             (Self::Name(_) | Self::LastSeen(_), _) => None,
         }
     }
+}
+
+/// Times that are noted late are noted within this time, in milliseconds.
+const NOTED_WITHIN_MS: u64 = 24 * 3600 * 1000;
+
+/// Which of two times somebody was last seen, the second one noted later. The higher one is right, as they may
+/// come in any order; but one that is far above a later one was told by a clock that was ahead.
+pub fn last_seen(before_ms: u64, later_ms: u64) -> u64 {
+    if before_ms > later_ms.saturating_add(NOTED_WITHIN_MS) { later_ms } else { before_ms.max(later_ms) }
 }
 
 /// The users this server has seen.
@@ -61,4 +71,19 @@ pub trait Users: Send + Sync {
     /// Tokens of the user issued before this time, in Unix milliseconds, give no right any more: once this has
     /// returned, what bears one is [`Barred`](super::Barred). Durable; never goes back. Makes nobody known.
     async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_seen_never_goes_back_but_from_what_a_clock_ahead_has_told() {
+        const DAY_MS: u64 = 24 * 3600 * 1000;
+        let now = 100 * DAY_MS;
+        assert_eq!(last_seen(now, now - 5_000), now, "noted late");
+        assert_eq!(last_seen(now, now + 5_000), now + 5_000);
+        assert_eq!(last_seen(now + 40 * DAY_MS, now), now);
+        assert_eq!(last_seen(0, now), now);
+    }
 }

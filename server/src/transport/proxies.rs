@@ -1,6 +1,6 @@
 //! Which proxies are believed, and whom they speak for.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName};
 
@@ -10,6 +10,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Bits of an IPv4 address before the address itself, in its IPv6 form.
 const MAPPED_BITS: u32 = 96;
+/// Fixed bits of the widest networks that somebody has to themselves.
+const WIDE_BITS: u32 = 8;
 
 /// The addresses of `trusted_proxies`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +36,10 @@ impl Network {
         Some(Self { base: number(address), bits: before + length })
     }
 
+    fn is_v4(self) -> bool {
+        Ipv6Addr::from_bits(self.base).to_ipv4_mapped().is_some()
+    }
+
     fn contains(self, address: IpAddr) -> bool {
         let rest = u128::BITS - self.bits;
         (self.base ^ number(address)).checked_shr(rest).unwrap_or(0) == 0
@@ -51,6 +57,20 @@ impl TrustedProxies {
     /// From the configuration; `None` if an entry is no address and no network.
     pub fn parse(texts: &[String]) -> Option<Self> {
         texts.iter().map(|text| Network::parse(text)).collect::<Option<_>>().map(Self)
+    }
+
+    /// Those that are no network of anybody: with fewer fixed bits than the widest private ones (`10.0.0.0/8`,
+    /// `fd00::/8`). Each as it is written, and what it holds.
+    pub fn wide(&self) -> Vec<(String, &'static str)> {
+        let wide = self.0.iter().filter_map(|network| {
+            let (address, bits) = match network.bits.checked_sub(MAPPED_BITS) {
+                Some(bits) if network.is_v4() => (Ipv4Addr::from_bits(network.base as u32).to_string(), bits),
+                _ => (Ipv6Addr::from_bits(network.base).to_string(), network.bits),
+            };
+            let holds = if bits == 0 { "every address" } else { "a large part of all addresses" };
+            (bits < WIDE_BITS).then(|| (format!("{address}/{bits}"), holds))
+        });
+        wide.collect()
     }
 
     /// Whether this is one of them.
@@ -120,6 +140,17 @@ mod tests {
         assert_eq!(client(&ours, "10.0.0.1", &["1.2.3.4, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
         assert_eq!(client(&ours, "10.0.0.1", &["1.2.3.4", "198.51.100.7,10.0.0.2"]), "198.51.100.7");
         assert_eq!(client(&ours, "10.0.0.1", &["198.51.100.7, nonsense"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn networks_of_nobody_are_named() {
+        let named = |text: &str| proxies(&[text]).wide().pop().map(|(network, _)| network);
+        for wide in ["0.0.0.0/0", "::/0", "128.0.0.0/1", "2000::/3"] {
+            assert_eq!(named(wide).as_deref(), Some(wide));
+        }
+        for fine in ["10.0.0.0/8", "fd00::/8", "127.0.0.1", "::1", "192.0.2.0/24"] {
+            assert_eq!(named(fine), None, "{fine}");
+        }
     }
 
     #[test]

@@ -90,6 +90,7 @@ impl Seen {
             | Event::Typing { .. }
             | Event::Read { .. }
             | Event::Conversations(_)
+            | Event::BlockChanged { .. }
             | Event::State(_) => {}
         }
     }

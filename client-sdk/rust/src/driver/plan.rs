@@ -166,6 +166,15 @@ mod tests {
     }
 
     #[test]
+    fn a_revoked_token_is_replaced_once_its_hint_is_over() {
+        let Next::Retry(retry) = first(closed(Code::TOKEN_REVOKED, Some(700))) else { panic!() };
+        assert_eq!(retry.reason, TokenReason::Rejected(Code::TOKEN_REVOKED));
+        assert_eq!(retry.wait, Duration::from_millis(700), "until a new one can be told from it");
+        let Next::Retry(retry) = first(closed(Code::SESSION_CLOSED, None)) else { panic!() };
+        assert_eq!((retry.reason, retry.wait.is_zero()), (TokenReason::Rejected(Code::SESSION_CLOSED), true));
+    }
+
+    #[test]
     fn a_source_without_tokens_stops_the_client_and_a_busy_one_does_not() {
         let gone = Ending::NoToken(TokenError::Permanent("signed out".into()));
         assert_eq!(first(gone), Next::Stop(CloseCause::Token("signed out".into())));

@@ -69,7 +69,7 @@ export const Code = {
   TOO_OLD: 4013,
   /** A limit told in welcome was exceeded. */
   LIMIT_EXCEEDED: 4014,
-  /** Too many malformed frames in this session. */
+  /** Too many malformed or unexpected frames in this session. */
   TOO_MANY_ERRORS: 4015,
   /** You block this user: unblock them first. */
   BLOCKED: 4016,

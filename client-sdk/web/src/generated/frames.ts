@@ -83,7 +83,7 @@ export interface Welcome {
   limits: Limits;
 }
 
-/** A new token on the live session. Answered by `reauthed`, or by `error` 4100–4102 (the old token still counts). */
+/** A new token on the live session. Answered by `reauthed`, or by `error` 4100–4102 or 4104 (the old token still counts); 4304 while another one is being looked at. */
 export interface Reauth {
   /** JWT of the same user. */
   token: string;

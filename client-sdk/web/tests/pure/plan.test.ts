@@ -30,6 +30,17 @@ test('the class of the code decides', () => {
   });
 });
 
+test('a revoked token is replaced once its hint is over', () => {
+  expect(first(closed(Code.TOKEN_REVOKED, 700))).toMatchObject({
+    waitMs: 700,
+    reason: { why: 'rejected', code: 4104 },
+  });
+  expect(first(closed(Code.SESSION_CLOSED))).toMatchObject({
+    waitMs: 0,
+    reason: { why: 'rejected', code: 4105 },
+  });
+});
+
 test('a hostile hint does not send anybody away for days', () => {
   expect(first(closed(Code.OVER_CAPACITY, 2 ** 32 - 1))).toMatchObject({ waitMs: 601_000 });
 });

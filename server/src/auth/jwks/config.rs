@@ -32,7 +32,7 @@ pub struct JwksConfig {
     /// Absent: nothing. Example: `"partner:"`.
     pub user_prefix: Option<String>,
     /// Its tokens may name users of other issuers as well. Must be set where that could happen: where the
-    /// prefix of another issuer begins with its own, or both have none.
+    /// prefix of another issuer begins with its own, or both have none. Absent: false. Example: `true`.
     #[serde(default)]
     pub shares_users: bool,
     /// Which words of `scope` count in its tokens: `messages:write` (send as any user), `admin` (see and
@@ -88,16 +88,12 @@ pub(in crate::auth) fn check(issuers: &[JwksConfig]) -> Result<(), AuthConfigErr
     }
     for (index, jwks) in issuers.iter().enumerate() {
         let bad = |problem| Err(AuthConfigError::Issuer { issuer: jwks.issuer.clone(), problem });
+        if issuers[..index].iter().any(|other| other.issuer == jwks.issuer) {
+            return bad("is there twice");
+        }
         if jwks.user_prefix.as_ref().is_some_and(|prefix| !is_prefix(prefix)) {
             return bad(
                 "needs a user_prefix of 1 to 64 bytes that users' ids may begin with, such as \"partner:\"",
-            );
-        }
-        if !jwks.shares_users
-            && issuers.iter().enumerate().any(|(at, other)| at != index && jwks.names_users_of(other))
-        {
-            return bad(
-                "could name the users of another issuer: give it a user_prefix, or say shares_users = true if that is meant",
             );
         }
         if let Err(problem) = jwks.uri() {
@@ -105,9 +101,6 @@ pub(in crate::auth) fn check(issuers: &[JwksConfig]) -> Result<(), AuthConfigErr
         }
         if jwks.issuer.is_empty() {
             return bad("must not be empty");
-        }
-        if issuers[..index].iter().any(|other| other.issuer == jwks.issuer) {
-            return bad("is there twice");
         }
         if jwks.algorithms.is_empty() {
             return bad("needs algorithms, such as [\"ES256\"]");
@@ -117,6 +110,15 @@ pub(in crate::auth) fn check(issuers: &[JwksConfig]) -> Result<(), AuthConfigErr
         }
         if !(30..=24 * 3600).contains(&jwks.refresh_s) {
             return bad("needs a refresh_s of 30 to 86400");
+        }
+    }
+    for (index, jwks) in issuers.iter().enumerate() {
+        let mut others = issuers.iter().enumerate().filter(|(other, _)| *other != index);
+        if !jwks.shares_users && others.any(|(_, other)| jwks.names_users_of(other)) {
+            return Err(AuthConfigError::Issuer {
+                issuer: jwks.issuer.clone(),
+                problem: "could name the users of another issuer: give it a user_prefix, or say shares_users = true if that is meant",
+            });
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::{AuthConfig, AuthError, Authenticator};
+use crate::auth::{AuthConfig, AuthError, Authenticator, Scope};
 use crate::ops::Readiness;
 
 fn base64(bytes: &[u8]) -> String {
@@ -173,6 +173,100 @@ async fn a_key_that_a_fetch_does_not_bring_is_refused_for_good() {
     let (answer, fetched) = tokio::join!(waiting, auth.fetch_keys());
     fetched.unwrap();
     assert_eq!(answer, Err(AuthError::NoKey));
+}
+
+#[test]
+fn a_key_is_unknown_for_good_once_a_later_fetch_did_not_bring_it_and_asked_for_anew_after_a_while() {
+    let issuer = Issuer::new(config("https://login.example/keys"));
+    let (start, second) = (Instant::now(), Duration::from_secs(1));
+    let fetch = |at: Instant| {
+        issuer.state.lock().set = Some(Set { keys: Vec::new().into(), asked: at, fetched: at });
+    };
+    let find = |kid: &str, at| match issuer.find(Some(kid), Algorithm::ES256, at) {
+        Found::Nowhere => false,
+        Found::Later { .. } => true,
+        Found::Keys(_) => unreachable!("there are none"),
+    };
+    fetch(start);
+    assert!(find("new", start + second), "it may have been published since");
+    assert!(find("new", start + 2 * second), "nobody has looked since");
+    fetch(start + 3 * second);
+    assert!(!find("new", start + 4 * second));
+    assert!(find("newer", start + 4 * second), "each for itself");
+    assert!(find("new", start + second + UNKNOWN_KEPT + second), "it may have been published after all");
+    // Who comes with ever new keys keeps nobody from an answer for longer than a while.
+    for number in 0..2 * UNKNOWN_MAX {
+        find(&format!("flood-{number}"), start + 400 * second);
+    }
+    assert!(issuer.state.lock().unknown.len() <= UNKNOWN_MAX);
+    fetch(start + 401 * second);
+    assert!(find("late", start + 402 * second), "there is no room to remember it");
+    assert!(find("late", start + 800 * second));
+    fetch(start + 801 * second);
+    assert!(!find("late", start + 802 * second));
+}
+
+#[tokio::test]
+async fn an_expired_token_of_an_unknown_key_has_expired() {
+    let auth = Authenticator::new(auth_config("http://127.0.0.1:9/keys")).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(3_600);
+    let unknown = token(&p256("two").0, "two", "https://login.example");
+    let waits = auth.authenticate(&unknown, SystemTime::now()).await.unwrap_err();
+    assert!(matches!(waits, AuthError::KeysUnavailable { .. }), "{waits:?}");
+    assert!(matches!(auth.authenticate(&unknown, later).await, Err(AuthError::Expired { .. })));
+}
+
+#[tokio::test]
+async fn an_issuer_names_only_its_own_users_and_gives_only_scopes_that_it_may() {
+    let (pair, jwk) = p256("one");
+    let (url, _) = issuer(Arc::new(Mutex::new(set(&[jwk]))));
+    let token = {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let claims = json!({ "sub": "alice", "iss": "https://login.example", "exp": now + 600,
+            "scope": "admin messages:write" });
+        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        header.kid = Some("one".into());
+        let key = jsonwebtoken::EncodingKey::from_ec_der(pair.serialized_der());
+        jsonwebtoken::encode(&header, &claims, &key).unwrap()
+    };
+    for (prefix, scopes, user) in [
+        (None, vec![], "alice"),
+        (Some("partner:"), vec![Scope::SendAs], "partner:alice"),
+        (None, vec![Scope::Admin, Scope::SendAs], "alice"),
+    ] {
+        let mut jwks = config(&url);
+        (jwks.user_prefix, jwks.scopes) = (prefix.map(str::to_owned), scopes.clone());
+        let auth = Authenticator::new(AuthConfig { jwks: vec![jwks], ..AuthConfig::default() }).unwrap();
+        auth.fetch_keys().await.unwrap();
+        let claims = auth.verify(&token, SystemTime::now()).unwrap();
+        assert_eq!((claims.user.as_str(), claims.scopes), (user, scopes));
+    }
+}
+
+#[test]
+fn issuers_that_could_name_each_others_users_must_be_meant_to() {
+    let jwks = |issuer: &str, prefix: Option<&str>, shares_users| JwksConfig {
+        issuer: issuer.into(),
+        user_prefix: prefix.map(str::to_owned),
+        shares_users,
+        ..config("https://login.example/keys")
+    };
+    let refusal = |issuers: &[JwksConfig]| check(issuers).err().map(|error| error.to_string());
+    assert_eq!(refusal(&[jwks("a", Some("a:"), false), jwks("b", Some("b:"), false)]), None);
+    assert_eq!(refusal(&[jwks("a", None, true), jwks("b", None, true)]), None);
+    assert_eq!(refusal(&[jwks("own", None, true), jwks("b", Some("b:"), false)]), None);
+    for bad in [
+        [jwks("a", None, false), jwks("b", None, false)],
+        [jwks("a", None, true), jwks("b", None, false)],
+        [jwks("a", Some("x:"), false), jwks("b", Some("x:y:"), false)],
+        [jwks("own", None, false), jwks("b", Some("b:"), false)],
+    ] {
+        let error = refusal(&bad).unwrap();
+        assert!(error.contains("user_prefix") && error.contains("shares_users"), "{error}");
+    }
+    for prefix in ["", "a\n", "erased:", &"x".repeat(65)] {
+        assert!(refusal(&[jwks("a", Some(prefix), false)]).is_some(), "{prefix:?}");
+    }
 }
 
 #[tokio::test]

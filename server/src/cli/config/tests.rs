@@ -74,6 +74,45 @@ fn every_wrong_section_is_named_at_once() {
 }
 
 #[test]
+fn what_can_never_mean_what_it_says_is_wrong_and_what_opens_a_door_is_told() {
+    let dir = TempDir::new().unwrap();
+    let text =
+        format!("{}\n[session]\nsessions_per_user = 0\n[push]\ndelay_ms = 99999999999\n", good(dir.path()));
+    let (said, code) = check(dir.path(), &text);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("session.sessions_per_user must be") && said.contains("push.delay_ms must be"),
+        "{said}"
+    );
+    let text = format!("{}\n[transport]\ntrusted_proxies = [\"0.0.0.0/0\"]\n", good(dir.path()));
+    let (said, code) = check(dir.path(), &text);
+    assert_eq!(code, None, "{said}");
+    assert!(said.contains("WARN   transport.trusted_proxies: 0.0.0.0/0 is every address"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_wrong() {
+    let dir = TempDir::new().unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    (params.not_before, params.not_after) =
+        (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    let cert = params.self_signed(&pair).unwrap();
+    let (cert_file, key_file) = (dir.path().join("old.pem"), dir.path().join("old-key.pem"));
+    std::fs::write(&cert_file, cert.pem()).unwrap();
+    std::fs::write(&key_file, pair.serialize_pem()).unwrap();
+    let text = good(dir.path());
+    let lines = text.lines().map(|line| match line.split_once(" = ") {
+        Some(("cert_file", _)) => format!("cert_file = {cert_file:?}"),
+        Some(("key_file", _)) => format!("key_file = {key_file:?}"),
+        _ => line.to_owned(),
+    });
+    let (said, code) = check(dir.path(), &lines.collect::<Vec<_>>().join("\n"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("not valid now: it ended at 2021-01-01"), "{said}");
+}
+
+#[test]
 fn a_port_in_use_is_not_a_wrong_configuration() {
     let dir = TempDir::new().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

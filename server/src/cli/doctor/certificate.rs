@@ -29,13 +29,6 @@ pub(super) fn check(tls: &TlsFiles, needed: bool, findings: &mut Findings) {
         }
     };
     findings.ok(CHECK, format!("{} and its key belong together", cert.display()));
-    if readable_by_all(key) {
-        findings.warn(
-            CHECK,
-            format!("{} can be read by every user of this machine", key.display()),
-            format!("chmod o-r {}", key.display()),
-        );
-    }
     let chain = identity.chain_facts();
     let Some(leaf) = chain.first() else {
         return findings.fail(CHECK, "the certificate cannot be understood", "ask its issuer for another");
@@ -97,15 +90,4 @@ pub(super) fn check_order(chain: &[CertificateFacts], findings: &mut Findings) {
         ),
         _ => findings.ok(CHECK, format!("a chain of {} in order", chain.len())),
     }
-}
-
-#[cfg(unix)]
-fn readable_by_all(path: &std::path::Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-#[cfg(not(unix))]
-fn readable_by_all(_: &std::path::Path) -> bool {
-    false
 }

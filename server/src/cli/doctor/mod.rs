@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::dangers::dangers;
 use super::{Failure, Io, Outcome};
 use crate::auth::Authenticator;
-use crate::config::Config;
+use crate::config::{Config, senseless};
 
 mod certificate;
 mod disk;
@@ -128,7 +128,8 @@ fn check_config(config: &Config, from_file: bool, findings: &mut Findings) {
         config.log.check().map_err(|error| error.to_string()),
         config.ops.check().map_err(|error| error.to_string()),
     ];
-    let bad: Vec<String> = checks.into_iter().filter_map(Result::err).collect();
+    let senseless = senseless(config).into_iter().map(|found| found.to_string());
+    let bad: Vec<String> = checks.into_iter().filter_map(Result::err).chain(senseless).collect();
     for error in &bad {
         findings.fail("config", error, "see: tern config docs");
     }

@@ -44,10 +44,7 @@ fn a_minted_token_is_verified_from_argument_and_standard_input() {
         assert_eq!(said, "good: alice (Alice), expires 2027-01-15T09:30:00Z (in 1h 30m)\n");
     }
     let json = token(&["verify", "-", "--json", "--secret-file", &secret], &minted).unwrap();
-    assert_eq!(
-        json,
-        "{\"expires_ms\":1800005400000,\"name\":\"Alice\",\"send_as\":false,\"user\":\"alice\"}\n"
-    );
+    assert_eq!(json, "{\"expires_ms\":1800005400000,\"name\":\"Alice\",\"scopes\":[],\"user\":\"alice\"}\n");
 }
 
 #[test]

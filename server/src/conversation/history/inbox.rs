@@ -9,7 +9,7 @@ use tern_protocol::{
 use super::access::Access;
 use super::list_cursor::{ListCursor, Then};
 use super::{History, members_of};
-use crate::clock::unix_ms;
+use crate::clock::stamp_ms;
 use crate::store::{Apart, Conversation, Glance, InboxRow, StoreError, glance_apart, last_entries_apart};
 
 /// About how many bytes a member takes in a page besides the id.
@@ -114,7 +114,7 @@ impl History {
         cursor: Option<&ListCursor>,
         limit: usize,
     ) -> Result<(Vec<Known>, ListCursor, Option<ListCursor>), StoreError> {
-        let now_ms = unix_ms();
+        let now_ms = stamp_ms();
         let cursor = cursor.copied().unwrap_or_else(|| ListCursor::start(now_ms));
         // One more, to know whether there is one.
         let asked = limit + 1;

@@ -262,9 +262,9 @@ async fn a_glance_that_is_behind_hides_nothing_and_sends_nobody_back() {
     assert_eq!(ahead, [Ahead { conversation: talk.id, cursor: 5, head: 4 }]);
     let foreign = ConversationId::pair(&bob, &user("carol"));
     let cursors = HashMap::from([(foreign, 3), (talk.id, 4)]);
-    let (_, ahead) = room.history.changed(&alice, &cursors).await.unwrap();
+    let ahead = room.history.changed(&alice, &cursors).await.unwrap().ahead;
     assert_eq!(ahead, [Ahead { conversation: foreign, cursor: 3, head: 0 }], "never hers");
-    let (_, ahead) = room.history.changed(&alice, &HashMap::from([(foreign, 0)])).await.unwrap();
+    let ahead = room.history.changed(&alice, &HashMap::from([(foreign, 0)])).await.unwrap().ahead;
     assert_eq!(ahead, [], "a cursor of 0 claims nothing");
     assert!(matches!(
         room.history.mark_read(&alice, talk.id, 4).await.unwrap(),

@@ -24,7 +24,7 @@ impl Bench {
     /// Intents, and bob's row: the newest entry that his list knows.
     async fn marks(&self) -> (usize, u64) {
         let shards: Vec<u8> = (0..INTENT_SHARDS).map(|shard| shard as u8).collect();
-        let intents = self.memory.intents(&shards, u64::MAX, 9).await.unwrap().len();
+        let intents = self.memory.intents(&shards, 0..=u64::MAX, 9).await.unwrap().len();
         let row = self.memory.inbox_rows(&user("bob"), &[GROUP]).await.unwrap().remove(0);
         (intents, row.unwrap().last_seq)
     }

@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge};
 
-use super::{METADATA, Maker, key};
+use super::Maker;
 
 /// The files that events go to.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub struct EventMetrics {
 impl EventMetrics {
     pub(super) fn register(make: &Maker<'_>) -> Self {
         let removed = "tern_event_files_removed_total";
-        make.0.describe_counter(removed.into(), None, "Event files that made room for newer ones.".into());
-        let state = |state| make.0.register_counter(&key(removed, "state", state), &METADATA);
+        let what = "Event files that made room for newer ones.";
+        let state = |state| make.counter_of(removed, "state", state, what);
         Self {
             unread_files: make.gauge("tern_event_files_unread", "Event files that nobody says to have read."),
             removed_read: state("read"),

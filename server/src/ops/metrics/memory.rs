@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge};
 
-use super::{METADATA, Maker, key};
+use super::Maker;
 use crate::budget::{Memory, MemoryPart};
 
 /// What clients make the node keep in memory.
@@ -17,15 +17,10 @@ impl MemoryMetrics {
     pub(super) fn register(make: &Maker<'_>) -> Self {
         let (used, refused) = ("tern_memory_bytes", "tern_memory_refused_total");
         let what = "Memory of what clients make the node keep, about, by what it is for.";
-        make.0.describe_gauge(used.into(), None, what.into());
-        make.0.describe_counter(
-            refused.into(),
-            None,
-            "Times that there was no memory for more, by part.".into(),
-        );
+        let when = "Times that there was no memory for more, by part.";
         let row = |part: MemoryPart| {
-            let used = make.0.register_gauge(&key(used, "part", part.label()), &METADATA);
-            (part, used, make.0.register_counter(&key(refused, "part", part.label()), &METADATA))
+            let used = make.gauge_of(used, "part", part.label(), what);
+            (part, used, make.counter_of(refused, "part", part.label(), when))
         };
         Self {
             limit: make

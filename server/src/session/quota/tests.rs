@@ -243,3 +243,44 @@ fn who_sends_too_many_frames_waits_for_a_seconds_worth_and_may_send_that() {
         assert!(!connection.frame(start + retry_after).allowed(), "{worth}");
     }
 }
+
+#[test]
+fn the_networks_of_one_site_share_a_bucket_of_its_own_and_leave_room_for_others() {
+    let start = Instant::now();
+    let quota = Quota::new(&QuotaConfig { addresses_max: 16 * 64, ..config(1, 10) }, start);
+    let address = |site: u16, network: u16, host: u16| {
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, site, network, 0, 0, 0, host))
+    };
+    let mut allowed = 0;
+    for network in 0..u16::MAX {
+        assert!(quota.may_request(address(1, network, 1), start).allowed(), "requests are counted apart");
+        allowed += u32::from(quota.connect(address(1, network, 1), start).allowed());
+    }
+    assert_eq!(allowed, 10 * SITE_FACTOR);
+    let refused = quota.connect(address(1, 7, 2), start);
+    assert_eq!(retry_after(refused), Duration::from_secs(1) / SITE_FACTOR, "for the site as a whole");
+    // Whoever comes from elsewhere has all that is theirs: nobody shares a bucket.
+    for other in 2..50 {
+        for host in 0..10 {
+            assert!(quota.connect(address(other, 0, host), start).allowed(), "{other}");
+        }
+        assert!(!quota.connect(address(other, 0, 99), start).allowed(), "a /64 is one subscriber");
+        assert!(quota.connect(address(other, 1, 0), start).allowed());
+    }
+    // What a network was refused did not count for its site.
+    let quiet = address(60, 1, 0);
+    for _ in 0..1_000 {
+        let _ = quota.connect(quiet, start);
+    }
+    assert!(quota.connect(address(60, 2, 0), start).allowed());
+}
+
+#[test]
+fn a_back_end_has_a_rate_of_its_own() {
+    let start = Instant::now();
+    let quota = Quota::new(&QuotaConfig { backend_sends_burst: count(600), ..config(1, 1) }, start);
+    let shop = user("shop");
+    assert!((0..600).all(|_| quota.send_of_back_end(&shop, start).allowed()));
+    assert!(!quota.send_of_back_end(&shop, start).allowed());
+    assert!(quota.send(&shop, start).allowed(), "in its sessions it is a user like others");
+}

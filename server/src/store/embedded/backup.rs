@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use tern_protocol::StoreId;
 
 use super::directory::{Directory, OpenError, create_private, is_absent, sync_dir};
-use super::disk::{Disk, read_failed};
+use super::disk::Disk;
+use super::failures::read_failed;
 use super::identity::Identity;
 use super::op::{Frozen, Op};
 use super::tripwire::CountFile;

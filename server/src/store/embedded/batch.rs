@@ -116,9 +116,7 @@ impl<'a> Batch<'a> {
             Op::BeginErasure { user, became, at_ms, reply } => {
                 Answer::Erasure(reply, self.begin_erasure(user, became, at_ms))
             }
-            Op::FinishErasure { user, conversations, reply } => {
-                Answer::Flag(reply, self.finish_erasure(&user, &conversations))
-            }
+            Op::FinishErasure { user, kept, reply } => Answer::Flag(reply, self.finish_erasure(&user, kept)),
             Op::Snapshot { reply } => Answer::Snapshot(reply),
             Op::Fill { filling, reply } => {
                 self.writes.insert(keys::filling(), filling);

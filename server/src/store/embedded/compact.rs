@@ -11,7 +11,8 @@ use std::{fs, io};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, read_failed};
+use super::disk::Disk;
+use super::failures::read_failed;
 use super::op::Op;
 use super::space::{self, mib};
 use super::{EmbeddedStore, journals};

@@ -1,6 +1,5 @@
 //! Reads of what is durable: single keys, states of conversations, pages and inboxes.
 
-use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +8,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use tern_protocol::{ConversationId, Entry, UserId};
 
+use super::failures::read_failed;
 use super::intents::IntentShards;
 use super::keys;
 use super::recent::RecentMarkers;
@@ -53,25 +53,6 @@ impl Disk {
             seen: Arc::default(),
             people: Arc::default(),
         }
-    }
-
-    /// Reads what is always in memory. Before anything else is asked.
-    pub(super) fn load(&mut self) -> Result<(), StoreError> {
-        if self.space.is_empty().map_err(read_failed)? {
-            self.recent = Arc::new(RecentMarkers::new(None));
-        }
-        for item in self.space.prefix(keys::ERASURES) {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
-            let erasure = values::decode("an erasure", &value)?;
-            self.standings.load(keys::user_hash(&key)?, |standing| standing.erasure = Some(erasure));
-        }
-        for item in self.space.prefix(keys::REVOCATIONS) {
-            let (key, value) = item.into_inner().map_err(read_failed)?;
-            let before_ms = values::decode("a revocation", &value)?;
-            self.standings.load(keys::user_hash(&key)?, |standing| standing.refused_before_ms = before_ms);
-        }
-        self.intents.load(&self.count_intents()?);
-        Ok(())
     }
 
     /// An error once the database has given up: it could not write a table or its journal, and takes no more.
@@ -326,21 +307,9 @@ impl Disk {
         Ok(intents)
     }
 
-    /// How many intents there are in each shard. Reads all of them.
-    pub(super) fn count_intents(&self) -> Result<Vec<u64>, StoreError> {
-        let mut counts = vec![0; INTENT_SHARDS];
-        for item in self.space.prefix(keys::INTENTS) {
-            match self.unless_damaged(item.key().map_err(read_failed))? {
-                Some(key) => counts[usize::from(keys::intent_shard(&key)?)] += 1,
-                None => return self.count_around_damage(),
-            }
-        }
-        Ok(counts)
-    }
-
     /// The same where a block of them cannot be read: a shard with such a block has one more, so that it is
     /// looked at.
-    fn count_around_damage(&self) -> Result<Vec<u64>, StoreError> {
+    pub(super) fn count_around_damage(&self) -> Result<Vec<u64>, StoreError> {
         let mut counts = Vec::with_capacity(INTENT_SHARDS);
         for shard in 0..=u8::MAX {
             let range = || self.space.range(keys::intents_from(shard, 0)..keys::intents_end(shard));
@@ -436,48 +405,4 @@ impl Dense {
         self.last = Some(key);
         Ok((entry, bytes))
     }
-}
-
-/// The words for what the database could not do.
-pub(super) fn read_failed(error: fjall::Error) -> StoreError {
-    match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) if is_damage(&error) => {
-            StoreError::Corrupt(format!("a part of a file cannot be read: {error}"))
-        }
-        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-            StoreError::Unavailable(format!("reading or writing failed: {error}"))
-        }
-        fjall::Error::Poisoned => StoreError::Unavailable(
-            "the database could not write one of its files and takes no more: is its disk full? The log says which"
-                .into(),
-        ),
-        other => StoreError::Corrupt(words(&other)),
-    }
-}
-
-/// A file is shorter than it must be, is not there, or its disk cannot read it: asking again does not help.
-fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-    /// A failed sector, on every Unix.
-    const EIO: i32 = 5;
-    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) || error.raw_os_error() == Some(EIO)
-}
-
-/// What is wrong with the data, for people: which file it is the database does not say.
-pub(super) fn words(error: &fjall::Error) -> String {
-    use fjall::LsmError;
-    match error {
-        fjall::Error::Storage(LsmError::ChecksumMismatch { .. }) => "a block does not match its check sum",
-        fjall::Error::Storage(LsmError::Decompress(_)) | fjall::Error::Decompress(_) => {
-            "a block cannot be unpacked"
-        }
-        fjall::Error::Storage(_) => "a table or the list of tables cannot be read",
-        fjall::Error::JournalRecovery(_) | fjall::Error::InvalidTrailer | fjall::Error::InvalidTag(_) => {
-            "a journal cannot be read"
-        }
-        fjall::Error::InvalidVersion(_) => "db/version is none that this program knows",
-        fjall::Error::Io(_) => "a file is shorter than it must be, or cannot be read",
-        _ => "the database cannot make sense of its files",
-    }
-    .into()
 }

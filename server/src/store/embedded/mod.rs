@@ -13,10 +13,12 @@ mod compact;
 mod constants;
 mod directory;
 mod disk;
+mod failures;
 mod identity;
 mod intents;
 mod journals;
 mod keys;
+mod load;
 mod manifests;
 mod numbers;
 mod op;
@@ -36,6 +38,7 @@ mod table;
 mod tests;
 mod tripwire;
 mod upkeep;
+mod users;
 mod values;
 mod verify;
 mod watch;
@@ -71,8 +74,7 @@ use self::tripwire::Tripwire;
 use self::watch::{Watch, Watched};
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, PeopleConfig, ReadPosition, Right, Standing, Store,
-    StoreError, User, UserChange, Users,
+    Intent, Intents, Log, Marker, Order, PageLimit, PeopleConfig, ReadPosition, Store, StoreError,
 };
 use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
@@ -427,40 +429,13 @@ impl Inbox for EmbeddedStore {
 }
 
 #[async_trait]
-impl Users for EmbeddedStore {
-    async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError> {
-        let keys: Vec<_> = users.iter().map(keys::user).collect();
-        let read = move |disk: &Disk| {
-            let read =
-                |key: &bytes::Bytes| disk.get(key)?.map(|bytes| values::decode("a user", &bytes)).transpose();
-            keys.iter().map(read).collect()
-        };
-        self.scan(&self.scans, read).await
-    }
-
-    async fn change_user(
-        &self,
-        user: &UserId,
-        change: UserChange,
-        right: Option<Right>,
-    ) -> Result<bool, StoreError> {
-        let user = user.clone();
-        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, right, reply }).await
-    }
-
-    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
-        Ok(self.disk.standings.get(user))
-    }
-
-    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
-        let user = user.clone();
-        self.submit(USER_BYTES, |reply| Op::RefuseBefore { user, before_ms, reply }).await
-    }
-}
-
-#[async_trait]
 impl Intents for EmbeddedStore {
-    async fn intents(&self, shards: &[u8], until_ms: u64, limit: usize) -> Result<Vec<Intent>, StoreError> {
+    async fn intents(
+        &self,
+        shards: &[u8],
+        times_ms: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Intent>, StoreError> {
         let (shards, floors) = (shards.to_vec(), self.disk.intents.clone());
         let scan = move |disk: &Disk| {
             let mut found = Vec::new();
@@ -468,10 +443,15 @@ impl Intents for EmbeddedStore {
                 if limit == 0 {
                     break;
                 }
-                let Some(from_ms) = floors.begin_scan(shard) else { continue };
+                let Some(floor_ms) = floors.begin_scan(shard) else { continue };
+                let (from_ms, until_ms) = (floor_ms.max(*times_ms.start()), *times_ms.end());
                 let here = disk.intents(shard, from_ms..=until_ms, limit)?;
-                let next_ms =
-                    here.first().map_or(until_ms.saturating_add(1).max(from_ms), |first| first.time_ms);
+                // Only a look from the floor on tells where the next may begin.
+                let next_ms = match here.first() {
+                    _ if from_ms > floor_ms => floor_ms,
+                    Some(first) => first.time_ms,
+                    None => until_ms.saturating_add(1).max(from_ms),
+                };
                 floors.end_scan(shard, next_ms);
                 found.extend(here);
             }

@@ -1,6 +1,7 @@
 //! Which commits the rows of a database are of.
 
-use super::disk::{Disk, read_failed};
+use super::disk::Disk;
+use super::failures::read_failed;
 use super::identity::Salt;
 use super::keys;
 use super::values::Commit;

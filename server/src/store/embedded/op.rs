@@ -70,7 +70,7 @@ pub(super) enum Op {
     },
     FinishErasure {
         user: UserId,
-        conversations: Vec<ConversationId>,
+        kept: KeptOf,
         reply: Reply<bool>,
     },
     Snapshot {
@@ -110,6 +110,15 @@ pub(super) struct Age {
     pub(super) before: Kept,
     pub(super) after: Kept,
     pub(super) removed: Vec<Bytes>,
+}
+
+/// What is kept of a user besides their messages.
+#[derive(Default)]
+pub(super) struct KeptOf {
+    /// Conversations of which they have a row or a read position.
+    pub(super) conversations: Vec<ConversationId>,
+    /// Push intents of what they wrote: shards and keys.
+    pub(super) intents: Vec<(u8, Bytes)>,
 }
 
 /// Entries to be put in the place of others.

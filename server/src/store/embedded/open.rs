@@ -9,7 +9,8 @@ use fjall::{Database, KeyspaceCreateOptions};
 
 use super::constants;
 use super::directory::{Directory, OpenError, is_absent};
-use super::disk::{Disk, words};
+use super::disk::Disk;
+use super::failures::words;
 use super::identity::{Identity, Salt};
 use super::journals;
 use super::manifests::{self, Fault, Manifests};

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use tern_protocol::{ConversationId, UserId};
 
-use super::disk::{Disk, read_failed};
+use super::disk::Disk;
+use super::failures::read_failed;
 use super::op::Op;
 use super::{EmbeddedStore, USER_BYTES, keys, values};
 use crate::store::{BlockChange, BlockOutcome, Blocked, People, StoreError};

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use fjall::Readable;
 use tern_protocol::{ConversationId, Entry, UserId};
 
-use super::disk::{Disk, read_failed};
-use super::op::{Age, Op, Rewrite};
+use super::disk::Disk;
+use super::failures::read_failed;
+use super::op::{Age, KeptOf, Op, Rewrite};
 use super::{EmbeddedStore, USER_BYTES, keys, values};
 use crate::store::{
     Aged, Ages, Erasure, GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, Granularity, Order, PageLimit, StoreError,
@@ -155,17 +156,24 @@ impl Upkeep for EmbeddedStore {
         let of = user.clone();
         let find = move |disk: &Disk| {
             let snapshot = disk.db.snapshot();
-            let mut found = Vec::new();
+            let mut found = KeptOf::default();
             for prefix in [keys::rows(&of), keys::reads(&of)] {
                 for item in snapshot.prefix(&disk.space, prefix) {
-                    found.push(keys::row_conversation(&item.key().map_err(read_failed)?)?);
+                    found.conversations.push(keys::row_conversation(&item.key().map_err(read_failed)?)?);
+                }
+            }
+            for item in snapshot.prefix(&disk.space, keys::INTENTS) {
+                let (key, value) = item.into_inner().map_err(read_failed)?;
+                if values::decode_intent(&key, &value).is_ok_and(|intent| intent.sender.as_ref() == Some(&of))
+                {
+                    found.intents.push((keys::intent_shard(&key)?, key.to_vec().into()));
                 }
             }
             Ok(found)
         };
-        let conversations = self.scan(&self.scans, find).await?;
-        let (user, bytes) = (user.clone(), conversations.len() * USER_BYTES);
-        self.submit(bytes, |reply| Op::FinishErasure { user, conversations, reply }).await
+        let kept = self.scan(&self.scans, find).await?;
+        let (user, bytes) = (user.clone(), (kept.conversations.len() + kept.intents.len()) * USER_BYTES);
+        self.submit(bytes, |reply| Op::FinishErasure { user, kept, reply }).await
     }
 
     async fn open_erasures(&self) -> Result<Vec<UserId>, StoreError> {

@@ -126,6 +126,7 @@ impl Upkeep for MemoryStore {
         state.rows.retain(|(owner, _), _| owner != user);
         state.reads.retain(|(owner, _), _| owner != user);
         state.users.remove(user);
+        state.intents.retain(|_, intent| intent.sender.as_ref() != Some(user));
         state.tallies.remove(user);
         if let Some(erasure) = state.standings.get_mut(user).and_then(|standing| standing.erasure.as_mut()) {
             erasure.open = None;

@@ -1,8 +1,8 @@
 //! Ageing and erasure as operations of a batch: each alone in its commit.
 
-use tern_protocol::{ConversationId, UserId};
+use tern_protocol::UserId;
 
-use super::super::op::{Age, Rewrite};
+use super::super::op::{Age, KeptOf, Rewrite};
 use super::super::{keys, values};
 use super::Batch;
 use crate::store::{Erasure, Kept, OpenErasure, Standing, StoreError};
@@ -73,21 +73,19 @@ impl Batch<'_> {
         }
     }
 
-    pub(super) fn finish_erasure(
-        &mut self,
-        user: &UserId,
-        conversations: &[ConversationId],
-    ) -> Result<bool, StoreError> {
-        for id in conversations {
+    pub(super) fn finish_erasure(&mut self, user: &UserId, kept: KeptOf) -> Result<bool, StoreError> {
+        let KeptOf { conversations, intents } = kept;
+        for id in &conversations {
             if self.conversation(*id)?.is_some_and(|state| state.member(user).is_some()) {
                 return Ok(false);
             }
         }
-        for id in conversations {
+        for id in &conversations {
             self.writes.insert(keys::row(user, *id), None);
             self.writes.insert(keys::read(user, *id), None);
         }
         self.writes.insert(keys::user(user), None);
+        self.clear_intents(intents)?;
         self.writes.insert(keys::tally(user), None);
         let standing = self.disk.standings.get(user);
         if let Some(erasure) = standing.erasure {

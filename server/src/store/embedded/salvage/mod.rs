@@ -16,7 +16,7 @@ use self::log::Mended;
 use self::source::Source;
 use self::survey::survey;
 use super::directory::{Directory, OpenError};
-use super::disk::read_failed;
+use super::failures::read_failed;
 use super::open;
 use super::table::Gap;
 use super::verify::{Checker, Findings};

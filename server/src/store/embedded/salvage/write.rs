@@ -11,7 +11,7 @@ use super::source::{Rows, Source};
 use super::survey::readable;
 use super::{RowCount, SalvageError};
 use crate::store::embedded::directory::Directory;
-use crate::store::embedded::disk::read_failed;
+use crate::store::embedded::failures::read_failed;
 use crate::store::embedded::identity::{Identity, Salt};
 use crate::store::embedded::tripwire::CountFile;
 use crate::store::embedded::{keys, open, values};

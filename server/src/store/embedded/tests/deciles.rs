@@ -70,7 +70,7 @@ async fn image() -> Image {
 /// Everything in a store.
 fn rows(store: &EmbeddedStore) -> Result<Rows, StoreError> {
     let row = |item: fjall::Guard| {
-        let (key, value) = item.into_inner().map_err(disk::read_failed)?;
+        let (key, value) = item.into_inner().map_err(failures::read_failed)?;
         Ok((key.to_vec(), value.to_vec()))
     };
     store.disk.space.iter().map(row).collect()

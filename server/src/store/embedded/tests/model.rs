@@ -227,10 +227,12 @@ async fn compare(model: &MemoryStore, store: &EmbeddedStore) {
     }
     let shards: Vec<u8> = (0..=255).collect();
     assert_eq!(store.intents_waiting(&shards).await.unwrap(), model.intents_waiting(&shards).await.unwrap());
-    for (until_ms, limit) in [(u64::MAX, usize::MAX), (3, usize::MAX), (u64::MAX, 2)] {
+    for (from_ms, until_ms, limit) in
+        [(0, u64::MAX, usize::MAX), (0, 3, usize::MAX), (3, u64::MAX, 4), (0, u64::MAX, 2)]
+    {
         assert_eq!(
-            store.intents(&shards, until_ms, limit).await.unwrap(),
-            model.intents(&shards, until_ms, limit).await.unwrap()
+            store.intents(&shards, from_ms..=until_ms, limit).await.unwrap(),
+            model.intents(&shards, from_ms..=until_ms, limit).await.unwrap()
         );
     }
 }
@@ -301,7 +303,7 @@ async fn apply(step: Step, model: &MemoryStore, disk: &mut OnDisk) {
             }
         }
         Step::ClearIntents { limit, every } => {
-            let due = model.intents(&(0..=255).collect::<Vec<_>>(), u64::MAX, limit).await.unwrap();
+            let due = model.intents(&(0..=255).collect::<Vec<_>>(), 0..=u64::MAX, limit).await.unwrap();
             let some: Vec<_> = due.into_iter().step_by(every).collect();
             model.clear_intents(&some).await.unwrap();
             store.clear_intents(&some).await.unwrap();
