@@ -322,7 +322,6 @@ fn the_newest_sixteen_datagrams_are_kept() {
 
 /// Whether a push of backlog is done at once.
 fn fits(outbox: &Outbox, frame: &Outgoing) -> bool {
-    use futures_util::FutureExt;
     outbox.push_backlog(frame).now_or_never().is_some_and(|pushed| pushed.is_ok())
 }
 
@@ -569,7 +568,6 @@ fn an_entry_that_a_link_cannot_be_told_is_named_in_lagged() {
 
 #[test]
 fn whoever_waits_for_the_outbox_to_fill_is_woken_once_for_each_time() {
-    use futures_util::FutureExt;
     let outbox = outbox(OutboxConfig::default());
     let filled = || outbox.filled().now_or_never().is_some();
     assert!(!filled());
