@@ -75,7 +75,7 @@ use self::tripwire::Tripwire;
 use self::watch::{Watch, Watched};
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, PeopleConfig, ReadPosition, Store, StoreError,
+    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError,
 };
 use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
