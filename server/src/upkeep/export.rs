@@ -1,10 +1,12 @@
 //! What a user gets to take along: one JSON object a line, each with its `type`.
 
 use serde_json::{Value, json};
-use tern_protocol::{ConversationId, UserId};
+use tern_protocol::{ConversationId, StoreId, UserId};
 
 use crate::clock::unix_ms;
-use crate::store::{Apart, Glance, Kept, Order, PageLimit, Store, StoreError, glance_apart, users_apart};
+use crate::store::{
+    Apart, Glance, Kept, Order, PageLimit, Store, StoreError, User, glance_apart, users_apart,
+};
 
 /// Entries read at a time.
 const PAGE: PageLimit = PageLimit { entries: 500, bytes: 512 * 1024 };
@@ -38,17 +40,7 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
     if profile.is_none() && rows.is_empty() {
         return Err(ExportError::Unknown(user.clone()));
     }
-    let last_seen_ms = profile.as_ref().map(|user| user.last_seen_ms).filter(|time| *time > 0);
-    let name = profile.and_then(|user| user.name);
-    out.line(json!({
-        "type": "user",
-        "user": user,
-        "name": name,
-        "last_seen_ms": last_seen_ms,
-        "store_id": store.store_id(),
-        "exported_ms": unix_ms(),
-    }))
-    .await?;
+    out.line(profile_line(user, profile, store.store_id())).await?;
     let mut after = None;
     loop {
         let page = store.blocks(user, after.as_ref(), PAGE.entries).await?;
@@ -110,4 +102,16 @@ pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Re
 /// The whole conversation, or its entries from here on, cannot be read: stored data is damaged.
 async fn unreadable(out: &mut dyn Lines, id: ConversationId) -> Result<(), ExportError> {
     out.line(json!({"type": "unreadable", "conversation": id})).await
+}
+
+fn profile_line(user: &UserId, profile: Option<User>, store_id: StoreId) -> Value {
+    let last_seen_ms = profile.as_ref().map(|user| user.last_seen_ms).filter(|time| *time > 0);
+    json!({
+        "type": "user",
+        "user": user,
+        "name": profile.and_then(|user| user.name),
+        "last_seen_ms": last_seen_ms,
+        "store_id": store_id,
+        "exported_ms": unix_ms(),
+    })
 }

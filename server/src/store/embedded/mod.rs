@@ -10,6 +10,7 @@ mod batch;
 mod block;
 mod committer;
 mod compact;
+mod config;
 mod constants;
 mod directory;
 mod disk;
@@ -52,12 +53,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use fjall::OwnedWriteBatch;
-use serde::{Deserialize, Serialize};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use tokio::sync::Semaphore;
 
 pub use backup::{Backup, BackupError, Manifest};
 pub use compact::Compacted;
+pub use config::EmbeddedConfig;
 pub use directory::OpenError;
 pub use recover::{Recovered, recover_accept_loss};
 pub use salvage::{Damage, Holes, RowCount, SalvageError, Salvaged, salvage, verify_store};
@@ -86,28 +87,6 @@ const SCANS_MAX: usize = 8;
 
 /// About how many bytes a user takes in the queue of writes.
 const USER_BYTES: usize = 256;
-
-/// Settings of the embedded store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EmbeddedConfig {
-    /// Directory of the store, made if absent; a relative one is in the node's data directory.
-    pub dir: PathBuf,
-    /// Memory for blocks read from disk, in MiB.
-    pub cache_mib: u32,
-    /// With less free space on its disk, in MiB, the node is not ready and takes no messages until there is
-    /// more again: a disk that is really full ends it.
-    pub free_mib_min: u32,
-    /// The section `people`.
-    #[serde(skip)]
-    pub(crate) people: PeopleConfig,
-}
-
-impl Default for EmbeddedConfig {
-    fn default() -> Self {
-        Self { dir: "store".into(), cache_mib: 64, free_mib_min: 256, people: PeopleConfig::default() }
-    }
-}
 
 /// The embedded store. Dropping it writes what is queued and blocks until that is on disk;
 /// [`close`](Store::close) does the same without blocking a task.

@@ -169,10 +169,7 @@ fn keep(
             let mended = || values::encode(&ReadPosition { seq, messages });
             Some(if fits { value.clone() } else { mended() })
         }
-        keys::Kind::User => {
-            values::decode::<User>("a user", value)?;
-            as_it_is(true)
-        }
+        keys::Kind::User => values::decode::<User>("a user", value).map(|_| as_it_is(true))?,
         keys::Kind::Erasure => {
             values::decode::<Erasure>("an erasure", value)?;
             as_it_is(true)
