@@ -277,7 +277,7 @@ async fn what_is_stamped_with_a_time_that_has_not_come_is_told_after_the_delay_a
 
 #[tokio::test]
 async fn what_is_damaged_keeps_nobody_else_from_being_told() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let mut talks: Vec<Talk> = (0..9).map(|_| Talk::new(&[&alice, &bob])).collect();
     for talk in &mut talks {

@@ -1097,7 +1097,7 @@ pub(crate) async fn a_user_is_forgotten_once_they_are_a_member_nowhere(fixture: 
     assert_eq!(fixture.store().inbox(&bob, None, usize::MAX).await.unwrap(), []);
     assert_eq!(fixture.store().inbox(&alice, None, usize::MAX).await.unwrap().len(), 1);
     let shards: Vec<u8> = (0..=u8::MAX).collect();
-    let intents = fixture.store().intents(&shards, u64::MAX, usize::MAX).await.unwrap();
+    let intents = fixture.store().intents(&shards, 0..=u64::MAX, usize::MAX).await.unwrap();
     assert!(intents.iter().all(|intent| intent.sender.as_ref() != Some(&bob)), "{intents:?}");
     let waiting: u64 = fixture.store().intents_waiting(&shards).await.unwrap().iter().sum();
     assert_eq!((waiting, intents.len()), (2, 2), "those of others wait on");

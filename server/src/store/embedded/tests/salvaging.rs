@@ -355,7 +355,7 @@ async fn a_running_store_with_a_damaged_block_serves_the_rest() {
         let Ok(store) = EmbeddedStore::open(config(dir.path()), Metrics::none()) else { continue };
         let rows = store.inbox(&alice, None, usize::MAX).await.unwrap();
         let shards: Vec<u8> = (0..=255).collect();
-        let intents = store.intents(&shards, u64::MAX, usize::MAX).await.unwrap();
+        let intents = store.intents(&shards, 0..=u64::MAX, usize::MAX).await.unwrap();
         store.clear_intents(&intents).await.unwrap();
         store.change_user(&alice, UserChange::Name(Some("Another".into())), None).await.unwrap();
         let ids: Vec<ConversationId> = rows.iter().map(|row| row.conversation).collect();
