@@ -396,6 +396,7 @@ async fn the_session_hears_of_the_first_that_waits_and_not_of_the_next() {
     let _ = outbox.push_control(&ping(1));
     outbox.filled().await;
     let _ = outbox.push_control(&ping(2));
+    use futures_util::FutureExt;
     assert!(outbox.filled().now_or_never().is_none(), "the first waits still");
     drain(&outbox);
     let _ = outbox.push_control(&ping(3));
