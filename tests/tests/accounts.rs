@@ -190,7 +190,7 @@ async fn only_who_may_administer_does_and_what_makes_no_sense_is_refused() {
         ("GET", "/v1/admin/users/nobody/sessions", None, (404, "not_found")),
         ("DELETE", "/v1/admin/users/nobody/sessions", None, (404, "not_found")),
         ("DELETE", "/v1/admin/users/alice/sessions/tern-1-1", None, (404, "not_found")),
-        ("GET", "/v1/admin/users/c:x/sessions", None, (400, "invalid_argument")),
+        ("GET", "/v1/admin/users/c:x/sessions", None, (422, "invalid_argument")),
     ] {
         let answer = ask(&server, method, path, body).await;
         let (status, code) = problem(&answer);

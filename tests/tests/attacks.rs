@@ -1,6 +1,7 @@
-//! Silence, slowness and greed cost a bounded amount: each attack is ended or refused with the reason that the
-//! documentation gives, and an innocent pair goes on talking. Prints what each cost.
+//! Attacks by raw sockets and independent HTTP/2 and 3 are ended with the reason, and cost a bounded amount.
 //!
+//! Beside each an innocent pair goes on talking. What it cost is printed: memory, the kernel's memory and processor
+//! time, for each byte that was sent, and how long the pair's messages took before and meanwhile.
 //! `TERN_ATTACKS=long` does ten times as much.
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use tokio::sync::Mutex;
 /// `ENHANCE_YOUR_CALM` of HTTP/2.
 const CALM: u64 = 0xb;
 /// A stated bound, generous: no attack of this suite makes the server grow by more.
-const GROWTH_BYTES_MAX: u64 = 96 * 1024 * 1024;
+const GROWTH_BYTES_MAX: u64 = 192 * 1024 * 1024;
 /// What the system may keep for one connection: the send buffer as Linux counts it, and a little.
 const UNSENT_BYTES_MAX: u64 = 160 * 1024;
 

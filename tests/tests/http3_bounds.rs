@@ -6,7 +6,7 @@ use quinn::{SendStream, WriteError};
 use tern_protocol::{Code, Frame, Hello, Token};
 use tern_tests::http3::*;
 use tern_tests::meter::resident_bytes;
-use tern_tests::{RawClient, Server, Wire, fresh, loose, to, within};
+use tern_tests::{RawClient, Server, Wire, fresh, loose, pair, to, within};
 
 /// Bytes that are sent where the server takes a few thousand.
 const FLOOD_BYTES: usize = 300 * 1024 * 1024;
@@ -250,6 +250,26 @@ async fn streams_that_come_to_nothing_end_the_connection_when_there_are_too_many
         assert!(opened < 100_000, "never closed");
     }
     assert_eq!(client.closed().await.code, Some(EXCESSIVE_LOAD), "unknown types");
+}
+
+/// `H3_REQUEST_CANCELLED`.
+const CANCELLED: u32 = 0x10c;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let server = loose().set("TRANSPORT__ANSWER_TIMEOUT_MS", "1000").start().await;
+    let mut alice = RawClient::open(&server, Wire::Quic, "alice").await;
+    // More than a client has room for that does not read.
+    for _ in 0..150 {
+        alice.say("bob", &"x".repeat(15_000)).await;
+    }
+    let path = format!("/v1/history/{}?limit=200", pair("alice", "bob"));
+    let authorization = format!("Bearer {}", server.token("alice"));
+    let client = Http3::connect(&server).await;
+    let fields = [&get(&path)[..], &[("authorization", authorization.as_str())]].concat();
+    let (_send, mut recv) = client.open(&frame(HEADERS, &section(&fields))).await;
+    let reset = within("the end of the answer", recv.received_reset()).await;
+    assert_eq!(reset.expect("a connection"), Some(CANCELLED.into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

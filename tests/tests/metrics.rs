@@ -110,19 +110,19 @@ async fn changes_are_counted_by_what_became_of_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_full_node_refuses_is_counted_as_temporary_and_by_part() {
-    let server = loose().set("MEMORY__LIMIT_MIB", "1").start().await;
-    assert_eq!(value(&server, "tern_memory_limit_bytes").await, 1048576.0);
+    let server = loose().set("MEMORY__LIMIT_MIB", "2").start().await;
+    assert_eq!(value(&server, "tern_memory_limit_bytes").await, 2097152.0);
     let mut alice = RawClient::open(&server, Wire::WebSocketBinary, "alice").await;
     // Who comes until it is full.
     let mut here = Vec::new();
     let close = loop {
-        let mut late = RawClient::connect(&server, Wire::WebSocketBinary).await;
+        let mut late = RawClient::connect(&server, Wire::Quic).await;
         match late.greet(&server.token(&format!("user{}", here.len())), "device").await {
             tern_protocol::Frame::Welcome(_) => here.push(late),
             tern_protocol::Frame::Close(close) => break close,
             other => panic!("{other:?}"),
         }
-        assert!(here.len() < 1000, "a mebibyte holds no thousand sessions");
+        assert!(here.len() < 1000, "two mebibytes hold no thousand sessions");
     };
     assert_eq!(close.code, Code::OVER_CAPACITY);
     assert!(close.retry_after_ms.is_some_and(|ms| ms > 0), "{close:?}");
@@ -130,7 +130,7 @@ async fn what_a_full_node_refuses_is_counted_as_temporary_and_by_part() {
     server.metric_becomes("tern_memory_refused_total{part=\"sessions\"}", |refused| refused == 1.0).await;
     let ready = server.ops("/readyz").await;
     assert_eq!(ready.status, http::StatusCode::OK, "{}", ready.body);
-    assert!(ready.body.contains("of 1 MiB are in use"), "{}", ready.body);
+    assert!(ready.body.contains("of 2 MiB are in use"), "{}", ready.body);
     assert!(server.log().contains("memory is short"), "somebody should look");
     // Who is here is served.
     alice.say("bob", "still here").await;

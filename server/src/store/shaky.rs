@@ -14,10 +14,12 @@ use rand::{RngExt, SeedableRng};
 use tern_protocol::{ConversationId, Entry, StoreId, TempId, UserId};
 use tokio_util::task::TaskTracker;
 
+mod users;
+
 use super::{
     Aged, Ages, AppendAnswers, AppendGroup, Appended, BlockChange, BlockOutcome, Blocked, Conversation,
     Erasure, Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order,
-    PageLimit, People, ReadPosition, Right, Standing, Store, StoreError, Upkeep, User, UserChange, Users,
+    PageLimit, People, ReadPosition, Store, StoreError, Upkeep,
 };
 
 /// What goes wrong with one append.
@@ -401,34 +403,6 @@ impl Inbox for Shaky {
     ) -> Result<bool, StoreError> {
         self.count(Call::SetRead)?;
         self.store.set_read(user, id, read).await
-    }
-}
-
-#[async_trait]
-impl Users for Shaky {
-    async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError> {
-        self.read(Call::Users).await?;
-        self.store.users(users).await
-    }
-
-    async fn change_user(
-        &self,
-        user: &UserId,
-        change: UserChange,
-        right: Option<Right>,
-    ) -> Result<bool, StoreError> {
-        self.count(Call::ChangeUser)?;
-        self.store.change_user(user, change, right).await
-    }
-
-    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
-        self.read(Call::Users).await?;
-        self.store.standing(user).await
-    }
-
-    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
-        self.count(Call::ChangeUser)?;
-        self.store.refuse_before(user, before_ms).await
     }
 }
 

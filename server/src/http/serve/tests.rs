@@ -10,6 +10,8 @@ use crate::ops::metrics::Exporter;
 const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// `GET /` over http, to no host in particular, by the static table of HPACK.
 const GET: &[u8] = &[0x82, 0x84, 0x86, 0x41, 1, b'x'];
+/// No connection of these tests stays for so long.
+const HANG: Duration = Duration::from_secs(600);
 /// Larger than what fits anywhere on the way.
 const LONG: usize = 100_000;
 
@@ -49,7 +51,7 @@ impl Served {
     /// Everything until the server closes the connection, and after how many seconds it does.
     async fn rest(&mut self) -> (Vec<u8>, u64) {
         let mut bytes = Vec::new();
-        self.io.read_to_end(&mut bytes).await.unwrap();
+        timeout(HANG, self.io.read_to_end(&mut bytes)).await.expect("it is never closed").unwrap();
         (bytes, self.start.elapsed().as_secs())
     }
 
@@ -107,6 +109,7 @@ async fn an_idle_connection_of_http_2_is_closed_after_a_minute_though_it_answers
     let mut served = Served::http2().await;
     let (mut heads, mut bytes, mut pings) = (Heads::default(), [0; 1024], 0);
     loop {
+        assert!(served.start.elapsed() < HANG, "it is never closed");
         let length = served.io.read(&mut bytes).await.unwrap();
         if length == 0 {
             break;
@@ -129,7 +132,7 @@ async fn an_idle_connection_of_http_2_is_closed_after_a_minute_though_it_answers
 async fn an_answer_of_http_1_that_nobody_takes_is_given_up_after_half_a_minute() {
     let mut served = Served::new(1024);
     served.io.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    served.task.await.unwrap();
+    timeout(HANG, &mut served.task).await.expect("it is never closed").unwrap();
     assert_eq!(served.start.elapsed().as_secs(), 30);
     assert!(served.exporter.render().contains("tern_connections_cut_total{reason=\"unread\"} 1"));
 }
@@ -144,6 +147,7 @@ async fn answers_of_http_2_that_nobody_has_room_for_end_after_half_a_minute_with
     }
     let (mut answers, mut bytes) = (Vec::new(), [0; 4096]);
     loop {
+        assert!(served.start.elapsed() < HANG, "it is never closed");
         let length = served.io.read(&mut bytes).await.unwrap();
         if length == 0 {
             break;

@@ -39,6 +39,7 @@ mod table;
 mod tests;
 mod tripwire;
 mod upkeep;
+mod users;
 mod values;
 mod verify;
 mod watch;
@@ -74,8 +75,7 @@ use self::tripwire::Tripwire;
 use self::watch::{Watch, Watched};
 use super::{
     AppendAnswers, AppendGroup, Conversation, GROUP_BYTES_MAX, Glance, Glances, Inbox, InboxCursor, InboxRow,
-    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Right, Standing, Store, StoreError, User,
-    UserChange, Users,
+    Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store, StoreError,
 };
 use crate::budget::Budget;
 use crate::ops::metrics::Metrics;
@@ -404,38 +404,6 @@ impl Inbox for EmbeddedStore {
     ) -> Result<bool, StoreError> {
         let key = keys::read(user, id);
         self.submit(key.len(), |reply| Op::SetRead { key, read, reply }).await
-    }
-}
-
-#[async_trait]
-impl Users for EmbeddedStore {
-    async fn users(&self, users: &[UserId]) -> Result<Vec<Option<User>>, StoreError> {
-        let keys: Vec<_> = users.iter().map(keys::user).collect();
-        let read = move |disk: &Disk| {
-            let read =
-                |key: &bytes::Bytes| disk.get(key)?.map(|bytes| values::decode("a user", &bytes)).transpose();
-            keys.iter().map(read).collect()
-        };
-        self.scan(&self.scans, read).await
-    }
-
-    async fn change_user(
-        &self,
-        user: &UserId,
-        change: UserChange,
-        right: Option<Right>,
-    ) -> Result<bool, StoreError> {
-        let user = user.clone();
-        self.submit(USER_BYTES, |reply| Op::ChangeUser { user, change, right, reply }).await
-    }
-
-    async fn standing(&self, user: &UserId) -> Result<Standing, StoreError> {
-        Ok(self.disk.standings.get(user))
-    }
-
-    async fn refuse_before(&self, user: &UserId, before_ms: u64) -> Result<(), StoreError> {
-        let user = user.clone();
-        self.submit(USER_BYTES, |reply| Op::RefuseBefore { user, before_ms, reply }).await
     }
 }
 

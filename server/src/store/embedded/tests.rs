@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::contract::{self, Fixture};
+use crate::store::{User, UserChange, Users};
 
 fn config(dir: &std::path::Path) -> EmbeddedConfig {
     EmbeddedConfig { dir: dir.join("store"), cache_mib: 8, free_mib_min: 1, people: contract::few() }
