@@ -390,13 +390,10 @@ async fn closing_keeps_replies_drops_the_rest_and_refuses_more() {
 
 #[tokio::test]
 async fn the_session_hears_of_the_first_that_waits_and_not_of_the_next() {
-    use futures_util::FutureExt;
-
     let outbox = outbox(OutboxConfig::default());
     let _ = outbox.push_control(&ping(1));
     outbox.filled().await;
     let _ = outbox.push_control(&ping(2));
-    use futures_util::FutureExt;
     assert!(outbox.filled().now_or_never().is_none(), "the first waits still");
     drain(&outbox);
     let _ = outbox.push_control(&ping(3));
