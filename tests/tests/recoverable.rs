@@ -134,13 +134,14 @@ on_a_wire! {
         fill(&mut alice, "carol", 2).await;
         let (bob, carol) = (pair("alice", "bob"), pair("alice", "carol"));
         let mut device = RawClient::open(&server, wire, "alice").await;
-        // Unknown conversations among the cursors harm nobody.
+        // Each cursor of a conversation that is not theirs is named, and harms no other.
         let strangers = (0..SYNC_CURSORS_MAX - 1).map(|number| (pair("x", &format!("{number}")), 7));
         let mut cursors: Vec<_> = strangers.collect();
         cursors.push((bob, 2));
         device.request(Sync { cursors: positions(&cursors), more: true }).await;
         let synced = device.sync(&[(carol, 1)]).await;
-        assert_eq!((synced.changed, synced.errors.len()), (1, 0));
+        assert_eq!((synced.changed, synced.errors.len()), (1, SYNC_CURSORS_MAX - 1));
+        assert!(synced.errors.iter().all(|error| error.code == Code::CURSOR_AHEAD));
         assert_eq!(seqs(&synced.entries[&carol]), [2]);
     }
 }
