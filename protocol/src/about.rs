@@ -303,7 +303,7 @@ mod tests {
         body[2] = 7; // in the user id, before it
         let (about, wrong) = in_binary("send", &body);
         assert_eq!((about.temp_id, about.to), (Some(TempId::from_bytes([3; 16])), None));
-        assert_eq!(wrong.as_deref(), Some("to: user id must not contain control characters"));
+        assert_eq!(wrong.as_deref(), Some("to: user id must not contain control characters or line breaks"));
         let (about, wrong) = in_binary("send", &body[..10]);
         assert_eq!((about.temp_id, wrong.is_some()), (None, true));
     }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tern_protocol::{
-    ACK_POSITIONS_MAX, Ack, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, Frame, GAP_TAIL, GAP_WHOLE_MAX,
-    GROUP_MEMBERS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, Ping, SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX,
-    Send, Sync, TEXT_BYTES_MAX, WATCH_USERS_MAX,
+    ACK_POSITIONS_MAX, Ack, BLOCKS_MAX, Code, DEDUPE_WINDOW_S, FRAME_BYTES_MAX, Frame, GAP_TAIL,
+    GAP_WHOLE_MAX, GROUP_MEMBERS_MAX, LEAVE_GROUPS_MAX, Limits, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, Ping,
+    SENDS_IN_FLIGHT_MAX, SYNC_CURSORS_MAX, SYNC_CURSORS_TOTAL_MAX, Send, Sync, TEXT_BYTES_MAX,
+    WATCH_USERS_MAX,
 };
 use tern_tests::{
     Options, RawClient, Server, Wire, for_each_wire, loose, newest, on_a_wire, pair, positions, text, to,
@@ -24,6 +25,7 @@ on_a_wire! {
             watch_users: WATCH_USERS_MAX as u32,
             sends_in_flight: SENDS_IN_FLIGHT_MAX as u32,
             sync_cursors: SYNC_CURSORS_MAX as u32,
+            sync_cursors_total: SYNC_CURSORS_TOTAL_MAX as u32,
             ack_positions: ACK_POSITIONS_MAX as u32,
             gap_whole: GAP_WHOLE_MAX as u32,
             gap_tail: GAP_TAIL as u32,
@@ -32,6 +34,9 @@ on_a_wire! {
             keepalive_s: 20,
             dead_after_s: 45,
             sends_per_second: 50,
+            blocks: BLOCKS_MAX as u32,
+            leave_groups: LEAVE_GROUPS_MAX as u32,
+            added_groups: 500,
         };
         assert_eq!(alice.welcome().limits, expected);
         assert_eq!(alice.welcome().user.as_str(), "alice");

@@ -165,7 +165,7 @@ async fn sessions_and_what_they_take_are_counted_from_hello_to_their_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_code_that_ends_a_session_is_counted_whoever_ends_it() {
-    let mut server = loose().set("DRAIN__DEADLINE_MS", "20000").start().await;
+    let server = loose().set("DRAIN__DEADLINE_MS", "20000").start().await;
     let mut first = RawClient::open_device(&server, Wire::WebSocketBinary, "alice", "phone").await;
     for _ in 0..20 {
         RawClient::open_device(&server, Wire::WebSocketBinary, "alice", "phone").await.leave().await;

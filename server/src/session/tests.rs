@@ -487,6 +487,7 @@ async fn what_was_told_is_acked_without_the_store_and_nothing_above_it() {
     alice.say(to("bob", "more"));
     sleep(MS).await;
     let mut third = bench.open("bob").await;
+    third.take();
     let foreign = Position { conversation: pair("x", "y"), seq: 1 };
     third.say(Ack { positions: vec![foreign, Position { conversation, seq: 2 }] });
     let taken = third.taken().await;

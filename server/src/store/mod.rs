@@ -17,6 +17,7 @@ mod barred;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
+mod grounds;
 mod inbox;
 mod intents;
 pub mod memory;
@@ -30,7 +31,8 @@ mod users;
 
 pub use answers::{Answers, AppendAnswers, Owed};
 pub use apart::{Apart, glance_apart, last_entries_apart, runs_apart, users_apart};
-pub use barred::{Barred, Grounds};
+pub use barred::Barred;
+pub use grounds::Grounds;
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};
 pub use intents::{INTENT_SHARDS, Intent, Intents, intent_shard};
 pub use people::{BlockChange, BlockOutcome, Blocked, People, PeopleConfig, Tally};

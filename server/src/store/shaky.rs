@@ -17,9 +17,9 @@ use tokio_util::task::TaskTracker;
 mod users;
 
 use super::{
-    Aged, Ages, AppendAnswers, AppendGroup, Appended, BlockChange, BlockOutcome, Blocked, Conversation,
-    Erasure, Glance, Glances, Granularity, Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order,
-    PageLimit, People, ReadPosition, Store, StoreError, Upkeep,
+    Aged, Ages, AppendAnswers, AppendGroup, Appended, Conversation, Erasure, Glance, Glances, Granularity,
+    Inbox, InboxCursor, InboxRow, Intent, Intents, Log, Marker, Order, PageLimit, ReadPosition, Store,
+    StoreError, Upkeep,
 };
 
 /// What goes wrong with one append.
@@ -403,39 +403,6 @@ impl Inbox for Shaky {
     ) -> Result<bool, StoreError> {
         self.count(Call::SetRead)?;
         self.store.set_read(user, id, read).await
-    }
-}
-
-#[async_trait]
-impl People for Shaky {
-    async fn set_block(&self, change: BlockChange) -> Result<BlockOutcome, StoreError> {
-        self.count(Call::People)?;
-        self.store.set_block(change).await
-    }
-
-    async fn blocks(
-        &self,
-        user: &UserId,
-        after: Option<&UserId>,
-        limit: usize,
-    ) -> Result<Vec<Blocked>, StoreError> {
-        self.read(Call::People).await?;
-        self.store.blocks(user, after, limit).await
-    }
-
-    async fn blocked_between(&self, user: &UserId, others: &[UserId]) -> Result<Vec<bool>, StoreError> {
-        self.read(Call::People).await?;
-        self.store.blocked_between(user, others).await
-    }
-
-    async fn accept(&self, user: &UserId, conversation: ConversationId) -> Result<bool, StoreError> {
-        self.count(Call::People)?;
-        self.store.accept(user, conversation).await
-    }
-
-    async fn forget_blocks(&self, user: &UserId, limit: usize) -> Result<bool, StoreError> {
-        self.count(Call::People)?;
-        self.store.forget_blocks(user, limit).await
     }
 }
 

@@ -221,6 +221,7 @@ pub(crate) fn welcome(store: u8) -> Welcome {
             watch_users: 200,
             sends_in_flight: 256,
             sync_cursors: 512,
+            sync_cursors_total: 10_000,
             ack_positions: 100,
             gap_whole: 500,
             gap_tail: 50,
@@ -229,6 +230,9 @@ pub(crate) fn welcome(store: u8) -> Welcome {
             keepalive_s: 20,
             dead_after_s: 45,
             sends_per_second: 50,
+            blocks: 1_000,
+            leave_groups: 100,
+            added_groups: 500,
         },
     }
 }

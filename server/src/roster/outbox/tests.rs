@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use tern_protocol::{Code, Decoder, Envelope, Error, Frame, Incoming, Lagged, Ping};
 
@@ -211,6 +212,22 @@ fn the_conversation_with_most_bytes_waiting_yields_not_the_one_that_came_last() 
 }
 
 #[test]
+fn what_was_taken_counts_no_more_when_one_has_to_yield() {
+    for (other, yields) in [(350, 2), (250, 1)] {
+        let outbox = outbox(small());
+        let _ = outbox.push_entry(conversation(1), 1, &sized(300));
+        let _ = outbox.push_entry(conversation(1), 2, &sized(300));
+        let taken = outbox.take_from(TakeLimit { frames: 1, bytes: 1000 }, &mut |_| true).unwrap();
+        outbox.sent(taken);
+        let _ = outbox.push_entry(conversation(2), 1, &sized(other));
+        assert_eq!(outbox.push_entry(conversation(3), 1, &sized(240)), Pushed::Queued);
+        let lagged = only_lagged(&drain(&outbox));
+        assert_eq!(lagged.len(), 1, "{lagged:?}");
+        assert_eq!(lagged[0].conversation, conversation(yields));
+    }
+}
+
+#[test]
 fn a_smaller_conversation_never_yields_to_a_larger_one() {
     let outbox = outbox(small());
     let _ = outbox.push_entry(conversation(1), 1, &sized(250));
@@ -305,7 +322,6 @@ fn the_newest_sixteen_datagrams_are_kept() {
 
 /// Whether a push of backlog is done at once.
 fn fits(outbox: &Outbox, frame: &Outgoing) -> bool {
-    use futures_util::FutureExt;
     outbox.push_backlog(frame).now_or_never().is_some_and(|pushed| pushed.is_ok())
 }
 
@@ -378,7 +394,6 @@ async fn the_session_hears_of_the_first_that_waits_and_not_of_the_next() {
     let _ = outbox.push_control(&ping(1));
     outbox.filled().await;
     let _ = outbox.push_control(&ping(2));
-    use futures_util::FutureExt;
     assert!(outbox.filled().now_or_never().is_none(), "the first waits still");
     drain(&outbox);
     let _ = outbox.push_control(&ping(3));
@@ -553,7 +568,6 @@ fn an_entry_that_a_link_cannot_be_told_is_named_in_lagged() {
 
 #[test]
 fn whoever_waits_for_the_outbox_to_fill_is_woken_once_for_each_time() {
-    use futures_util::FutureExt;
     let outbox = outbox(OutboxConfig::default());
     let filled = || outbox.filled().now_or_never().is_some();
     assert!(!filled());

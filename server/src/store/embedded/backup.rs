@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tern_protocol::StoreId;
 
-use super::directory::{Directory, OpenError, create_private, is_absent, sync_dir};
+use super::directory::{Directory, OpenError};
 use super::disk::Disk;
 use super::failures::read_failed;
+use super::files::{create_private, is_absent, sync_dir};
 use super::identity::Identity;
 use super::op::{Frozen, Op};
 use super::tripwire::CountFile;

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use super::directory::replace;
+use super::files::replace;
 
 /// What the database writes into `db/version`.
 const VERSION: &[u8] = b"FJL\x03";

@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::directory::{create_private, is_absent, sync_dir};
+use super::files::{create_private, is_absent, sync_dir};
 use super::identity::Salt;
 use super::records::{self, Order, Reader, Wrong};
 

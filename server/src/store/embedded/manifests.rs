@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::archive::{self, Manifest, Named};
-use super::directory::{replace, sync_dir};
+use super::files::{replace, sync_dir};
 use super::identity::Salt;
 use super::table::{self, Table};
 

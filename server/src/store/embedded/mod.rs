@@ -15,6 +15,7 @@ mod constants;
 mod directory;
 mod disk;
 mod failures;
+mod files;
 mod identity;
 mod intents;
 mod journals;

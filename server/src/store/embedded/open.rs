@@ -8,9 +8,10 @@ use std::{fs, io};
 use fjall::{Database, KeyspaceCreateOptions};
 
 use super::constants;
-use super::directory::{Directory, OpenError, is_absent};
+use super::directory::{Directory, OpenError};
 use super::disk::Disk;
 use super::failures::words;
+use super::files::is_absent;
 use super::identity::{Identity, Salt};
 use super::journals;
 use super::manifests::{self, Fault, Manifests};

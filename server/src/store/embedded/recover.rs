@@ -8,8 +8,9 @@ use std::time::Duration;
 use fjall::PersistMode;
 use tern_protocol::StoreId;
 
-use super::directory::{Directory, OpenError, is_absent, sync_dir};
+use super::directory::{Directory, OpenError};
 use super::disk::Disk;
+use super::files::{is_absent, sync_dir};
 use super::identity::{Identity, Salt};
 use super::tripwire::{CountFile, Counted};
 use super::{journals, open};

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::directory::{Directory, OpenError, create_private};
+use super::directory::{Directory, OpenError};
+use super::files::create_private;
 use super::journals;
 
 /// The stand-in. Dropping it removes it.

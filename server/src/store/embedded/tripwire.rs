@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::directory::replace;
+use super::files::replace;
 use super::identity::Identity;
 
 /// Pause between two writes of the file. Half of the promised 100 ms: the other half is for the
