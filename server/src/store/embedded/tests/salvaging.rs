@@ -306,9 +306,9 @@ async fn a_check_tells_all_damage_by_file_and_what_it_costs_and_writes_nothing()
     }
     let lost = findings.faults.iter().any(|fault| fault.contains(" lost ") && fault.contains("entries"));
     assert!(lost, "{:#?}", findings.faults);
-    let invented =
-        findings.faults.iter().find(|fault| fault.contains("is due") || fault.contains("stands where"));
-    assert_eq!(invented, None, "what follows from the damage is no fault of its own");
+    let told = |fault: &&String| fault.contains("/tables/") || fault.contains(" lost ");
+    let invented: Vec<&String> = findings.faults.iter().filter(|fault| !told(fault)).collect();
+    assert!(invented.is_empty(), "what follows from the damage is no fault of its own: {invented:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,10 +318,13 @@ async fn what_a_check_finds_in_order_opens_and_is_read_whole() {
     for file in files(&image.dir.path().join("store")) {
         let relative = file.strip_prefix(image.dir.path()).unwrap();
         let length = fs::metadata(&file).unwrap().len() as usize;
-        for place in 0..if length == 0 { 0 } else { 6 } {
+        // Evenly, and where tables have their indexes: near the end.
+        let places = (0..6).map(|sixth| length * sixth / 6);
+        let places = places.chain([20, 50, 400, 700].into_iter().filter_map(|back| length.checked_sub(back)));
+        for place in places.filter(|place| *place < length) {
             let dir = image.copy();
-            flip(&dir.path().join(relative), length * place / 6);
-            let what = format!("{} at {place}/6", relative.display());
+            flip(&dir.path().join(relative), place);
+            let what = format!("{} at {place} of {length}", relative.display());
             let findings =
                 verify_store(&dir.path().join("store")).unwrap_or_else(|error| panic!("{what}: {error}"));
             if findings.fault_count > 0 {
@@ -342,15 +345,16 @@ async fn what_a_check_finds_in_order_opens_and_is_read_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_store_with_a_damaged_block_serves_the_rest() {
+    const PLACES: usize = 64;
     let image = image_of(60, false).await;
     let (alice, mut noticed) = (user("alice"), 0);
     let table = tables(image.dir.path()).into_iter().max_by_key(|table| fs::metadata(table).unwrap().len());
     let table = table.unwrap();
     let relative = table.strip_prefix(image.dir.path()).unwrap();
     let length = fs::metadata(&table).unwrap().len() as usize;
-    for place in 0..16 {
+    for place in 0..PLACES {
         let dir = image.copy();
-        flip(&dir.path().join(relative), length * place / 16);
+        flip(&dir.path().join(relative), length * place / PLACES);
         // Some damage is found at once: salvage is the way out of that.
         let Ok(store) = EmbeddedStore::open(config(dir.path()), Metrics::none()) else { continue };
         let rows = store.inbox(&alice, None, usize::MAX).await.unwrap();
@@ -379,7 +383,7 @@ async fn a_running_store_with_a_damaged_block_serves_the_rest() {
             assert!(refused.contains("tern store salvage"), "{refused}");
         }
     }
-    assert!(noticed > 3, "{noticed} of 16");
+    assert!(noticed > 3, "{noticed} of {PLACES}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
