@@ -60,7 +60,7 @@ pub fn name_of(text: &str) -> Option<String> {
         let c = if is_break(c) { ' ' } else { c };
         let before = name.chars().next_back().unwrap_or(' ');
         let is_space_again = c.is_whitespace() && before.is_whitespace();
-        let is_lost = is_invisible(c) && !(is_joiner(c) && !before.is_whitespace());
+        let is_lost = is_invisible(c) && (!is_joiner(c) || before.is_whitespace());
         if is_space_again || is_lost {
             continue;
         }

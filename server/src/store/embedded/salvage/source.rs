@@ -23,9 +23,12 @@ use crate::store::embedded::{journals, keys, manifests, values};
 /// Newest versions by key: sequence number and value.
 type Newest = BTreeMap<Bytes, (u64, Option<Bytes>)>;
 
+/// The file of a table, and what its manifest adds to sequence numbers.
+type Listed = (PathBuf, u64);
+
 /// The files of a store that have rows.
 pub(super) struct Source {
-    tables: Vec<(PathBuf, u64)>,
+    tables: Vec<Listed>,
     journals: Newest,
     /// Finished and open erasures by the hash of the user.
     pub(super) erasures: HashMap<[u8; 16], Erasure>,
@@ -50,12 +53,11 @@ impl Source {
                 persisted = persisted.max(version.seqno);
                 note(&version);
             }
+            damage.extend(table.gaps.iter().map(Damage::of));
             gaps.extend(table.gaps);
         }
-        damage.extend(gaps.iter().map(Damage::of));
         let mut in_journals = Newest::new();
-        for (path, rows) in read_journals(db, salt, &mut damage)? {
-            let _ = path;
+        for rows in read_journals(db, salt, &mut damage)? {
             for version in rows {
                 note(&version);
                 let is_newer = version.seqno > persisted || tables.is_empty();
@@ -100,8 +102,8 @@ fn put(newest: &mut Newest, version: Version) {
     }
 }
 
-/// The files of all tables with what their manifest adds to sequence numbers, and those that are not there.
-fn find_tables(db: &Path, damage: &mut Vec<Damage>) -> io::Result<(Vec<(PathBuf, u64)>, Vec<Gap>)> {
+/// The files of all tables, and those that are not there: they are told already.
+fn find_tables(db: &Path, damage: &mut Vec<Damage>) -> io::Result<(Vec<Listed>, Vec<Gap>)> {
     let (mut found, mut gaps) = (Vec::new(), Vec::new());
     for tree in trees(db)? {
         let dir = tree.join("tables");
@@ -133,7 +135,6 @@ fn find_tables(db: &Path, damage: &mut Vec<Damage>) -> io::Result<(Vec<(PathBuf,
             }
         }
     }
-    gaps.retain(|gap| gap.bytes > 0 || gap.at == 0);
     Ok((found, gaps))
 }
 
@@ -165,11 +166,8 @@ fn all_tables(dir: &Path) -> io::Result<Vec<Named>> {
     Ok(named)
 }
 
-fn read_journals(
-    db: &Path,
-    salt: Option<Salt>,
-    damage: &mut Vec<Damage>,
-) -> io::Result<Vec<(PathBuf, Vec<Version>)>> {
+/// The rows of each journal, the oldest first.
+fn read_journals(db: &Path, salt: Option<Salt>, damage: &mut Vec<Damage>) -> io::Result<Vec<Vec<Version>>> {
     let mut read = Vec::new();
     for path in journals::paths(db)? {
         match journal::read(&path, salt) {
@@ -178,7 +176,7 @@ fn read_journals(
                     file: path.clone(),
                     what: format!("no whole commit of this store in {bytes} bytes from byte {at} on"),
                 }));
-                read.push((path, found.rows));
+                read.push(found.rows);
             }
             Err(error) => damage.push(Damage { file: path, what: error.to_string() }),
         }
