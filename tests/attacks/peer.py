@@ -84,6 +84,16 @@ class Http2:
         except OSError:
             self.over = True
 
+    def pour(self, chunk, times):
+        """Sends the same bytes again and again until the server has enough; then its report."""
+        for _ in range(times):
+            if self.over or self.code is not None:
+                break
+            self.raw(chunk)
+            self.look()
+        self.wait()
+        return self.report()
+
     def wait(self):
         end = time.monotonic() + PATIENCE
         while not self.over and self.code is None and time.monotonic() < end:
@@ -101,13 +111,7 @@ def flood(frame):
     def run(port, count, token, path):
         client = Http2(port)
         chunk = frame().serialize() * 50
-        for _ in range(count // 50):
-            if client.over or client.code is not None:
-                break
-            client.raw(chunk)
-            client.look()
-        client.wait()
-        return client.report()
+        return client.pour(chunk, count // 50)
 
     return run
 
@@ -168,13 +172,7 @@ def h2_empty_data(port, count, token, path):
     client.h2.send_headers(1, post + [("content-type", "application/json"), ("authorization", "Bearer " + token)])
     client.flush()
     chunk = DataFrame(1).serialize() * 50
-    for _ in range(count // 50):
-        if client.over or client.code is not None:
-            break
-        client.raw(chunk)
-        client.look()
-    client.wait()
-    return client.report()
+    return client.pour(chunk, count // 50)
 
 
 def h2_continuation(port, count, token, path):
@@ -186,13 +184,7 @@ def h2_continuation(port, count, token, path):
     block = hpack.Encoder().encode(headers(port, token, path))
     client.raw(HeadersFrame(1, data=block, flags=["END_STREAM"]).serialize())
     chunk = ContinuationFrame(1, data=b"").serialize() * 10
-    for _ in range(count // 10):
-        if client.over or client.code is not None:
-            break
-        client.raw(chunk)
-        client.look()
-    client.wait()
-    return client.report()
+    return client.pour(chunk, count // 10)
 
 
 def h2_unread(port, count, token, path):

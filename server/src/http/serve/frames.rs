@@ -101,12 +101,13 @@ pub(super) fn enhance_your_calm(last_stream: u32, why: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
+    /// A frame of HTTP/2 as it stands on the wire.
+    pub(in crate::http::serve) fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
         let mut bytes = (body.len() as u32).to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags]);
         bytes.extend(stream.to_be_bytes());

@@ -2,6 +2,7 @@ use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
+use super::frames::tests::frame;
 use super::frames::{END_STREAM, Head, Heads, Kind};
 use super::*;
 use crate::ops::metrics::Exporter;
@@ -58,14 +59,6 @@ impl Served {
     fn cut(&self, reason: &str) -> bool {
         self.exporter.render().contains(&format!("tern_connections_cut_total{{reason=\"{reason}\"}} 1"))
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = (body.len() as u32).to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(body);
-    bytes
 }
 
 fn heads(bytes: &[u8]) -> Vec<Head> {
