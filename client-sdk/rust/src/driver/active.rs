@@ -6,7 +6,7 @@ use std::time::Duration;
 use tern_protocol::{Close, Code, Envelope, Frame, Ping, Welcome};
 
 use super::plan::Ending;
-use super::pulse::{Beat, Pulse};
+use super::pulse::{Beat, Owed, Pulse};
 use crate::link::{Inbound, Link, Outgoing, TooLarge};
 use crate::session::LinkNumber;
 
@@ -42,8 +42,8 @@ impl Active {
         }
         let item = self.link.encode(envelope)?;
         self.outgoing.push_back(item);
-        let has_answer = envelope.request.is_some() || matches!(envelope.frame, Frame::Ping(_));
-        self.pulse.sent(has_answer, now);
+        let pong = matches!(envelope.frame, Frame::Ping(_)).then_some(Owed::Pong);
+        self.pulse.sent(envelope.request.map(Owed::To).or(pong), now);
         Ok(())
     }
 
@@ -102,7 +102,12 @@ impl Active {
         self.link.exchange(&mut self.outgoing).await
     }
 
-    pub(super) fn heard(&mut self, now: u64) {
-        self.pulse.heard(now);
+    pub(super) fn heard(&mut self, inbound: &Inbound, now: u64) {
+        let answer = match inbound {
+            Inbound::Frame(Envelope { frame: Frame::Pong(_), .. }) => Some(Owed::Pong),
+            Inbound::Frame(envelope) => envelope.request.map(Owed::To),
+            Inbound::Bad(_) | Inbound::End(_) => None,
+        };
+        self.pulse.heard(answer, now);
     }
 }

@@ -92,7 +92,7 @@ impl Driver {
     pub(super) fn on_inbound(&mut self, link: LinkNumber, inbound: Inbound, now: u64) {
         let is_current = self.current.as_ref().is_some_and(|active| active.number == link);
         if let Some(active) = self.active(link) {
-            active.heard(now);
+            active.heard(&inbound, now);
         }
         match inbound {
             Inbound::Frame(envelope) => self.on_frame(link, is_current, envelope, now),
