@@ -87,17 +87,17 @@ pub(crate) fn in_binary(name: &str, body: &[u8]) -> (About, Option<String>) {
     let Some((_, fields)) = FRAMES.iter().find(|frame| frame.0 == name) else {
         return (About::default(), None);
     };
-    let mut walk = Walk { rest: body, about: About::default(), wrong: None };
+    let (mut walk, mut wrong) = (Walk { rest: body, about: About::default() }, None);
     for (field, shape) in *fields {
         let read = walk.field(*shape);
         if let Err(why) = &read {
-            walk.wrong.get_or_insert_with(|| format!("{field}: {}", why.0));
+            wrong.get_or_insert_with(|| format!("{field}: {}", why.0));
         }
         if read.is_err_and(|why| why.1) {
             break;
         }
     }
-    (walk.about, walk.wrong)
+    (walk.about, wrong)
 }
 
 /// Why a field is wrong, and whether what follows cannot be found therefore.
@@ -116,7 +116,6 @@ fn end(why: &str) -> Wrong {
 struct Walk<'a> {
     rest: &'a [u8],
     about: About,
-    wrong: Option<String>,
 }
 
 impl<'a> Walk<'a> {
@@ -227,11 +226,9 @@ impl<'a> Walk<'a> {
 /// Whether the table reads this frame to its end and finds nothing wrong.
 #[cfg(test)]
 fn fits(name: &str, body: &[u8]) -> Option<bool> {
-    FRAMES.iter().any(|frame| frame.0 == name).then(|| {
-        let fields = FRAMES.iter().find(|frame| frame.0 == name).map(|frame| frame.1).unwrap_or_default();
-        let mut walk = Walk { rest: body, about: About::default(), wrong: None };
-        fields.iter().all(|(_, shape)| walk.field(*shape).is_ok()) && walk.rest.is_empty()
-    })
+    let (_, fields) = FRAMES.iter().find(|frame| frame.0 == name)?;
+    let mut walk = Walk { rest: body, about: About::default() };
+    Some(fields.iter().all(|(_, shape)| walk.field(*shape).is_ok()) && walk.rest.is_empty())
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ text_id! {
         if text.len() > USER_ID_BYTES_MAX * 4 {
             return Ok(Cow::Borrowed(text)); // too long in any form
         }
-        if text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("c:")) {
+        if is_marked(text) {
             return Err(IdError::Reserved);
         }
         let text = composed(text);
@@ -366,14 +366,15 @@ impl From<ConversationId> for Target {
 #[cfg(feature = "openapi")]
 crate::schema::text! { Target, USER_ID_BYTES_MAX, None, "A user id, or a conversation id: those start with `c:`" }
 
+/// It begins as conversation ids do, in either case.
+fn is_marked(text: &str) -> bool {
+    text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("c:"))
+}
+
 impl FromStr for Target {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("c:")) {
-            text.parse().map(Self::Conversation)
-        } else {
-            text.parse().map(Self::User)
-        }
+        if is_marked(text) { text.parse().map(Self::Conversation) } else { text.parse().map(Self::User) }
     }
 }
 

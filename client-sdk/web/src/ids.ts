@@ -46,7 +46,7 @@ const UNSEEN = /\p{Default_Ignorable_Code_Point}|[\u2028\u2029\u2800\ufff9-\ufff
 
 /** The user id in the form in which it is compared, if it is one. */
 export function checkUser(text: string): UserId {
-  if (/^c:/i.test(text)) {
+  if (isConversation(text)) {
     throw new IdError('a user id must not start with "c:" or "C:", which mark conversation ids');
   }
   const user = checkUserText(composed(text));

@@ -12,7 +12,7 @@ use crate::event::{Event, State};
 /// Most summaries kept while the application does not pull; older ones are dropped, since a list
 /// can be asked for.
 const SUMMARIES_MAX: usize = 10_000;
-/// Most read positions kept while the application does not pull.
+/// Most read positions, and changes of blocks, kept while the application does not pull.
 const READS_MAX: usize = 10_000;
 
 /// Events wait here for the application. Entries are bounded by the driver, which asks for
@@ -78,7 +78,9 @@ impl Latest {
                 let room = SUMMARIES_MAX.saturating_sub(self.summaries.len());
                 self.summaries.extend(list.into_iter().take(room).map(|row| (row.conversation, row)));
             }
-            Event::BlockChanged { user, blocked } if self.blocks.len() < READS_MAX => {
+            Event::BlockChanged { user, blocked }
+                if self.blocks.len() < READS_MAX || self.blocks.contains_key(&user) =>
+            {
                 self.blocks.insert(user, blocked);
             }
             // Typing may be lost anyway, and lists tell the others.

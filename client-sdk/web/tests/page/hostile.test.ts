@@ -21,10 +21,10 @@ const HOSTILE = [
   '\u0000 \u0007 \ufeff \u200b \u2028 x',
 ];
 
-test('markup, scripts and bidi controls in texts, names and ids are shown, not obeyed', async () => {
-  const name = '<b onclick="globalThis.bitten=true">\u202eeve</b>';
-  const eve = stage.client(name);
-  const { conversation } = await eve.createGroup('\u202e<script>globalThis.bitten=true</script>', ['alice']);
+test('markup and scripts in texts, names and ids and bidi controls in texts are shown, not obeyed', async () => {
+  // The server lets no bidi control into a name or an id; letters written from right to left it does.
+  const eve = stage.client('<b onclick="globalThis.bitten=true">שלום</b>');
+  const { conversation } = await eve.createGroup('שלום <script>globalThis.bitten=true</script>', ['alice']);
   for (const text of HOSTILE) await eve.send(conversation, text);
   const alice = await stage.chatOf('alice');
   await alice.locator('.conversation').first().click();
