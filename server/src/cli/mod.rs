@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod causes;
 mod chat;
 pub mod config;
 mod dangers;
@@ -85,17 +86,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
 
 fn report(done: anyhow::Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
-        eprintln!("error: {}", told(&error));
+        eprintln!("error: {}", causes::told(&error));
         ExitCode::from(1)
-    })
-}
-
-/// An error and its causes, each said once: many say their cause themselves.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
-        cause if text.is_empty() => cause,
-        cause if text.contains(&cause) => text,
-        cause => format!("{text}: {cause}"),
     })
 }
 
@@ -158,27 +150,5 @@ fn on_streams(command: impl FnOnce(Io<'_>) -> Outcome) -> ExitCode {
             eprintln!("error: {failure}");
             ExitCode::from(failure.exit_code())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use anyhow::Context;
-
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot use here: {source}")]
-    struct Told {
-        source: io::Error,
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let told_itself = || Told { source: io::Error::other("no room") };
-        assert_eq!(told(&told_itself().into()), "cannot use here: no room");
-        let error = Err::<(), _>(told_itself()).context("while starting").unwrap_err();
-        assert_eq!(told(&error), "while starting: cannot use here: no room");
-        assert_eq!(told(&anyhow::anyhow!("no room").context("while starting")), "while starting: no room");
     }
 }

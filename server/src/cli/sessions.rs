@@ -50,8 +50,7 @@ impl SessionsArgs {
         match self.command {
             Command::List { user, json, data } => list(io, user, json, &data),
             Command::Close { user, session, data, .. } => {
-                let done = data.ask(Request::CloseSessions { user, session }, |_| Ok(()));
-                let done = done.map_err(|error| Failure::config(format!("{error:#}")))?;
+                let done = data.done(Request::CloseSessions { user, session })?;
                 let Closed { user, closed } = serde_json::from_value(done).map_err(Failure::config)?;
                 writeln!(io.out, "{closed} sessions of {} were told to end", escape(user.as_str()))?;
                 Ok(())
@@ -61,8 +60,7 @@ impl SessionsArgs {
 }
 
 fn list(io: Io<'_>, user: UserId, json: bool, data: &Data) -> Outcome {
-    let done = data.ask(Request::Sessions { user }, |_| Ok(()));
-    let done = done.map_err(|error| Failure::config(format!("{error:#}")))?;
+    let done = data.done(Request::Sessions { user })?;
     if json {
         writeln!(io.out, "{done}")?;
         return Ok(());

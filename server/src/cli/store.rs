@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 use tern_protocol::{StoreId, UserId};
 
+use super::{Failure, causes};
 use crate::node::command;
 use crate::store::embedded::{
     Backup, BackupError, Findings, Recovered, Salvaged, Scratch, recover_accept_loss, salvage, verify_store,
@@ -141,6 +142,11 @@ impl Data {
     ) -> anyhow::Result<Value> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         Ok(runtime.block_on(command(&store_in(&self.data_dir), request, take))?)
+    }
+
+    /// The same where the answer is all there is to it.
+    pub(super) fn done(&self, request: Request) -> Result<Value, Failure> {
+        self.ask(request, |_| Ok(())).map_err(|error| Failure::config(causes::told(&error)))
     }
 }
 

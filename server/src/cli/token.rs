@@ -234,8 +234,7 @@ impl VerifyArgs {
 impl RevokeArgs {
     fn run(self, io: Io<'_>) -> Outcome {
         let revocation = Revocation { before_ms: self.before, even_unknown: self.even_unknown };
-        let done = self.data.ask(Request::Revoke { user: self.user, revocation }, |_| Ok(()));
-        let done = done.map_err(|error| Failure::config(format!("{error:#}")))?;
+        let done = self.data.done(Request::Revoke { user: self.user, revocation })?;
         let Revoked { user, refused_before_ms, closed } =
             serde_json::from_value(done).map_err(Failure::config)?;
         let (user, time) = (escape(user.as_str()), sessions::time(refused_before_ms));

@@ -13,8 +13,8 @@ use crate::presence::{self, WatchError};
 
 /// Tells who is there.
 ///
-/// One answer for each user, in the order asked. Somebody with whom the caller shares no conversation is
-/// `unknown`.
+/// One answer for each user, in the order asked. Somebody is `unknown` who shares no conversation with the caller in
+/// which they have shown themselves, and whoever of the two blocks the other.
 #[utoipa::path(
     get, path = "/v1/presence", operation_id = "look_at_presence", security(("bearer" = [])),
     params(

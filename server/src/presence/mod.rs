@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::clock::stamp_ms;
 use crate::roster::{Edges, Judge, Roster, Seat};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, users_apart};
 
 mod judging;
 mod last_seen;
@@ -206,7 +206,7 @@ impl Shared {
         }
         let store = &*self.store;
         let visible = visible(store, me, &users).await?;
-        let stored = store.users(&users).await?;
+        let stored = users_apart(store, &users).await?.found;
         let now_ms = stamp_ms();
         let watched = users.into_iter().zip(visible).zip(stored).map(|((user, visible), stored)| {
             // One that has not come was told by a clock that was ahead: nobody knows the right one.
@@ -344,6 +344,9 @@ async fn judge(shared: Arc<Shared>) {
                     let mut state = shared.state.lock();
                     shared.look_who_is_here(&mut state, &mut watched);
                     state.judged(session, watch, watched);
+                }
+                Err(WatchError::Store(error @ StoreError::Corrupt(_))) => {
+                    tracing::warn!(%error, "who sees whom cannot be read, since stored data is damaged; left as it is");
                 }
                 Err(error) => {
                     tracing::warn!(%error, "who sees whom cannot be read; trying again");

@@ -63,6 +63,14 @@ impl Gated {
         self.begun.recv().unwrap();
         held
     }
+
+    /// Waits until so many writes are in the queue.
+    async fn until_waiting(&self, writes: usize) {
+        let queue = self.store.queue.as_ref().unwrap();
+        while queue.waiting() < writes {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,35 +88,34 @@ async fn groups_that_share_a_commit_see_each_other() {
     let id = talk.id;
 
     let held = gated.hold();
+    // All six wait in the queue, in this order, before the commit in front of them ends.
+    let mut appends = Vec::new();
+    for group in [first, rival, retry, next] {
+        let store = gated.store.clone();
+        appends.push(tokio::spawn(async move { store.append(&group).await }));
+        gated.until_waiting(appends.len()).await;
+    }
     let store = gated.store.clone();
-    let group = tokio::spawn(async move {
+    let reads = tokio::spawn(async move {
         tokio::join!(
             biased;
-            store.append(&first),
-            store.append(&rival),
-            store.append(&retry),
-            store.append(&next),
             store.set_read(&bob, id, ReadPosition { seq: 2, messages: 2 }),
             store.set_read(&bob, id, ReadPosition { seq: 1, messages: 1 }),
         )
     });
-    // All six wait in the queue before the commit in front of them ends.
-    let queue = gated.store.queue.as_ref().unwrap();
-    while queue.waiting() < 6 {
-        tokio::task::yield_now().await;
-    }
+    gated.until_waiting(6).await;
     gated.go_on.send(true).unwrap();
     held.await.unwrap().unwrap();
     gated.begun.recv().unwrap();
-    assert!(!group.is_finished(), "nobody is answered before the commit");
+    assert!(!appends.iter().any(|append| append.is_finished()), "nobody is answered before the commit");
     assert_eq!(gated.store.conversation(id).await.unwrap(), None, "nothing is seen before the commit");
     gated.go_on.send(true).unwrap();
 
-    let (first, rival, retry, next, read, lower) = group.await.unwrap();
-    assert_eq!(first.unwrap(), Appended::Applied);
-    assert_eq!(rival.unwrap(), Appended::Conflict { head: 1 });
-    assert_eq!(retry.unwrap(), Appended::Duplicates(vec![(0, Marker { seq: 1, digest: [1; 16] })]));
-    assert_eq!(next.unwrap(), Appended::Applied);
+    let answers: Vec<_> =
+        join_all(appends).await.into_iter().map(|answer| answer.unwrap().unwrap()).collect();
+    let duplicate = Appended::Duplicates(vec![(0, Marker { seq: 1, digest: [1; 16] })]);
+    assert_eq!(answers, [Appended::Applied, Appended::Conflict { head: 1 }, duplicate, Appended::Applied]);
+    let (read, lower) = reads.await.unwrap();
     assert_eq!((read.unwrap(), lower.unwrap()), (true, false));
     assert_eq!(gated.store.conversation(id).await.unwrap().unwrap().head, 2);
     assert!(gated.begun.try_recv().is_err(), "two commits in all");
@@ -143,10 +150,7 @@ async fn a_full_queue_makes_writers_wait_and_loses_nothing() {
     let writes = tokio::spawn(async move {
         join_all(all.iter().map(|user| store.change_user(user, UserChange::Name(None), None))).await
     });
-    let queue = gated.store.queue.as_ref().unwrap();
-    while queue.waiting() < committer::QUEUE_OPS_MAX {
-        tokio::task::yield_now().await;
-    }
+    gated.until_waiting(committer::QUEUE_OPS_MAX).await;
     assert!(!writes.is_finished());
     drop(gated.go_on); // no commit waits from here on
     held.await.unwrap().unwrap();
