@@ -12,6 +12,7 @@ pub mod http3;
 pub mod meter;
 pub mod page;
 mod quic;
+mod sdk;
 mod server;
 pub mod tls;
 pub mod token;
@@ -25,6 +26,7 @@ pub use client::{
 pub use deployment::{Deployment, TokenKey};
 pub use hang::{HANG, until, within};
 pub use quic::{Arrival, Channel, QuicLink};
-pub use server::{DEV_USERS, Exit, Options, Ready, Server, binary, loose};
+pub use sdk::sdk_config;
+pub use server::{DEV_USERS, Exit, Options, Ready, Server, binary, installed, loose};
 pub use websocket::{Subprotocol, WebSocketLink};
 pub use wires::{bounded, on_chosen_wires};

@@ -78,7 +78,12 @@ impl PageSession {
 
     /// Sends a frame on the control stream.
     pub async fn send(&self, frame: impl Into<Envelope>) {
-        self.run(&format!("send({:?})", BASE64.encode(&encode(&frame.into())))).await;
+        self.try_send(frame).await.expect("the session is open");
+    }
+
+    /// Sends a frame on the control stream, if the session is still open.
+    pub async fn try_send(&self, frame: impl Into<Envelope>) -> Result<(), String> {
+        self.try_run(&format!("send({:?})", BASE64.encode(&encode(&frame.into())))).await.map(drop)
     }
 
     /// Sends a frame as a datagram.
@@ -136,11 +141,12 @@ impl PageSession {
     }
 
     async fn run(&self, method: &str) -> Value {
+        self.try_run(method).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn try_run(&self, method: &str) -> Result<Value, String> {
         let call = format!("sessions[{}].{method}", self.number);
-        match within(method, self.tab.run(&call)).await {
-            Ok(value) => value,
-            Err(error) => panic!("{call}: {error}"),
-        }
+        within(method, self.tab.run(&call)).await.map_err(|error| format!("{call}: {error}"))
     }
 
     fn take(&mut self, told: &Value) {

@@ -105,6 +105,7 @@ pub struct Options {
     data_dir: Option<PathBuf>,
     ports: Option<[u16; 3]>,
     serve: Option<PathBuf>,
+    days_behind: u32,
 }
 
 impl Options {
@@ -142,20 +143,9 @@ impl Options {
     /// # Panics
     /// If libfaketime is not installed.
     #[must_use]
-    pub fn days_behind(self, days: u32) -> Self {
+    pub fn days_behind(mut self, days: u32) -> Self {
+        self.days_behind = days;
         self.with_faketime().env("FAKETIME", &format!("-{days}d"))
-    }
-
-    /// Runs the server with a wall clock that a file moves while it runs, by an offset such as `+15d`. Waits
-    /// are not changed.
-    ///
-    /// # Panics
-    /// If libfaketime is not installed.
-    #[must_use]
-    pub fn clock_by(self, file: &Path) -> Self {
-        self.with_faketime()
-            .env("FAKETIME_TIMESTAMP_FILE", file.to_str().expect("a path in text"))
-            .env("FAKETIME_CACHE_DURATION", "1")
     }
 
     fn with_faketime(self) -> Self {
@@ -176,10 +166,8 @@ impl Options {
     #[must_use]
     pub fn settable_clock(self, file: &Path) -> Self {
         fs::write(file, "+0").expect("a file for the clock");
-        let file = file.to_str().expect("a path in text").to_owned();
-        let mut options = self.days_behind(0);
-        options.env.retain(|(key, _)| key != "FAKETIME");
-        options.env("FAKETIME_TIMESTAMP_FILE", &file).env("FAKETIME_NO_CACHE", "1")
+        let file = file.to_str().expect("a path in text");
+        self.with_faketime().env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1")
     }
 
     /// Uses this directory instead of a fresh one.
@@ -278,7 +266,14 @@ impl Server {
 
     /// A token of this user that outlives the test.
     pub fn token(&self, user: &str) -> String {
-        self.sign(&token::claims(user))
+        self.sign(&self.claims(user))
+    }
+
+    /// The claims of such a token, issued now by the server's clock.
+    pub fn claims(&self, user: &str) -> Value {
+        let mut claims = token::claims(user);
+        claims["iat"] = (token::now_s() - i64::from(self.options.days_behind) * 86_400).into();
+        claims
     }
 
     /// A token with these claims that it accepts, if they are good.
@@ -379,6 +374,18 @@ pub fn binary() -> PathBuf {
     let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
     let path = profile.join("tern");
     assert!(path.is_file(), "{} is not there: run `cargo build -p tern`", path.display());
+    path
+}
+
+/// A program of a virtual environment in the target directory, as `tests/run` makes it for a suite.
+///
+/// # Panics
+/// If it was not installed.
+pub fn installed(environment: &str, program: &str, suite: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the root");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let path = target.join(environment).join("bin").join(program);
+    assert!(path.exists(), "{} is missing: ./tests/run {suite} installs it", path.display());
     path
 }
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tern_client::{Client, Config, TokenError, TokenReason, TokenSource, Trust};
+use tern_client::{Client, TokenError, TokenReason, TokenSource};
 use tern_protocol::{Close, Code, Frame, Reauth, Token};
 use tern_tests::http::{Ask, Http, HttpAnswer};
-use tern_tests::{RawClient, Server, Wire, binary, fresh, loose, on_a_wire, pair, text, token, user};
+use tern_tests::{
+    RawClient, Server, Wire, binary, fresh, loose, on_a_wire, pair, sdk_config, text, token, user,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -281,14 +283,7 @@ on_a_wire! {
             new,
         ];
         let source = Arc::new(Source { tokens: Mutex::new(tokens), reasons: Mutex::default() });
-        let trust = Trust::cert_sha256_hex(&server.ready().cert_sha256).unwrap();
-        let config = Config::new(source.clone()).trust(trust);
-        let config = match wire {
-            Wire::Quic => config.quic(server.ready().quic_addr.to_string()),
-            Wire::WebTransport => config.webtransport(&server.ready().webtransport_url),
-            Wire::WebSocketBinary => config.websocket(&server.ready().wss_url),
-            Wire::WebSocketJson => config.websocket(&server.ready().websocket_url),
-        };
+        let config = sdk_config(&server, wire, source.clone());
         let mut bob = RawClient::open(&server, Wire::Quic, "bob").await;
         let (client, _events) = Client::connect(config).await.unwrap();
         client.send(user("bob"), "one").await.unwrap();

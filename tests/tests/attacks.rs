@@ -4,7 +4,7 @@
 //! time, for each byte that was sent, and how long the pair's messages took before and meanwhile.
 //! `TERN_ATTACKS=long` does ten times as much.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tern_protocol::{ConversationId, Watch};
 use tern_tests::http::{Http, address};
 use tern_tests::meter::{Innocents, Meter, unsent_bytes};
 use tern_tests::{
-    RawClient, Server, Subprotocol, WebSocketLink, Wire, loose, message, tls, until, user, within,
+    RawClient, Server, Subprotocol, WebSocketLink, Wire, installed, loose, message, tls, until, user, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -278,10 +278,7 @@ async fn answers_of_http_1_that_nobody_takes_are_given_up() {
 /// What the independent client says of its attack.
 async fn peer(attack: &'static str, port: u16, count: usize, token: String, path: String) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("../target"), PathBuf::from);
-    let python = target.join("attacks/bin/python");
-    assert!(python.exists(), "{} is missing: ./tests/run attacks installs it", python.display());
-    let mut command = Command::new(python);
+    let mut command = Command::new(installed("attacks", "python", "attacks"));
     command.arg(root.join("attacks/peer.py")).args([
         attack,
         &port.to_string(),

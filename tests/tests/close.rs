@@ -111,8 +111,15 @@ for_each_wire! {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
+        let end = async {
+            if !matches!(wire, Wire::Quic | Wire::WebTransport) {
+                // Who reads answers the server's pings as well.
+                server.metric_becomes("tern_sessions", |left| left == 1.0).await;
+            }
+            silent.end().await
+        };
         let end = tokio::select! {
-            end = silent.end() => end,
+            end = end => end,
             () = pinging => unreachable!("it does not end"),
         };
         if matches!(wire, Wire::Quic | Wire::WebTransport) {

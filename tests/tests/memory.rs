@@ -1,6 +1,7 @@
 //! Memory is given back: after each storm of sessions that read nothing, the node is as small as after the first.
 
 use tern_protocol::{Envelope, Frame, Target};
+use tern_tests::meter::resident_bytes;
 use tern_tests::{RawClient, Server, Wire, loose, message, pair, until, user};
 
 /// Storms, unless `TERN_STORMS` says another number.
@@ -14,9 +15,7 @@ const LEFT_MIB: u64 = 48;
 
 /// What the process holds of the machine's memory, in MiB.
 fn rss_mib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") / 1024
+    resident_bytes(server) / (1024 * 1024)
 }
 
 async fn storm(server: &Server, round: usize) -> f64 {

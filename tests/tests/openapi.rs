@@ -1,11 +1,10 @@
 //! The API answers as its OpenAPI document says: schemathesis, an independent tool, asks from that alone.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tern_tests::http::{Ask, Http};
-use tern_tests::{RawClient, Server, Wire, loose, pair, token};
+use tern_tests::{RawClient, Server, Wire, installed, loose, pair, token};
 
 /// Generated questions for each call, besides those that try the edges of each field.
 const EXAMPLES: &str = "8";
@@ -16,14 +15,6 @@ const SEED: &str = "20261124";
 const LEFT_OUT: &str = "positive_data_acceptance";
 /// A run that takes this many seconds hangs.
 const RUN_TIME_S: &str = "240";
-
-fn tool() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the root");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let tool = target.join("schemathesis/bin/schemathesis");
-    assert!(tool.exists(), "{} is missing: ./tests/run openapi installs it", tool.display());
-    tool
-}
 
 async fn group(server: &Server, name: &str) -> String {
     let ask = Ask::new("POST", "/v1/conversations").token(&server.token("alice"));
@@ -54,16 +45,16 @@ async fn every_answer_is_one_that_the_document_names() {
     let config = dir.path().join("schemathesis.toml");
     std::fs::write(&config, configuration(&server).await).expect("a file");
     let report = dir.path().join("report.json");
-    // From a file: a document that it fetches it does not ask for again.
     let mut claims = token::claims("alice");
     claims["scope"] = json!("admin");
+    // From a file: a document that it fetches it does not ask for again.
     let document: Value = server.get(Http::One, "/v1/openapi.json", None).await.json();
     let file = dir.path().join("openapi.json");
     std::fs::write(&file, document.to_string()).expect("a file");
     let mut command = Command::new("timeout");
     command
         .arg(RUN_TIME_S)
-        .arg(tool())
+        .arg(installed("schemathesis", "schemathesis", "openapi"))
         .arg("--config-file")
         .arg(&config)
         .arg("run")

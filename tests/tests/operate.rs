@@ -314,15 +314,14 @@ async fn the_example_configuration_is_what_the_program_prints() {
 async fn a_development_node_that_runs_for_weeks_presents_a_certificate_that_is_valid() {
     let dir = tempfile::tempdir().unwrap();
     let clock = dir.path().join("clock");
-    std::fs::write(&clock, "+0").unwrap();
-    let mut server = Options::default().clock_by(&clock).set("TLS__RELOAD_EVERY_S", "1").start().await;
+    let mut server = Options::default().settable_clock(&clock).set("TLS__RELOAD_EVERY_S", "1").start().await;
     let told = async |server: &Server| {
         let bootstrap = server.get(Http::One, "/v1/bootstrap", None).await.json();
         bootstrap["certificate_sha256"].as_str().expect("a hash").to_owned()
     };
     let first = told(&server).await;
     assert_eq!(first, server.ready().cert_sha256);
-    std::fs::write(&clock, "+15d").unwrap();
+    Server::set_clock(&clock, 15 * 24 * 3600);
     let renewed = within("a renewed certificate", async {
         loop {
             let now = told(&server).await;

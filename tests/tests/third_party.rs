@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use tern_tests::{Options, Server, loose};
+use tern_tests::{Options, Server, installed, loose};
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
 /// A run that takes this many seconds hangs.
@@ -15,14 +15,6 @@ const WIRES: [&str; 4] = ["json", "binary", "quic", "webtransport"];
 
 fn client() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("page_client")
-}
-
-fn python() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the root");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let python = target.join("schemathesis/bin/python");
-    assert!(python.exists(), "{} is missing: ./tests/run third_party installs it", python.display());
-    python
 }
 
 /// Lets the client assert what is for this kind of node, over this wire.
@@ -38,7 +30,13 @@ async fn assert_rules(server: &Server, needs: &'static str, wire: &'static str) 
     let file = dir.path().join("ready.json");
     std::fs::write(&file, ready.to_string()).expect("a file");
     let mut command = Command::new("timeout");
-    command.arg(RUN_TIME_S).arg(python()).arg("-B").arg(client()).arg(&file).args([needs, wire]);
+    command
+        .arg(RUN_TIME_S)
+        .arg(installed("schemathesis", "python", "third_party"))
+        .arg("-B")
+        .arg(client())
+        .arg(&file)
+        .args([needs, wire]);
     command.stdin(Stdio::null());
     let run = tokio::task::spawn_blocking(move || command.output()).await;
     let output = run.expect("a thread").expect("it runs");

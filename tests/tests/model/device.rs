@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tern_client::{
-    Backoff, Client, Config, ConversationId, DeviceId, Entry, Event, FilePersistence, SendError,
-    TransportChoice, Trust, UserId, WebSocketFormat,
+    Backoff, Client, ConversationId, DeviceId, Entry, Event, FilePersistence, SendError, UserId,
 };
-use tern_tests::{Server, Wire, within};
+use tern_tests::{Server, Wire, sdk_config, within};
 use tokio::task::JoinHandle;
 
 /// What the application has of one conversation.
@@ -122,23 +121,11 @@ impl Device {
     /// Starts the client on what the device has saved.
     pub(crate) async fn start(&mut self, server: &Server) {
         self.seen.lock().logs.values_mut().for_each(|had| had.started = false);
-        let ready = server.ready();
-        let mut config = Config::new(server.token(self.user.as_str()))
-            .trust(Trust::CertSha256(server.cert_sha256()))
-            .persistence(FilePersistence::new(&self.file));
-        config = match self.wire {
-            Wire::Quic => config.quic(ready.quic_addr.to_string()).transport(TransportChoice::Quic),
-            Wire::WebTransport => {
-                config.webtransport(&ready.webtransport_url).transport(TransportChoice::WebTransport)
-            }
-            Wire::WebSocketBinary => config.websocket(&ready.wss_url).transport(TransportChoice::WebSocket),
-            Wire::WebSocketJson => {
-                config.websocket(&ready.websocket_url).transport(TransportChoice::WebSocket)
-            }
-        };
-        if self.wire == Wire::WebSocketJson {
-            config.websocket_format = WebSocketFormat::Json;
-        }
+        let mut claims = server.claims(self.user.as_str());
+        // Its user may have been erased in this very second, and is back.
+        claims["iat"] = (claims["iat"].as_i64().expect("seconds") + 1).into();
+        let mut config =
+            sdk_config(server, self.wire, server.sign(&claims)).persistence(FilePersistence::new(&self.file));
         // A server that restarts is found again soon.
         config.backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_millis(400) };
         config.attempt_timeout = Duration::from_secs(2);
