@@ -17,7 +17,7 @@ import switches
 HOME = Path(__file__).resolve().parent.parent
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or HOME / "target").resolve()
 SHOWN_LINES = 60
-# A build, and the tests of one bug, that take this long, in seconds, hang.
+# A build, and tests, that take this long, in seconds, hang: the machine may be busy.
 BUILD_LIMIT, TEST_LIMIT = 1200, 300
 # Memory of a test that is out of its mind, in bytes.
 MEMORY_MAX = 16 << 30

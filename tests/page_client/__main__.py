@@ -1,7 +1,7 @@
 """`python page_client READY NEEDS WIRE`: a client written from docs/protocol.md alone asserts its rules at a node.
 
 READY is a file with the node's line of JSON, NEEDS the kind of node, WIRE one of json, binary, quic, webtransport.
-A third word lets only the checks run whose name has it.
+A fourth word lets only the checks run whose name has it.
 """
 
 import asyncio

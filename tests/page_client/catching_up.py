@@ -1,7 +1,7 @@
 """Chapters "Receiving", "Catching up" and `fetch` of the page."""
 
 from client import fresh, pair
-from rule import STREAMS, refused, rule
+from rule import refused, rule
 
 
 def of_kind(frames, kind):

@@ -1,13 +1,12 @@
 """Chapters "Connecting", "Opening", "Tokens" of the page."""
 
-import asyncio
 import time
 
 import websockets
 
 from client import Client
-from rule import STREAMS, refused, rule
-from wires import Ended, Quic, WebSocket
+from rule import refused, rule
+from wires import Quic, WebSocket
 
 
 async def handshake(node, url=None, **more):

@@ -6,14 +6,20 @@ import os
 import signal
 
 import codec
-from client import Client, pair
-from rule import BINARY, STREAMS, refused, rule
-from wires import Ended, PATIENCE
+from client import Client
+from rule import STREAMS, refused, rule
 
 
 def webtransport_code(code):
     """A code of the table as WebTransport writes it for streams (draft 02, section 4.3)."""
     return 0x52E4A40FA8DB + code + code // 0x1E
+
+
+async def ends_after(node, wire, misdeed):
+    a = await node.client(wire, node.user("a"))
+    misdeed(a.link.protocol)
+    a.link.protocol.transmit()
+    return await a.closed()
 
 
 @rule("close-answered", "close-number")
@@ -26,20 +32,14 @@ async def a_close_is_answered(node, wire):
 
 @rule("control-stream-end", wires=STREAMS)
 async def a_control_stream_that_ends(node, wire):
-    async def ends_after(misdeed):
-        a = await node.client(wire, node.user("a"))
-        misdeed(a.link.protocol)
-        a.link.protocol.transmit()
-        return await a.closed()
-
     def stopped(protocol):
         protocol._quic.stop_stream(protocol.control, 77)
         protocol.write(codec.encode({"type": "ping"}))
 
-    assert await ends_after(lambda protocol: protocol.write(b"", end=True)) == (None, 0)
-    assert await ends_after(lambda protocol: protocol._quic.reset_stream(protocol.control, 77)) == (None, 0)
-    assert await ends_after(stopped) == (None, 0)
-    close, code = await ends_after(lambda protocol: protocol.write(b"\x05\x06", end=True))
+    assert await ends_after(node, wire, lambda protocol: protocol.write(b"", end=True)) == (None, 0)
+    assert await ends_after(node, wire, lambda protocol: protocol._quic.reset_stream(protocol.control, 77)) == (None, 0)
+    assert await ends_after(node, wire, stopped) == (None, 0)
+    close, code = await ends_after(node, wire, lambda protocol: protocol.write(b"\x05\x06", end=True))
     assert close["code"] == code == 4000
     client = Client(node, await node.link(wire, control=False), "mute")
     assert await client.closed() == (None, 4005)
@@ -47,14 +47,8 @@ async def a_control_stream_that_ends(node, wire):
 
 @rule("wt-end", wires=("webtransport",))
 async def a_webtransport_session_that_ends(node, wire):
-    async def ends_after(misdeed):
-        a = await node.client(wire, node.user("a"))
-        misdeed(a.link.protocol)
-        a.link.protocol.transmit()
-        return await a.closed()
-
-    assert await ends_after(lambda protocol: protocol.http.send_data(protocol.session, b"", True)) == (None, 0)
-    assert await ends_after(lambda protocol: protocol.stop(4000)) == (None, 0)
+    assert await ends_after(node, wire, lambda protocol: protocol.http.send_data(protocol.session, b"", True)) == (None, 0)
+    assert await ends_after(node, wire, lambda protocol: protocol.stop(4000)) == (None, 0)
 
 
 @rule("one-control-stream", wires=STREAMS)

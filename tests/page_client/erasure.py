@@ -3,8 +3,6 @@
 import asyncio
 import subprocess
 
-import codec
-from client import pair
 from rule import rule
 
 

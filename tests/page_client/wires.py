@@ -12,14 +12,14 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, DatagramReceived, HeadersReceived, WebTransportStreamDataReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import (ConnectionTerminated, DatagramFrameReceived, StopSendingReceived,
-                                 StreamDataReceived, StreamReset)
+from aioquic.quic.events import ConnectionTerminated, DatagramFrameReceived, StopSendingReceived, StreamDataReceived
 
 import codec
 
 # Whatever does not come within this time, in seconds, is missing.
 PATIENCE = 20
-CONVERSATION, INBOX, BACKLOG = 1, 2, 3
+# The kind of stream that names its conversation.
+CONVERSATION = 1
 CLOSE_CAPSULE = 0x2843
 
 
@@ -92,7 +92,7 @@ class Streams(QuicConnectionProtocol):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.inbox, self.readers, self.lanes = asyncio.Queue(), {}, []
-        self.refused, self.stopped = {}, {}
+        self.stopped = {}
 
     def bytes_of(self, stream, data, fin, control):
         """Bytes of a stream of the session; `control`: the one on which the client speaks."""
@@ -128,8 +128,6 @@ class Native(Streams):
             self.bytes_of(event.stream_id, event.data, event.end_stream, event.stream_id == self.control)
         elif isinstance(event, DatagramFrameReceived):
             self.datagram(event.data)
-        elif isinstance(event, StreamReset):
-            self.refused[event.stream_id] = event.error_code
         elif isinstance(event, StopSendingReceived):
             self.stopped[event.stream_id] = event.error_code
         elif isinstance(event, ConnectionTerminated):
@@ -179,8 +177,6 @@ class OverHttp3(Streams):
             return self.over(event.error_code, event.reason_phrase)
         if isinstance(event, StopSendingReceived):
             self.stopped[event.stream_id] = event.error_code
-        if isinstance(event, StreamReset):
-            self.refused[event.stream_id] = event.error_code
         if isinstance(event, StreamDataReceived) and event.stream_id == self.control:
             # aioquic does not know that a stream of our own is one of the session.
             return self.bytes_of(event.stream_id, event.data, event.end_stream, True)

@@ -5,7 +5,7 @@ import { sha256 } from './sha256.js';
 
 /**
  * A user: 1–128 bytes of UTF-8 in composed form (NFC), without control characters, invisible ones and spaces
- * but ordinary ones inside, not starting with `c:`.
+ * but ordinary ones inside, not starting with `c:` or `C:`.
  */
 export type UserId = string;
 /** One installation of a client: 1–64 bytes. */

@@ -283,7 +283,7 @@ mod tests {
             ("[session]\nreads_max = 0", "session.reads_max"),
             ("[presence]\nwatches_max = 199", "presence.watches_max"),
             ("[presence]\nbatch_ms = 0", "presence.batch_ms"),
-            ("[push]\ndelay_ms = 18446744073709551615", "push.delay_ms"),
+            ("[push]\ndelay_ms = 9223372036854775807", "push.delay_ms"),
             ("[conversation]\nsettle_ms = 0", "conversation.settle_ms"),
             ("[transport]\nquic_uni_streams_max = 2", "transport.quic_uni_streams_max"),
             ("[transport]\nquic_retry_above = 4096", "transport.quic_retry_above"),
@@ -291,8 +291,7 @@ mod tests {
             ("[outbox]\nbytes_max = 65536", "outbox.bytes_max"),
             ("[outbox]\nframes_max = 0", "outbox.frames_max"),
         ] {
-            let text = text.replace("18446744073709551615", "9223372036854775807");
-            assert_eq!(keys(&text), [key], "{text}");
+            assert_eq!(keys(text), [key], "{text}");
         }
     }
 }
