@@ -304,4 +304,31 @@ mod tests {
         let (about, wrong) = in_binary("send", &body[..10]);
         assert_eq!((about.temp_id, wrong.is_some()), (None, true));
     }
+
+    #[test]
+    fn a_field_of_any_kind_is_named_with_what_is_wrong_and_the_rest_is_read() {
+        let temp_id = TempId::from_bytes([2; 16]);
+        let (bob, carol) = (UserId::new("bob").unwrap(), UserId::new("carol").unwrap());
+        let conversation = ConversationId::from_bytes([1; 16]);
+        let device = Some(DeviceId::new("dev").unwrap());
+        let about = |frame: Frame, from: &[u8], to: &[u8]| {
+            let body = frame.encode_body(Vec::new()).unwrap();
+            let at = body.windows(from.len()).position(|bytes| bytes == from).unwrap();
+            let body = [&body[..at], to, &body[at + from.len()..]].concat();
+            let (about, wrong) = in_binary(frame.name(), &body);
+            (about.temp_id, wrong.expect("something is wrong"))
+        };
+        let hello = Hello { token: Token("t".into()), device, agent: None, features: 0 };
+        let said = about(hello.into(), b"dev", b"d\nv");
+        assert!(said.1.starts_with("device: device id must not"), "{}", said.1);
+        let (_, said) = about(send().into(), b"[1]", b"[1}");
+        assert!(said.starts_with("data: "), "{said}");
+        let role = SetRole { conversation, user: bob.clone(), role: Role::Owner, temp_id };
+        let said = about(role.into(), b"bob\x02", b"bob\x03");
+        assert_eq!(said, (Some(temp_id), "role: no role has this number".into()));
+        let create = CreateGroup { name: "g".into(), members: vec![bob, carol], temp_id };
+        let (found, said) = about(create.into(), b"bob", b"b\nb");
+        assert_eq!(found, Some(temp_id));
+        assert!(said.starts_with("members: user id must not"), "{said}");
+    }
 }

@@ -170,3 +170,20 @@ impl Source for &str {
         serde_json::from_str(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_text_that_this_version_would_have_kept_is_written_as_it_is() {
+        let written = |text: &str| {
+            let body = EntryBody::Opaque { kind: KIND_NAMED, bytes: text.as_bytes().to_vec() };
+            serde_json::to_string(&body).unwrap()
+        };
+        assert_eq!(written(r#"{"kind":"poll","question":"?"}"#), r#"{"kind":"poll","question":"?"}"#);
+        for text in [r#"{"kind":"erased"}"#, r#"{"kind":"opaque"}"#, r#"{ "kind": "poll" }"#, "no JSON"] {
+            assert!(written(text).starts_with(r#"{"kind":"opaque","number":4294967295,"bytes":"#), "{text}");
+        }
+    }
+}

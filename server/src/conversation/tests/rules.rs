@@ -12,7 +12,7 @@ use super::super::ask::{Ask, Change, change_of};
 use super::super::plan::{Plan, Snapshot, Verdict};
 use super::super::state::{Decision, Facts, decide};
 use super::{GROUP, ask, say, session, temp, user};
-use crate::store::{Conversation, Marker, Right};
+use crate::store::{Conversation, GROUP_ENTRIES_MAX, Marker, Right};
 
 /// A world without markers, except those a test adds: every look-up finds nothing.
 fn plan_with(state: Option<&Conversation>, batch: &[Ask], mut facts: Facts) -> Plan {
@@ -329,6 +329,12 @@ fn a_group_of_appends_is_bounded_by_bytes_and_count() {
     let plan = plan(Some(&state), &batch);
     assert!(plan.verdicts.len() < 64, "1 MiB holds fewer than 64 texts of 16 KiB");
     assert_eq!(plan.group.unwrap().entries.len(), plan.verdicts.len());
+    // A change may make two entries: a group ends before one that might not fit.
+    let batch: Vec<_> = (0..=255).map(|n| say("carol", n, "x")).collect();
+    assert_eq!(
+        plan_with(Some(&state), &batch, Facts::default()).group.unwrap().entries.len(),
+        GROUP_ENTRIES_MAX - 1
+    );
 }
 
 #[test]

@@ -620,3 +620,11 @@ fn what_waits_is_charged_until_it_is_sent_and_without_memory_entries_lag() {
     outbox.close(Close { code: Code::SHUTDOWN, reason: String::new(), retry_after_ms: None, target: None });
     assert_eq!(memory.used(), 0, "what is dropped is given back");
 }
+
+#[test]
+fn entries_have_three_quarters_of_the_frames() {
+    let outbox = outbox(OutboxConfig { frames_max: 8, ..OutboxConfig::default() });
+    let pushed: Vec<_> = (1..=7).map(|seq| outbox.push_entry(conversation(1), seq, &ping(seq))).collect();
+    assert_eq!(pushed[..6], [Pushed::Queued; 6]);
+    assert_eq!(pushed[6], Pushed::Lagged);
+}
