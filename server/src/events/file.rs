@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tern_protocol::UserId;
 use tokio::sync::Semaphore;
 
 use super::{Events, EventsError, PushEvent};
@@ -98,22 +99,12 @@ impl FileEvents {
         Ok(Self { files, turn, shares, metrics })
     }
 
-    /// The lines of those events that are within the share of their sender.
-    fn lines(&self, events: &[PushEvent]) -> Result<Vec<Vec<u8>>, EventsError> {
+    /// The lines of those events that are within the share of their sender, and whose each is.
+    fn lines<'a>(&self, events: &'a [PushEvent]) -> Result<(Vec<Vec<u8>>, Vec<&'a UserId>), EventsError> {
+        let all = events.iter().map(line).collect::<Result<Vec<_>, _>>()?;
         let (mut shares, now) = (self.shares.lock(), Instant::now());
-        let (mut lines, mut dropped) = (Vec::with_capacity(events.len()), 0);
-        for event in events {
-            let line = line(event)?;
-            if shares.take(&event.sender_id, line.len() as u64, now) {
-                lines.push(line);
-            } else {
-                dropped += 1;
-            }
-        }
-        if dropped > 0 {
-            self.metrics.events.dropped.increment(dropped);
-        }
-        Ok(lines)
+        let within = all.into_iter().zip(events.iter().map(|event| &event.sender_id));
+        Ok(within.filter(|(line, sender)| shares.take(sender, line.len() as u64, now)).unzip())
     }
 }
 
@@ -124,16 +115,24 @@ impl Events for FileEvents {
             return Ok(());
         }
         let turn = self.turn.clone().acquire_owned().await.expect("this semaphore is never closed");
-        let lines = self.lines(events)?;
+        let (lines, senders) = self.lines(events)?;
+        let lengths: Vec<u64> = lines.iter().map(|line| line.len() as u64).collect();
         let files = self.files.clone();
         let write = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             files.lock().write(&lines)
         });
-        match write.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(EventsError(format!("writing the event file failed: {error}"))),
-            Err(error) => Err(EventsError(format!("writing the event file failed: {error}"))),
+        match write.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(()) => {
+                self.metrics.events.dropped.increment((events.len() - lengths.len()) as u64);
+                Ok(())
+            }
+            Err(error) => {
+                // They come again, and count then.
+                let mut shares = self.shares.lock();
+                senders.iter().zip(lengths).for_each(|(sender, bytes)| shares.give_back(sender, bytes));
+                Err(EventsError(format!("writing the event file failed: {error}")))
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::clock::unix_ms;
 use crate::delivery::{Class, Delivery, Except, Parcel, Which};
 use crate::ops::metrics::Metrics;
 use crate::roster::{Outgoing, SessionInfo};
-use crate::store::{Standing, Store, StoreError};
+use crate::store::{Standing, Store, StoreError, users_apart};
 
 /// Tokens say when they were issued in whole seconds, so that one of the second of a revocation cannot be told
 /// from one before it: it is refused, and whoever has it is to wait until the second is over.
@@ -75,7 +75,9 @@ pub enum AccountError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The id may be mistyped.
-    #[error("nobody with the id {0} has ever been here")]
+    #[error(
+        "nobody with the id {0} has ever been here: check it; tern token revoke has --even-unknown, HTTP even_unknown"
+    )]
     UnknownUser(UserId),
     /// It has ended, or never was.
     #[error("the user has no session {0} on this node; list them again")]
@@ -172,8 +174,10 @@ impl Accounts {
     }
 
     async fn known(&self, user: &UserId) -> Result<(), AccountError> {
-        let known = self.store.users(std::slice::from_ref(user)).await?.pop().flatten();
-        known.map(drop).ok_or_else(|| AccountError::UnknownUser(user.clone()))
+        // Who cannot be read is there.
+        let profile = users_apart(&*self.store, std::slice::from_ref(user)).await?;
+        let is_known = !profile.damaged.is_empty() || profile.found.iter().any(Option::is_some);
+        if is_known { Ok(()) } else { Err(AccountError::UnknownUser(user.clone())) }
     }
 
     fn end(&self, user: &UserId, which: Which, close: Close) -> usize {

@@ -35,12 +35,16 @@ pub trait Lines: Send {
 /// Writes all that is kept of a user: profile, whom they block, conversations with members and read position, and every
 /// entry of their own that they may still see. The last line says how many there were.
 pub async fn export(store: &dyn Store, user: &UserId, out: &mut dyn Lines) -> Result<(), ExportError> {
-    let profile = users_apart(store, std::slice::from_ref(user)).await?.found.pop().flatten();
+    let Apart { mut found, damaged } = users_apart(store, std::slice::from_ref(user)).await?;
+    let (profile, is_damaged) = (found.pop().flatten(), !damaged.is_empty());
     let rows = store.inbox(user, None, usize::MAX).await?;
-    if profile.is_none() && rows.is_empty() {
+    if profile.is_none() && !is_damaged && rows.is_empty() {
         return Err(ExportError::Unknown(user.clone()));
     }
     out.line(profile_line(user, profile, store.store_id())).await?;
+    if is_damaged {
+        out.line(json!({"type": "unreadable", "user": user})).await?;
+    }
     let mut after = None;
     loop {
         let page = store.blocks(user, after.as_ref(), PAGE.entries).await?;

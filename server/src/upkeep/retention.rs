@@ -106,6 +106,15 @@ pub(super) async fn sweep_for_ever(
                     tracing::info!(swept.entries, swept.markers, "removed what was too old");
                     Duration::from_secs(config.sweep_s)
                 }
+                // It is still there in half a minute.
+                Err(error @ StoreError::Corrupt(_)) => {
+                    tracing::warn!(
+                        %error,
+                        "what is too old was removed where it can be read; tern store verify says what cannot, \
+                         tern store salvage makes a store without it"
+                    );
+                    Duration::from_secs(config.sweep_s)
+                }
                 Err(error) => {
                     tracing::warn!(%error, "what is too old could not be removed; trying again");
                     RETRY_AFTER

@@ -51,6 +51,13 @@ impl Shares {
         true
     }
 
+    /// So many bytes of a sender were not written after all.
+    pub(super) fn give_back(&mut self, sender: &UserId, bytes: u64) {
+        if let Some(written) = self.senders.get_mut(sender) {
+            written.bytes = written.bytes.saturating_sub(bytes);
+        }
+    }
+
     /// Forgets the half that has written least.
     fn make_room(&mut self, now: Instant) {
         let bytes_max = self.bytes_max;

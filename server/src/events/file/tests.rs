@@ -107,6 +107,22 @@ async fn after_a_failed_write_the_next_goes_to_a_new_file() {
     assert_eq!(numbers(fixture.dir.path()).unwrap(), [1, 2]);
 }
 
+#[tokio::test]
+async fn what_could_not_be_written_takes_nothing_from_its_senders_share() {
+    let fixture = InFiles::new();
+    let (sender, bob) = (fresh_user(), fresh_user());
+    let by = |seq| PushEvent { sender_id: sender.clone(), ..event(&bob, seq, &"x".repeat(120)) };
+    let events: Vec<_> = (1..=20).map(by).collect();
+    for _ in 0..50 {
+        let path = fixture.dir.path().join("events-000000000001.jsonl");
+        let read_only = File::open(&path).unwrap();
+        fixture.events.files.lock().current = Some(Current { file: read_only, bytes: 0 });
+        assert!(fixture.events.publish(&events).await.is_err());
+    }
+    fixture.events.publish(&events).await.unwrap();
+    assert_eq!(fixture.published().await, events);
+}
+
 #[test]
 fn bad_settings_and_directories_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();

@@ -49,7 +49,8 @@ impl EmbeddedStore {
     pub async fn compact(&self) -> Result<Compacted, StoreError> {
         let _one = self.compacting.lock().await;
         let dir = self.dir.clone();
-        let (bytes_before, bytes_needed) = self.scan(&self.scans, move |_| room_for(dir)).await?;
+        let floor = self.floor;
+        let (bytes_before, bytes_needed) = self.scan(&self.scans, move |_| room_for(dir, floor)).await?;
         tracing::info!(mib = mib(bytes_needed), "compacting; so much is needed for it");
         self.new_journal().await?;
         self.scan(&self.scans, |disk| disk.space.major_compact().map_err(read_failed)).await?;
@@ -108,11 +109,12 @@ impl EmbeddedStore {
     }
 }
 
-/// Bytes that are used, and that must be free: all tables once more, and a journal.
-fn room_for(dir: PathBuf) -> Result<(u64, u64), StoreError> {
+/// Bytes that are used, and that must be free: all tables once more, a journal, and what must be free for a
+/// message to be taken.
+fn room_for(dir: PathBuf, floor: u64) -> Result<(u64, u64), StoreError> {
     let look = || Ok((space::used(&dir)?, space::used(&dir.join("db/keyspaces"))?, space::free(&dir)?));
     let (used, tables, free) = look().map_err(unusable)?;
-    let needed = tables + 2 * JOURNAL_BYTES as u64;
+    let needed = tables + 2 * JOURNAL_BYTES as u64 + floor;
     if free < needed {
         let (needed, free, missing) = (mib(needed), mib(free), mib(needed - free));
         return Err(StoreError::Full(format!(

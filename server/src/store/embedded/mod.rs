@@ -105,6 +105,8 @@ pub struct EmbeddedStore {
     /// Once at a time.
     compacting: tokio::sync::Mutex<()>,
     dir: PathBuf,
+    /// Bytes that must be free for a message to be taken.
+    floor: u64,
     watch: Option<Watch>,
     manifests: Arc<Manifests>,
     /// Last: the directory is given up when the database is closed.
@@ -146,6 +148,7 @@ impl EmbeddedStore {
         disk.people = Arc::new(config.people);
         let io = |source| directory.io(source);
         disk.seen.tell(config.dir.clone(), metrics.store.unreadable.clone());
+        let floor = u64::from(config.free_mib_min) * 1024 * 1024;
         let watch = Watch::start(Watched {
             disk: disk.clone(),
             manifests: manifests.clone(),
@@ -153,7 +156,7 @@ impl EmbeddedStore {
                 let dir = config.dir.clone();
                 Box::new(move || space::free(&dir).ok())
             }),
-            floor: u64::from(config.free_mib_min) * 1024 * 1024,
+            floor,
             fatal: hooks.fatal.clone(),
         });
         let watch = watch.map_err(io)?;
@@ -172,6 +175,7 @@ impl EmbeddedStore {
             closing: Arc::default(),
             compacting: tokio::sync::Mutex::default(),
             dir: config.dir,
+            floor,
             watch: Some(watch),
             manifests,
             _directory: directory,

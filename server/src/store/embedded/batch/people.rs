@@ -1,5 +1,6 @@
 //! What a batch does to people: blocks, and groups that others put them in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tern_protocol::{ConversationId, UserId};
@@ -54,14 +55,20 @@ impl Batch<'_> {
         after: &Conversation,
     ) -> Result<(), StoreError> {
         let Accepting { joined, settled } = Accepting::between(before, after);
-        let people = Arc::clone(&self.disk.people);
-        for user in joined {
-            let tally = self.tally(&user)?.joined(after.last_time_ms, &people);
-            self.put_tally(&user, tally);
+        // All are read before the first is written: an append counts for everybody or for nobody.
+        let mut tallies = BTreeMap::new();
+        for user in joined.iter().chain(&settled) {
+            tallies.insert(user, self.tally(user)?);
         }
-        for user in settled {
-            let tally = self.tally(&user)?.settled();
-            self.put_tally(&user, tally);
+        let people = Arc::clone(&self.disk.people);
+        for user in &joined {
+            tallies.entry(user).and_modify(|tally| *tally = tally.joined(after.last_time_ms, &people));
+        }
+        for user in &settled {
+            tallies.entry(user).and_modify(|tally| *tally = tally.settled());
+        }
+        for (user, tally) in tallies {
+            self.put_tally(user, tally);
         }
         Ok(())
     }
@@ -86,9 +93,12 @@ impl Batch<'_> {
         Ok(BlockOutcome::Changed)
     }
 
-    /// The rows of a block, its count, and the pair of the two if there is one.
+    /// The rows of a block, its count, and the pair of the two if there is one: all of them or, where one cannot
+    /// be read, none.
     fn write_block(&mut self, by: &UserId, user: &UserId, since_ms: Option<u64>) -> Result<(), StoreError> {
         let tally = self.tally(by)?;
+        let id = ConversationId::pair(by, user);
+        let pair = self.conversation(id)?;
         let blocks = match since_ms {
             Some(_) => tally.blocks.saturating_add(1),
             None => tally.blocks.saturating_sub(1),
@@ -97,8 +107,7 @@ impl Batch<'_> {
         let value = since_ms.map(|since_ms| values::encode(&since_ms));
         self.writes.insert(keys::block(by, user), value.clone());
         self.writes.insert(keys::block_of(user, by), value);
-        let id = ConversationId::pair(by, user);
-        if let Some(state) = self.conversation(id)? {
+        if let Some(state) = pair {
             let mut state = (*state).clone();
             state.blocked_by.retain(|other| other != by);
             state.blocked_by.extend(since_ms.map(|_| by.clone()));

@@ -3,13 +3,13 @@
 use std::sync::mpsc;
 
 use futures_util::future::join_all;
-use tern_protocol::TempId;
+use tern_protocol::{ConversationKind, TempId};
 use uuid::Uuid;
 
 use super::*;
 use crate::budget::Budget;
-use crate::store::Appended;
 use crate::store::contract::Talk;
+use crate::store::{Appended, BlockChange, BlockOutcome, People};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -202,4 +202,30 @@ async fn a_commit_is_measured_by_its_entries() {
     let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert_eq!(line("tern_store_commit_entries_sum"), "tern_store_commit_entries_sum 3");
     assert_eq!(line("tern_store_commit_entries_count"), "tern_store_commit_entries_count 1");
+}
+
+#[tokio::test]
+async fn a_block_that_meets_what_cannot_be_read_is_made_whole_later_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let id = ConversationId::pair(&alice, &bob);
+    let store: Arc<dyn Store> = Arc::new(open());
+    let mut talk = Talk { id, ..Talk::new(&[&alice, &bob]) };
+    let mut group = talk.group(&alice, &[(temp_id(), "hi")]);
+    Arc::make_mut(&mut group.state).kind = ConversationKind::Pair;
+    talk.apply(&store, group).await;
+    drop(store);
+    let store = open();
+    let (head, block) = (keys::head(id), keys::block(&alice, &bob));
+    let whole = store.disk.space.get(&head).unwrap().expect("the pair");
+    store.disk.space.insert(&head[..], b"damaged").unwrap();
+    let change = BlockChange { by: alice.clone(), user: bob.clone(), blocked: true, at_ms: 1, right: None };
+    assert!(matches!(store.set_block(change.clone()).await, Err(StoreError::Corrupt(_))));
+    assert!(store.blocks(&alice, None, 10).await.unwrap().is_empty());
+    assert!(store.disk.space.get(&block).unwrap().is_none(), "no row of it");
+    assert!(store.disk.space.get(keys::tally(&alice)).unwrap().is_none(), "nor does it count");
+    store.disk.space.insert(&head[..], whole).unwrap();
+    assert_eq!(store.set_block(change).await.unwrap(), BlockOutcome::Changed);
+    assert_eq!(store.conversation(id).await.unwrap().unwrap().blocked_by, [alice]);
 }
