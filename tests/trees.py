@@ -129,6 +129,8 @@ class Room:
         allowed = '[workspace.lints.rust]\narithmetic_overflow = "allow"\nunconditional_panic = "allow"\n'
         manifest.write_text(marked.replace("[workspace.lints.rust]\n", allowed, 1))
         (self.target / "debug").mkdir(parents=True)
+        for environment in ("schemathesis", "attacks"):
+            (self.target / environment).symlink_to(BUILT / environment)
         for part in ("deps", "build", ".fingerprint"):
             if (BUILT / "debug" / part).is_dir():
                 words = ["cp", "-al", str(BUILT / "debug" / part), str(self.target / "debug")]

@@ -132,8 +132,15 @@ async fn what_a_full_node_refuses_is_counted_as_temporary_and_by_part() {
     assert_eq!(ready.status, http::StatusCode::OK, "{}", ready.body);
     assert!(ready.body.contains("of 2 MiB are in use"), "{}", ready.body);
     assert!(server.log().contains("memory is short"), "somebody should look");
-    // Who is here is served.
+    // Who is here is served; reads wait, and a change that is made is answered.
     alice.say("bob", "still here").await;
+    let token = server.token("alice");
+    let read = server.get(Http::One, "/v1/conversations", Some(&token)).await;
+    assert_eq!((read.status.as_u16(), read.json()["code"].as_str()), (503, Some("over_capacity")));
+    assert!(read.headers.contains_key("retry-after"));
+    let body = serde_json::json!({"to": "bob", "text": "hi"});
+    let change = Ask::new("POST", "/v1/messages").token(&token).json(&body);
+    assert_eq!(server.ask(Http::One, change).await.status, http::StatusCode::OK);
     drop(here);
     server.metric_becomes("tern_memory_bytes{part=\"sessions\"}", |bytes| bytes < 20_000.0).await;
     RawClient::open(&server, Wire::WebSocketBinary, "late").await;

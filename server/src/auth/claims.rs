@@ -166,7 +166,8 @@ pub(super) fn check_times(claims: &Object, now: Duration) -> Result<Duration, Au
     Ok(expires)
 }
 
-/// `iat`, if it can be true: nobody was given this token tomorrow, and no revocation shall miss it for that.
+/// `iat`, if it can be true: nobody was given this token tomorrow. Until that time has come a revocation takes it
+/// for one that was issued long ago, and afterwards for what it says.
 fn issued(claims: &Object, now: Duration) -> Result<Option<Duration>, AuthError> {
     Ok(seconds(claims, "iat")?.filter(|issued| *issued <= now + LEEWAY))
 }

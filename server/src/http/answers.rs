@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::Response;
 use hyper::body::{Body as _, Frame, SizeHint};
-use tern_protocol::Code;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Problem;
 use crate::budget::{Budget, Charge};
 
 /// A protocol takes no more of a body than that before it knows that the client has room.
@@ -46,14 +43,11 @@ impl Answers {
 }
 
 impl Turn {
-    /// The turn is over, and the memory of the answer given back, when the last of it is taken. Where there is
-    /// no memory for it, that is the answer.
+    /// The turn is over, and the memory of the answer given back, when the last of it is taken. It is charged
+    /// whether there is room or not: what was asked for is done, and must not be called refused.
     pub(super) fn hold(self, response: Response<Body>) -> Response<Body> {
         let bytes = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-        let Some(charge) = self.memory.try_charge(bytes) else {
-            let detail = "the server is short of memory for answers: ask again, perhaps for less";
-            return Problem::of(Code::OVER_CAPACITY, detail).into_response();
-        };
+        let charge = self.memory.charge(bytes);
         response.map(|body| Body::new(Held { body, rest: Bytes::new(), _turn: (self, charge) }))
     }
 }
@@ -137,14 +131,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_for_which_there_is_no_memory_is_refused_as_temporary() {
+    async fn what_was_done_is_answered_however_short_memory_is() {
         let memory = Budget::new(1000);
         let answers = Answers::new(2, memory.clone());
         let first = answers.turn().await.hold(Response::new(Body::from("x".repeat(900))));
         let second = answers.turn().await.hold(Response::new(Body::from("x".repeat(900))));
-        assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 503));
-        drop(first);
-        let third = answers.turn().await.hold(Response::new(Body::from("x".repeat(900))));
-        assert_eq!(third.status(), 200);
+        assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+        assert_eq!(memory.used(), 1800);
+        assert!(!memory.has_room(1), "and what is asked next is refused before it is done");
+        drop((first, second));
+        assert_eq!(memory.used(), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts as Head;
@@ -12,11 +12,17 @@ use tern_protocol::{Code, ConversationId, IdError, UserId};
 use super::submit::unavailable;
 use super::{Api, Problem};
 use crate::auth::{Authenticator, Claims, Scope};
-use crate::session::lost_words;
+use crate::budget::Budget;
 use crate::session::quota::{Allowance, Quota};
+use crate::session::{Refused, lost_words};
 use crate::store::Store;
 use crate::transport::TrustedProxies;
 use crate::transport::websocket::token_in_query;
+
+/// An answer to a read has about so many bytes.
+const ANSWER_BYTES: usize = 16 * 1024;
+/// When to ask again if there is no memory for it.
+const MEMORY_RETRY: Duration = Duration::from_secs(1);
 
 /// What who asks is known by. Cheap to clone.
 #[derive(Clone)]
@@ -25,6 +31,7 @@ pub(super) struct Door {
     pub(super) quota: Arc<Quota>,
     pub(super) store: Arc<dyn Store>,
     pub(super) proxies: Arc<TrustedProxies>,
+    pub(super) answers: Budget,
 }
 
 /// Somebody with a good token.
@@ -90,6 +97,10 @@ impl FromRequestParts<Api> for Reader {
 
     async fn from_request_parts(head: &mut Head, api: &Api) -> Result<Self, Problem> {
         let Caller(claims) = Caller::from_request_parts(head, api).await?;
+        // Before it is done: changes are taken while memory is short, reads wait.
+        if api.0.door.answers.try_charge(ANSWER_BYTES).is_none() {
+            return Err(Refused::short_of_memory(MEMORY_RETRY).into());
+        }
         match api.0.door.quota.fetch(&claims.user, Instant::now()) {
             Allowance::Allowed => Ok(Self(claims.user)),
             Allowance::Refused { retry_after } => Err(Problem::too_often(retry_after, "reads of this user")),

@@ -15,7 +15,7 @@ use super::body::JsonBody;
 use super::door::{Caller, Named, NamedMember, Reader};
 use super::idempotency::Key;
 use super::query::{once, parameters};
-use super::submit::{Desk, Sender, admit, may_change, oneself, submit, unavailable};
+use super::submit::{Desk, Sender, admit, may_change, may_make, oneself, submit, unavailable};
 use crate::auth::Claims;
 use crate::conversation::history::History;
 use crate::conversation::{Change, Wanted};
@@ -247,7 +247,7 @@ pub(super) async fn leave_many(
     JsonBody(Groups { conversations, temp_id }): JsonBody<Groups>,
 ) -> Result<Json<GroupsLeft>, Problem> {
     let groups = checked(LeaveGroups { conversations, temp_id: key.or(temp_id)? })?;
-    may_change(&desk, &claims.user)?;
+    may_make(&desk, &claims.user, groups.conversations.len())?;
     let Sender { user: sender, name: sender_name, right } = oneself(&desk, claims).await?;
     let leaving = Leaving { sender, sender_name, asker: None, right };
     let (answer, answered) = oneshot::channel();

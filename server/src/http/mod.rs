@@ -46,6 +46,7 @@ pub use problem::Problem;
 pub use serve::Server;
 
 use crate::auth::Authenticator;
+use crate::budget::Budget;
 use crate::conversation::history::History;
 use crate::delivery::Delivery;
 use crate::drain::Shutdown;
@@ -88,6 +89,8 @@ pub struct Services {
     pub presence: Presence,
     /// Sessions and tokens, for administrators.
     pub accounts: Accounts,
+    /// Memory that answers may take.
+    pub answers: Budget,
     /// Counts.
     pub metrics: Metrics,
     /// Whom pages and proxies may be.
@@ -157,9 +160,10 @@ pub fn router(services: Services) -> Router {
 
 fn api(services: Services, document: Document) -> Api {
     let Services { gateway, shutdown, auth, quota, router, delivery, history, store, .. } = services;
-    let Services { presence, accounts, transport, bootstrap, dev_tokens, .. } = services;
+    let Services { presence, accounts, transport, bootstrap, dev_tokens, answers, .. } = services;
     let proxies = Arc::new(transport.proxies());
-    let door = Door { auth, quota: quota.clone(), store: store.clone(), proxies: proxies.clone() };
+    let (quota_of, store_of) = (quota.clone(), store.clone());
+    let door = Door { auth, quota: quota_of, store: store_of, proxies: proxies.clone(), answers };
     let desk = Desk { store, quota, router, delivery };
     let entrance = Entrance { gateway, shutdown, transport: Arc::new(transport), proxies };
     Api(Arc::new(Served {

@@ -94,7 +94,12 @@ pub(super) fn admit(desk: &Desk, claims: &Claims, wanted: &Wanted) -> Result<(),
 
 /// Whether the user may change something now.
 pub(super) fn may_change(desk: &Desk, user: &UserId) -> Result<(), Problem> {
-    allowed(desk.quota.send(user, Instant::now()), "sends of this user")
+    may_make(desk, user, 1)
+}
+
+/// Whether the user may make so many changes now.
+pub(super) fn may_make(desk: &Desk, user: &UserId, changes: usize) -> Result<(), Problem> {
+    allowed(desk.quota.sends(user, changes, Instant::now()), "sends of this user")
 }
 
 fn allowed(allowance: Allowance, what: &str) -> Result<(), Problem> {

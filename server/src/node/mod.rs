@@ -377,6 +377,7 @@ fn open(
         store: store.clone(),
         presence: presence.clone(),
         accounts,
+        answers: services.memory.part(MemoryPart::Answers).clone(),
         metrics: metrics.clone(),
         transport: config.transport.clone(),
         bootstrap,

@@ -151,6 +151,8 @@ async fn serve(listener: TcpListener, router: Router) {
 async fn serve_one(stream: TcpStream, peer: SocketAddr, router: Router) {
     let service = TowerToHyperService::new(router.layer(Extension(ConnectInfo(peer))));
     let mut builder = http1::Builder::new();
+    // Whoever keeps its connection keeps a place from the next.
+    builder.keep_alive(false);
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     if timeout(CONNECTION_TIME, connection.as_mut()).await.is_err() {

@@ -339,14 +339,17 @@ async fn judge(shared: Arc<Shared>) {
         };
         for judgement in judgements {
             let Judgement { session, watch, by, users } = judgement.clone();
-            match shared.read(&by, users).await {
+            match shared.read(&by, users.clone()).await {
                 Ok(mut watched) => {
                     let mut state = shared.state.lock();
                     shared.look_who_is_here(&mut state, &mut watched);
                     state.judged(session, watch, watched);
                 }
                 Err(WatchError::Store(error @ StoreError::Corrupt(_))) => {
-                    tracing::warn!(%error, "who sees whom cannot be read, since stored data is damaged; left as it is");
+                    // Something has changed between them: whoever may not be seen any more is not.
+                    tracing::warn!(%error, "who sees whom cannot be read, since stored data is damaged: nobody");
+                    let hidden = users.into_iter().map(Watched::hidden).collect();
+                    shared.state.lock().judged(session, watch, hidden);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "who sees whom cannot be read; trying again");

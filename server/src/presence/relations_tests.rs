@@ -148,6 +148,19 @@ async fn a_block_hides_the_two_from_each_other_whatever_they_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_block_hides_also_where_it_cannot_be_read_who_sees_whom() {
+    let mut bench = Bench::new();
+    let (alice, _bob) = (bench.begin("alice"), bench.begin("bob"));
+    let mut talk = pair(&bench, "alice", "bob").await;
+    answer(&bench, &mut talk, "bob").await;
+    let mut of_alice = bench.watch(&alice, &["bob"]).await;
+    assert_eq!(of_alice.next().await, "bob=online");
+    bench.shaky.damage_list(user("alice"));
+    bench.block("bob", "alice", true).await;
+    assert_eq!(of_alice.next().await, "bob=unknown");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_put_in_a_group_is_not_shown_to_who_put_them_there() {
     let mut bench = Bench::new();
     let sessions = ["mallory", "victim", "carol"].map(|name| bench.begin(name));

@@ -39,6 +39,13 @@ pub struct Watched {
     pub last_seen_ms: Option<u64>,
 }
 
+impl Watched {
+    /// One whom the watcher may not see.
+    pub fn hidden(user: UserId) -> Self {
+        Self { user, visible: false, here: false, last_seen_ms: None }
+    }
+}
+
 /// What is to be told to one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {

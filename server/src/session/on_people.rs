@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tern_protocol::{Block, Envelope, GroupsLeft, KeepGroup, LeaveGroups, ListBlocks, Unblock, UserId};
+use tern_protocol::{Block, Envelope, GroupsLeft, KeepGroup, LeaveGroups, ListBlocks, Unblock};
 
 use super::active::Active;
 use super::people::{Leaving, checked, leave};
@@ -59,7 +59,7 @@ impl Active {
         now: Instant,
     ) -> Result<Handled, Refused> {
         let groups = checked(groups)?;
-        self.allow_send(&self.seat.user, now)?;
+        self.allow_sends(groups.conversations.len(), now)?;
         let leaving = Leaving {
             sender: self.seat.user.clone(),
             sender_name: self.claims.name.clone(),
@@ -75,14 +75,14 @@ impl Active {
     }
 
     fn decide(&mut self, request: Option<u64>, decision: Decision, now: Instant) -> Result<Handled, Refused> {
-        self.allow_send(&self.seat.user, now)?;
+        self.allow_sends(1, now)?;
         let right = self.claims.right();
         self.ask_store(Job::Decide { request, decision, right })
     }
 
     /// Decisions count as sends do.
-    fn allow_send(&self, user: &UserId, now: Instant) -> Result<(), Refused> {
-        match self.gateway.quota.send(user, now) {
+    fn allow_sends(&self, changes: usize, now: Instant) -> Result<(), Refused> {
+        match self.gateway.quota.sends(&self.seat.user, changes, now) {
             Allowance::Allowed => Ok(()),
             Allowance::Refused { retry_after } => {
                 Err(Refused::rate_limited(retry_after, "sends of this user"))

@@ -134,6 +134,14 @@ impl Rate {
         Self { cost_ns, depth_ns: cost_ns * u64::from(burst.get()) }
     }
 
+    /// That of so many events at once, as one event.
+    fn of(self, events: usize) -> Self {
+        Self {
+            cost_ns: self.cost_ns.saturating_mul(events as u64).min(self.depth_ns),
+            depth_ns: self.depth_ns,
+        }
+    }
+
     /// So many times as much, as fast and at once.
     fn times(self, factor: u32) -> Self {
         Self { cost_ns: (self.cost_ns / u64::from(factor)).max(1), depth_ns: self.depth_ns }
@@ -244,6 +252,12 @@ impl Quota {
         self.sends.take(user, now)
     }
 
+    /// The user makes so many changes at once, which count as so many sends; more than their bucket holds as all
+    /// that it holds.
+    pub fn sends(&self, user: &UserId, changes: usize, now: Instant) -> Allowance {
+        self.sends.take_many(user, changes, now)
+    }
+
     /// A back end sends a message, in whosever name.
     pub fn send_of_back_end(&self, bearer: &UserId, now: Instant) -> Allowance {
         self.backend_sends.take(bearer, now)
@@ -347,6 +361,10 @@ impl<K: Clone + Eq + Hash> Shards<K> {
 
     fn take(&self, key: &K, now: Instant) -> Allowance {
         self.table(key).lock().take(key, self.rate, since(self.epoch, now))
+    }
+
+    fn take_many(&self, key: &K, events: usize, now: Instant) -> Allowance {
+        self.table(key).lock().take(key, self.rate.of(events), since(self.epoch, now))
     }
 
     fn peek(&self, key: &K, now: Instant) -> Allowance {

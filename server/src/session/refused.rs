@@ -38,6 +38,14 @@ impl Refused {
         Self { retry_after: Some(retry_after), ..Self::new(Code::RATE_LIMITED, format!("too many {what}")) }
     }
 
+    /// There is no memory for one more question of anybody.
+    pub fn short_of_memory(retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(Code::OVER_CAPACITY, "this node is short of memory")
+        }
+    }
+
     /// The same refusal, about this change of a conversation.
     pub fn about(self, conversation: ConversationId, temp_id: TempId) -> Self {
         Self { temp_id: Some(temp_id), ..self.within(conversation) }

@@ -306,7 +306,7 @@ async fn who_says_hello_while_the_node_leaves_is_asked_to_leave_after_the_welcom
     late.send(bench.hello("late")).await;
     for client in [&mut early, &mut late] {
         assert!(matches!(client.next().await.frame, Frame::Welcome(_)));
-        let told = client.next().await.frame;
+        let told = tokio::time::timeout(250 * MS, client.next()).await.expect("told at once").frame;
         let Frame::GoAway(told) = told else { panic!("{told:?}") };
         assert!((29_000..=30_000).contains(&told.deadline_ms), "{told:?}");
     }

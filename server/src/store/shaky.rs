@@ -95,6 +95,7 @@ pub(crate) struct Shaky {
     /// Conversations that cannot be read: all of them, or only their entries.
     damaged: Mutex<HashSet<ConversationId>>,
     damaged_entries: Mutex<HashSet<ConversationId>>,
+    damaged_lists: Mutex<HashSet<UserId>>,
 }
 
 impl Shaky {
@@ -112,6 +113,7 @@ impl Shaky {
             seen: Mutex::default(),
             damaged: Mutex::default(),
             damaged_entries: Mutex::default(),
+            damaged_lists: Mutex::default(),
         })
     }
 
@@ -151,6 +153,11 @@ impl Shaky {
     /// From now on no entry of a conversation can be read.
     pub(crate) fn damage_entries(&self, id: ConversationId) {
         self.damaged_entries.lock().insert(id);
+    }
+
+    /// From now on the list of a user's conversations cannot be read.
+    pub(crate) fn damage_list(&self, user: UserId) {
+        self.damaged_lists.lock().insert(user);
     }
 
     /// From now on a glance shows what was there so many glances before.
@@ -383,6 +390,9 @@ impl Inbox for Shaky {
         limit: usize,
     ) -> Result<Vec<InboxRow>, StoreError> {
         self.read(Call::Inbox).await?;
+        if self.damaged_lists.lock().contains(user) {
+            return Err(StoreError::Corrupt(format!("the list of {user} is damaged for the test")));
+        }
         self.store.inbox(user, after, limit).await
     }
 

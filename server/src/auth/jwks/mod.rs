@@ -37,7 +37,7 @@ const SET_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// be that their key may come.
 const UNKNOWN_MAX: usize = 1024;
 /// So long a key that a fetch did not bring is refused without another fetch: then it may be asked for anew.
-const UNKNOWN_KEPT: Duration = Duration::from_secs(300);
+const UNKNOWN_KEPT: Duration = Duration::from_secs(60);
 /// First pause after a failed fetch; it doubles up to [`FETCH_PAUSE`].
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 

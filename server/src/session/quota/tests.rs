@@ -48,6 +48,18 @@ fn a_burst_is_allowed_and_then_the_steady_rate() {
 }
 
 #[test]
+fn many_changes_at_once_cost_as_much_as_one_by_one() {
+    let start = Instant::now();
+    let quota = Quota::new(&config(10, 5), start);
+    let alice = user("alice");
+    assert!(quota.sends(&alice, 4, start).allowed());
+    assert_eq!(retry_after(quota.sends(&alice, 3, start)), 200 * MS);
+    assert!(quota.send(&alice, start).allowed(), "a refusal costs nothing");
+    assert!(quota.sends(&user("bob"), 1_000, start).allowed(), "all that there is, at most");
+    assert!(!quota.send(&user("bob"), start).allowed());
+}
+
+#[test]
 fn users_and_kinds_of_limit_do_not_share_a_bucket() {
     let start = Instant::now();
     let quota = Quota::new(&config(1, 1), start);

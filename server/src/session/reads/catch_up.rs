@@ -39,7 +39,10 @@ impl Worker {
             }
         }
         for ahead in ahead {
-            self.gateway.rollback.note(ahead.conversation, ahead.cursor, ahead.head, now());
+            // What has no head here is not theirs: anybody can make up such a cursor.
+            if ahead.head > 0 {
+                self.gateway.rollback.note(ahead.conversation, ahead.cursor, ahead.head, now());
+            }
             let detail =
                 format!("cursor {} of {} is above its head {}", ahead.cursor, ahead.conversation, ahead.head);
             let refused = Refused::new(Code::CURSOR_AHEAD, detail).within(ahead.conversation);

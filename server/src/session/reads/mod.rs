@@ -157,7 +157,12 @@ impl Reads {
 
     /// Queues a question; its answer goes to the backlog of the outbox.
     pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
-        let memory = self.gateway.memory.part(MemoryPart::Reads).try_charge(job.bytes()).ok_or_else(short)?;
+        let memory = self
+            .gateway
+            .memory
+            .part(MemoryPart::Reads)
+            .try_charge(job.bytes())
+            .ok_or_else(|| Refused::short_of_memory(RETRY))?;
         let about = job.conversation();
         let queued = self.slot.push(Waiting { job, memory }, || {
             let (gateway, seat) = (Arc::clone(&self.gateway), Arc::clone(&self.seat));
@@ -169,11 +174,6 @@ impl Reads {
             None => refused,
         })
     }
-}
-
-/// There is no memory for one more question of anybody.
-fn short() -> Refused {
-    Refused { retry_after: Some(RETRY), ..Refused::new(Code::OVER_CAPACITY, "this node is short of memory") }
 }
 
 /// The queue of a session and the place of its worker. Both change under one lock, so that no worker ends

@@ -103,6 +103,10 @@ pub(crate) async fn no_message_passes_where_one_of_two_blocks_the_other(fixture:
     block(&store, &bob, &alice, true).await;
     block(&store, &alice, &bob, false).await;
     assert_eq!(barred(&store, message(&old, &alice)).await, Barred::Blocked);
+    // Nothing of it is on its way any more when it would be allowed.
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
     block(&store, &bob, &alice, false).await;
     assert_eq!(block(&store, &bob, &alice, false).await, BlockOutcome::Stood);
     old.apply(&store, under_way).await;
