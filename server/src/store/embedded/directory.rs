@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tern_protocol::StoreId;
 
+use super::failures::is_damage;
 use super::files::{create_private, replace, sync_dir};
 use super::identity::{FORMAT, Identity, Unreadable};
 use super::space::{free, mib};
@@ -241,6 +242,9 @@ impl Directory {
     pub(super) fn identity(&self) -> Result<Option<Identity>, OpenError> {
         let bytes = match fs::read(self.path.join("store.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_damage(&error) => {
+                return Err(self.damaged(format!("store.json cannot be read: {error}")));
+            }
             other => other.map_err(|source| self.io(source))?,
         };
         let dir = self.path.clone();
@@ -308,6 +312,7 @@ impl Directory {
         let dir = self.path.clone();
         match source.kind() {
             io::ErrorKind::StorageFull => OpenError::Full { dir, missing: missing(&self.path) },
+            _ if is_damage(&source) => OpenError::Unreadable { dir, what: source.to_string() },
             _ => OpenError::Io { dir, source },
         }
     }

@@ -10,7 +10,7 @@ use fjall::{Database, KeyspaceCreateOptions};
 use super::constants;
 use super::directory::{Directory, OpenError};
 use super::disk::Disk;
-use super::failures::words;
+use super::failures::{is_damage, words};
 use super::files::is_absent;
 use super::identity::{Identity, Salt};
 use super::journals;
@@ -89,6 +89,7 @@ fn whose(directory: &Directory) -> Result<(Identity, CountFile, u64), OpenError>
     };
     let opened = CountFile::open(&directory.count()).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => directory.damaged("commit-count is missing"),
+        _ if is_damage(&error) => directory.damaged(format!("commit-count cannot be read: {error}")),
         _ => directory.io(error),
     })?;
     let (count_file, counted) = opened.ok_or_else(|| directory.damaged("commit-count cannot be read"))?;

@@ -74,6 +74,7 @@ mod damage;
 mod deciles;
 mod model;
 mod salvaging;
+mod sectors;
 mod speed;
 
 mod closed_in_order {

@@ -94,7 +94,10 @@ impl fmt::Display for Damage {
 
 impl Damage {
     fn of(gap: &Gap) -> Self {
-        let what = format!("{} bytes from byte {} on cannot be read", gap.bytes, gap.at);
+        let what = match gap.bytes {
+            0 => format!("it ends at byte {}, and does not say that it is its end", gap.at),
+            bytes => format!("{bytes} bytes from byte {} on cannot be read", gap.at),
+        };
         Self { file: gap.file.clone(), what }
     }
 }

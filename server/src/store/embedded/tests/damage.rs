@@ -15,13 +15,13 @@ use crate::store::embedded::tripwire::CountFile;
 const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
 
 /// A directory as a process leaves it that was killed.
-struct Image {
-    dir: TempDir,
-    talk: ConversationId,
-    log: Vec<Entry>,
-    store_id: StoreId,
+pub(super) struct Image {
+    pub(super) dir: TempDir,
+    pub(super) talk: ConversationId,
+    pub(super) log: Vec<Entry>,
+    pub(super) store_id: StoreId,
     /// Length of the journal after each commit.
-    ends: Vec<u64>,
+    pub(super) ends: Vec<u64>,
 }
 
 pub(super) fn copy_dir(from: &Path, to: &Path) {
@@ -46,7 +46,7 @@ pub(super) fn data_end(path: &Path) -> u64 {
 }
 
 /// `commits` messages, each acknowledged; if asked, the first half of them moved to a table.
-async fn image(commits: usize, has_table: bool) -> Image {
+pub(super) async fn image(commits: usize, has_table: bool) -> Image {
     let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = Arc::new(EmbeddedStore::open(config(source.path()), Metrics::none()).unwrap());
     let shared: Arc<dyn Store> = store.clone();
@@ -83,14 +83,14 @@ fn counted(dir: &Path) -> u64 {
 }
 
 impl Image {
-    fn copy(&self) -> TempDir {
+    pub(super) fn copy(&self) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         copy_dir(self.dir.path(), dir.path());
         dir
     }
 
     /// Every acknowledged entry with its marker, at its seq, or an error; never less.
-    async fn is_intact(&self, store: &EmbeddedStore) -> Result<(), StoreError> {
+    pub(super) async fn is_intact(&self, store: &EmbeddedStore) -> Result<(), StoreError> {
         let log = store.entries(self.talk, 1..=u64::MAX, Order::Ascending, ALL).await?;
         assert_eq!(log, self.log);
         for entry in &self.log {
