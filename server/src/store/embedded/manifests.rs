@@ -18,7 +18,9 @@ use super::archive::{self, Manifest, Named};
 use super::failures::is_damage;
 use super::files::{replace, sync_dir};
 use super::identity::Salt;
+use super::keys;
 use super::table::{self, Table};
+use super::values::Commit;
 
 /// The directories of the database's own keyspace and of ours, in `db/keyspaces`.
 const META: &str = "0";
@@ -142,6 +144,26 @@ pub(super) fn names_ours(db: &Path) -> io::Result<bool> {
         }
     }
     Ok(is_named)
+}
+
+/// The salt of the first commit that can be read in the tables, whatever names them.
+pub(super) fn salt(db: &Path) -> io::Result<Option<Salt>> {
+    let entries = match fs::read_dir(db.join("keyspaces").join(ROWS).join("tables")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    let mut paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    paths.sort();
+    for path in paths {
+        let Ok(mut table) = Table::open(&path, 0) else { continue };
+        while let Some(row) = table.next() {
+            let value = row.value.filter(|_| row.key.starts_with(keys::COMMITS));
+            if let Some(commit) = value.and_then(|value| Commit::decode(&value).ok()) {
+                return Ok(Some(commit.salt));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Puts the own keyspace of another new database in the place of that of `db`: they are all the same.

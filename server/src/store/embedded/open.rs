@@ -48,13 +48,13 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
     // A check that was killed leaves it.
     journals::remove_dir(&directory.verify_copy()).map_err(io)?;
     let (identity, count_file, expected) = whose(&directory)?;
-    if expected > 0 {
-        constants::restore(&directory.db()).map_err(io)?;
-    }
     if expected > 0 && is_absent(&directory.db()).map_err(io)? {
         return Err(directory.lost(0, expected, "db is missing"));
     }
     let in_journals = check_journals(&directory, identity.salt, expected)?;
+    if expected > 0 || in_journals.is_some() {
+        constants::restore(&directory.db()).map_err(io)?;
+    }
     let manifests = check_tables(&directory, identity.salt, expected == 0 && in_journals.is_none())?;
     let (disk, commits) = open_database(&directory, identity.salt, cache_bytes)?;
     if commits < expected {
@@ -142,7 +142,11 @@ fn check_journals(directory: &Directory, salt: Salt, expected: u64) -> Result<Op
 /// Sees to it that the database takes its tables for what they are. Files that are the same in every database
 /// are written anew if they are damaged. `None` if there is no database yet; one in which nothing was ever
 /// written and that is not whole died while it was made, and is removed.
-fn check_tables(directory: &Directory, salt: Salt, is_new: bool) -> Result<Option<Manifests>, OpenError> {
+pub(super) fn check_tables(
+    directory: &Directory,
+    salt: Salt,
+    is_new: bool,
+) -> Result<Option<Manifests>, OpenError> {
     let io = |source| directory.io(source);
     let db = directory.db();
     if is_absent(&db).map_err(io)? {
@@ -175,24 +179,13 @@ fn has_tables(db: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens the database of the store with this salt; also the number of its last commit.
+/// Opens the database of the store with this salt; also the number of its last commit. What it does not know of
+/// its files the database removes: one that is not new must have been checked.
 pub(super) fn open_database(
     directory: &Directory,
     salt: Salt,
     cache_bytes: u64,
 ) -> Result<(Disk, u64), OpenError> {
-    let (disk, commits, found) = open_any_database(directory, cache_bytes)?;
-    if found.is_some_and(|found| found != salt) {
-        return Err(directory.unreadable("the tables in db/keyspaces are of another store"));
-    }
-    Ok((disk, commits))
-}
-
-/// Opens the database of whatever store it is; also the number and the salt of its last commit.
-pub(super) fn open_any_database(
-    directory: &Directory,
-    cache_bytes: u64,
-) -> Result<(Disk, u64, Option<Salt>), OpenError> {
     // The journals have been checked, the tables have not: a panic over damaged bytes is a refusal.
     let opened = catch_unwind(|| open_files(&directory.db(), cache_bytes));
     let mut disk = match opened {
@@ -203,8 +196,11 @@ pub(super) fn open_any_database(
         Err(_) => return Err(directory.unreadable("the database cannot make sense of its files")),
     };
     let loaded = disk.load().and_then(|()| numbers::commits(&disk));
-    let (commits, salt) = loaded.map_err(|error| directory.unreadable(error.to_string()))?;
-    Ok((disk, commits, salt))
+    let (commits, found) = loaded.map_err(|error| directory.unreadable(error.to_string()))?;
+    if found.is_some_and(|found| found != salt) {
+        return Err(directory.unreadable("the tables in db/keyspaces are of another store"));
+    }
+    Ok((disk, commits))
 }
 
 fn open_files(db: &Path, cache_bytes: u64) -> fjall::Result<Disk> {

@@ -73,6 +73,7 @@ mod compacting;
 mod damage;
 mod deciles;
 mod model;
+mod recovering;
 mod salvaging;
 mod sectors;
 mod speed;

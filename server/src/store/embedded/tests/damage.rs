@@ -556,6 +556,13 @@ async fn a_recovery_after_which_the_store_does_not_open_says_so() {
     let text = error.to_string();
     assert!(text.contains("db/keyspaces/1/tables/0 is not as it was written"), "{text}");
     assert!(text.contains("tern store salvage"), "{text}");
+    // Only the start of a node writes there.
+    let image = self::image(20, true).await;
+    flip(&journal(image.dir.path()), image.ends[15] + 40, 0x04);
+    let copy = image.dir.path().join("store/manifest-copy");
+    fs::remove_file(&copy).unwrap();
+    fs::create_dir(copy.with_extension("new")).unwrap();
+    recover_accept_loss(&image.dir.path().join("store")).unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,88 @@
+//! Recovery under an accepted loss: it makes nothing worse than it found it, and says so where it cannot help.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::damage::{Image, files, image};
+use super::*;
+
+const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+fn tables(dir: &Path) -> Vec<PathBuf> {
+    let mut tables = files(&dir.join("store/db/keyspaces/1/tables"));
+    tables.sort();
+    tables
+}
+
+/// The file that names the tables of ours.
+fn manifest(dir: &Path) -> PathBuf {
+    let tree = dir.join("store/db/keyspaces/1");
+    tree.join(archive::Manifest::name(&fs::read(tree.join("current")).unwrap()).unwrap())
+}
+
+/// Every message is salvaged: the tables have the first eleven, the journal the rest.
+async fn is_salvaged(image: &Image, dir: &Path, what: &str) {
+    let to = tempfile::tempdir().unwrap();
+    let salvaged = salvage(&dir.join("store"), &to.path().join("store"));
+    salvaged.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let store = EmbeddedStore::open(config(to.path()), Metrics::none()).unwrap();
+    let log = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+    assert!(log.len() >= 11, "{what}: {} messages are left", log.len());
+    assert_eq!(log[..11], image.log[..11], "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_leaves_the_tables_where_the_database_would_remove_them() {
+    let image = image(20, true).await;
+    let relative = |path: PathBuf| path.strip_prefix(image.dir.path()).unwrap().to_owned();
+    let lists = [
+        PathBuf::from("store/db/keyspaces/0/current"),
+        PathBuf::from("store/db/keyspaces/1/current"),
+        relative(manifest(image.dir.path())),
+    ];
+    // Which store it is stands in all three places, or only in the tables.
+    for (is_known, has_copy) in [(true, true), (true, false), (false, false)] {
+        for (list, is_gone) in lists.iter().flat_map(|list| [(list, true), (list, false)]) {
+            let dir = image.copy();
+            let store = dir.path().join("store");
+            let what = format!("{} {is_gone} {is_known} {has_copy}", list.display());
+            flip(&store.join("db/0.jnl"), image.ends[2] as usize + 40);
+            if !has_copy {
+                fs::remove_file(store.join("manifest-copy")).unwrap();
+            }
+            if !is_known {
+                fs::remove_file(store.join("commit-count")).unwrap();
+                // Not one commit of the journal can be read.
+                fs::write(store.join("db/0.jnl"), [0xff; 100]).unwrap();
+            }
+            let list = dir.path().join(list);
+            match is_gone {
+                true => fs::remove_file(&list).unwrap(),
+                false => flip(&list, 9),
+            }
+            let before = tables(dir.path());
+            match recover_accept_loss(&store) {
+                Ok(recovered) => {
+                    assert_eq!(recovered.commits, 11, "{what}: {recovered:?}");
+                    let store = EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
+                    let log = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+                    assert_eq!(log, image.log[..11], "{what}");
+                }
+                Err(error) => {
+                    assert!(matches!(error, OpenError::Beyond { .. }), "{what}: {error}");
+                    assert!(error.to_string().contains("tern store salvage"), "{what}: {error}");
+                    // With its copy each is written anew; that of the database's own keyspace needs none.
+                    assert!(!has_copy && !list.starts_with(store.join("db/keyspaces/0")), "{what}: {error}");
+                    assert_eq!(tables(dir.path()), before, "{what}");
+                    is_salvaged(&image, dir.path(), &what).await;
+                }
+            }
+        }
+    }
+}
