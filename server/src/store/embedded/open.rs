@@ -80,9 +80,7 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
 /// Whose store it is, by both places that say so, and how many commits were durable.
 fn whose(directory: &Directory) -> Result<(Identity, CountFile, u64), OpenError> {
     let told = match directory.identity() {
-        Ok(None) if is_absent(&directory.db()).map_err(|source| directory.io(source))? => {
-            Some(directory.create()?)
-        }
+        Ok(None) if is_new(directory)? => Some(directory.create()?),
         Ok(told) => told,
         Err(OpenError::Damaged { .. }) => None,
         Err(other) => return Err(other),
@@ -105,6 +103,19 @@ fn whose(directory: &Directory) -> Result<(Identity, CountFile, u64), OpenError>
         }
     }
     Ok((counted.identity, count_file, counted.count))
+}
+
+/// There is neither a database nor a count of commits that were in one.
+fn is_new(directory: &Directory) -> Result<bool, OpenError> {
+    let io = |source| directory.io(source);
+    if !is_absent(&directory.db()).map_err(io)? {
+        return Ok(false);
+    }
+    match CountFile::read(&directory.count()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if is_damage(&error) => Ok(false),
+        counted => Ok(counted.map_err(io)?.is_some_and(|counted| counted.count == 0)),
+    }
 }
 
 /// Sees to it that the journals can be replayed whole; number of the last commit in them. Nothing is changed

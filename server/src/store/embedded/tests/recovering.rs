@@ -86,3 +86,38 @@ async fn a_recovery_leaves_the_tables_where_the_database_would_remove_them() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_has_nothing_left_but_its_count_is_not_replaced_by_an_empty_one() {
+    let image = image(5, false).await;
+    let store = image.dir.path().join("store");
+    fs::remove_dir_all(store.join("db")).unwrap();
+    fs::remove_file(store.join("store.json")).unwrap();
+    let count = fs::read(store.join("commit-count")).unwrap();
+    for _ in 0..2 {
+        let error = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).err().unwrap();
+        assert!(matches!(error, OpenError::Lost { found: 0, expected: 5, .. }), "{error}");
+        assert_eq!(fs::read(store.join("commit-count")).unwrap(), count);
+    }
+    // Nor if the count cannot be read.
+    let dir = image.copy();
+    let store = dir.path().join("store");
+    fs::remove_file(store.join("store.json")).unwrap();
+    fs::write(store.join("commit-count"), "tern").unwrap();
+    let error = EmbeddedStore::open(config(dir.path()), Metrics::none()).err().unwrap();
+    assert!(error.to_string().contains("commit-count cannot be read"), "{error}");
+    // Accepted, it goes on empty and as another one.
+    let recovered = recover_accept_loss(&image.dir.path().join("store")).unwrap();
+    assert_eq!((recovered.commits, recovered.missing), (0, Some(5)));
+    assert_eq!(recovered.previous_store_id, image.store_id);
+    let store = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).unwrap();
+    assert_eq!(store.store_id(), recovered.store_id);
+}
+
+#[test]
+fn a_store_that_was_made_and_never_written_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    Directory::claim(&dir.path().join("store")).unwrap().create().unwrap();
+    fs::remove_file(dir.path().join("store/store.json")).unwrap();
+    EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
+}
