@@ -150,6 +150,11 @@ fn way_by_rows(dir: &Path) -> String {
     )
 }
 
+/// Something of a store is in the directory, be it damaged.
+pub fn is_store(dir: &Path) -> bool {
+    ["store.json", "commit-count", "db"].iter().any(|name| dir.join(name).exists())
+}
+
 /// A data directory held by this process, until this is dropped.
 pub(super) struct Directory {
     path: PathBuf,

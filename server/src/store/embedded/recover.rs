@@ -8,7 +8,7 @@ use std::time::Duration;
 use fjall::PersistMode;
 use tern_protocol::StoreId;
 
-use super::directory::{Directory, OpenError};
+use super::directory::{Directory, OpenError, is_store};
 use super::disk::Disk;
 use super::files::{is_absent, sync_dir};
 use super::identity::{Identity, Salt};
@@ -39,9 +39,7 @@ pub struct Recovered {
 /// notice. It keeps everything up to the first loss and nothing after it: no log gets a hole. A store
 /// that opens is left as it is. When this returns, the store was opened as a node opens it.
 pub fn recover_accept_loss(dir: &Path) -> Result<Recovered, OpenError> {
-    let is_absent =
-        |name: &str| is_absent(&dir.join(name)).map_err(|source| OpenError::Io { dir: dir.into(), source });
-    if is_absent("store.json")? && is_absent("commit-count")? {
+    if !is_store(dir) {
         return Err(OpenError::Missing { dir: dir.into() });
     }
     let damage = match open::open(dir, 0) {

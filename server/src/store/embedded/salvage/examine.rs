@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::source::Source;
 use super::survey::survey;
 use super::{Damage, Holes};
-use crate::store::embedded::directory::{Directory, OpenError};
+use crate::store::embedded::directory::{Directory, OpenError, is_store};
 use crate::store::embedded::failures::is_damage;
 use crate::store::embedded::identity::Identity;
 use crate::store::embedded::table::{self, Table};
@@ -18,7 +18,7 @@ use crate::store::embedded::{archive, constants, journals};
 /// an error says that it could not be looked at.
 pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
     let io = |source| OpenError::Io { dir: dir.into(), source };
-    if !dir.join("db").is_dir() {
+    if !is_store(dir) {
         return Err(OpenError::Missing { dir: dir.into() });
     }
     let _held = Directory::hold(dir)?;

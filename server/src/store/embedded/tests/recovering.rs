@@ -121,3 +121,42 @@ fn a_store_that_was_made_and_never_written_is_made_again() {
     fs::remove_file(dir.path().join("store/store.json")).unwrap();
     EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_that_was_advised_is_done_or_salvage_is() {
+    let image = image(20, true).await;
+    for name in ["store.json", "commit-count"] {
+        fs::remove_file(image.dir.path().join("store").join(name)).unwrap();
+    }
+    let refused = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).err().unwrap().to_string();
+    assert!(refused.contains("commit-count is missing") && refused.contains("recover"), "{refused}");
+    // Whose it was stands in each of its commits; what its clients called it, and how many there were, nowhere.
+    let dir = image.copy();
+    let recovered = recover_accept_loss(&dir.path().join("store")).unwrap();
+    assert_eq!((recovered.commits, recovered.missing), (20, None));
+    assert_eq!(recovered.previous_store_id, StoreId::from_bytes([0; 16]));
+    let store = EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap();
+    let log = store.entries(image.talk, 1..=u64::MAX, Order::Ascending, ALL).await.unwrap();
+    assert_eq!(log, image.log);
+    // Nothing says whose it was.
+    let dir = image.copy();
+    fs::remove_dir_all(dir.path().join("store/db/keyspaces/1/tables")).unwrap();
+    fs::write(dir.path().join("store/db/0.jnl"), "").unwrap();
+    let error = recover_accept_loss(&dir.path().join("store")).unwrap_err();
+    assert!(matches!(error, OpenError::Beyond { .. }), "{error}");
+    assert!(error.to_string().contains("no file says which store it is"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_of_a_store_without_its_database_says_what_is_missing() {
+    let image = image(5, false).await;
+    let store = image.dir.path().join("store");
+    fs::remove_dir_all(store.join("db")).unwrap();
+    let findings = verify_store(&store).unwrap();
+    let is_told = findings.faults.iter().any(|fault| fault.contains("5 of the last commits are missing"));
+    assert!(is_told, "{:#?}", findings.faults);
+    for name in ["store.json", "commit-count"] {
+        fs::remove_file(store.join(name)).unwrap();
+    }
+    assert!(matches!(verify_store(&store), Err(OpenError::Missing { .. })));
+}
