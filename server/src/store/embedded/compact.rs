@@ -145,7 +145,8 @@ fn remove_leftovers(dir: &std::path::Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
         let is_leftover = |name: &str| {
-            ["verify", "journal-copy", "cut-tails"].contains(&name) || name.starts_with("lost-journals-")
+            ["journal-copy", "journal-copy.new", "cut-tails"].contains(&name)
+                || name.starts_with("lost-journals-")
         };
         if name.to_str().is_some_and(is_leftover) {
             tracing::info!(?name, "removing what an earlier command has left");

@@ -238,11 +238,6 @@ impl Directory {
         self.path.join("new-db")
     }
 
-    /// Where a check of the store makes its copy.
-    pub(super) fn verify_copy(&self) -> PathBuf {
-        self.path.join("verify")
-    }
-
     /// Whose store it is, by `store.json`; `None` if there is no such file.
     pub(super) fn identity(&self) -> Result<Option<Identity>, OpenError> {
         let bytes = match fs::read(self.path.join("store.json")) {

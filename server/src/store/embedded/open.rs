@@ -45,8 +45,6 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
 pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Opened, OpenError> {
     let io = |source| directory.io(source);
     directory.finished()?;
-    // A check that was killed leaves it.
-    journals::remove_dir(&directory.verify_copy()).map_err(io)?;
     let (identity, count_file, expected) = whose(&directory)?;
     if expected > 0 && is_absent(&directory.db()).map_err(io)? {
         return Err(directory.lost(0, expected, "db is missing"));

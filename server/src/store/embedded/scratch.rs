@@ -49,9 +49,10 @@ fn mirror(from: &Path, to: &Path) -> io::Result<()> {
         let entry = entry?;
         let (path, target, kind) = (entry.path(), to.join(entry.file_name()), entry.file_type()?);
         if kind.is_dir() {
-            let is_left = entry.file_name().to_str().is_some_and(|name| {
-                name == "verify" || name == "cut-tails" || name.starts_with("lost-journals-")
-            });
+            let is_left = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name == "cut-tails" || name.starts_with("lost-journals-"));
             if !is_left {
                 fs::create_dir(&target)?;
                 mirror(&path, &target)?;

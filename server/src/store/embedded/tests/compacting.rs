@@ -70,7 +70,7 @@ async fn nothing_of_a_replaced_text_is_in_any_file_after_compacting() {
     }
     let dir = disk.dir.path();
     let lost = dir.join("store/lost-journals-1");
-    for left in [dir.join("store/verify"), lost] {
+    for left in [dir.join("store/cut-tails"), lost] {
         fs::create_dir(&left).unwrap();
         fs::write(left.join("0.jnl"), "CANARY").unwrap();
     }

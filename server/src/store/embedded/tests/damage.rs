@@ -413,15 +413,6 @@ fn what_was_begun_and_not_finished_is_no_store_and_says_so() {
     open::open(dir.path(), 0).unwrap();
 }
 
-#[test]
-fn what_a_killed_check_left_is_cleared_away() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
-    fs::create_dir_all(dir.path().join("store/verify/db")).unwrap();
-    drop(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
-    assert!(!dir.path().join("store/verify").exists());
-}
-
 /// An image whose count is behind by the last `uncounted` commits, as after a kill under load.
 async fn behind(commits: usize, uncounted: u64) -> Image {
     let image = image(commits, false).await;
