@@ -258,7 +258,11 @@ fn put_back(tree: &Path, known: &Known) -> io::Result<Option<Manifest>> {
         return Ok(None);
     };
     let mut there = Vec::new();
-    for entry in fs::read_dir(tree.join("tables"))? {
+    let entries = match fs::read_dir(tree.join("tables")) {
+        Err(error) if is_damage(&error) => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
         there.push(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
     }
     if there.len() != named.len() {

@@ -148,6 +148,22 @@ async fn a_recovery_that_was_advised_is_done_or_salvage_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_without_its_tables_and_their_list_is_told_with_a_way_out() {
+    let image = image(20, true).await;
+    let tree = image.dir.path().join("store/db/keyspaces/1");
+    fs::remove_dir_all(tree.join("tables")).unwrap();
+    for is_listed in [true, false] {
+        if !is_listed {
+            fs::remove_file(tree.join("current")).unwrap();
+        }
+        let error = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).err().unwrap();
+        assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
+        let what = if is_listed { "tables/0 is missing" } else { "current is missing" };
+        assert!(error.to_string().contains(&format!("db/keyspaces/1/{what}")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_of_a_store_without_its_database_says_what_is_missing() {
     let image = image(5, false).await;
     let store = image.dir.path().join("store");
