@@ -88,6 +88,17 @@ pub enum OpenError {
         /// Where they end.
         why: String,
     },
+    /// It would be copied into itself.
+    #[error(
+        "the scratch directory {} lies in the data directory {}: choose one elsewhere, on another disk",
+        .scratch.display(), .dir.display()
+    )]
+    ScratchInside {
+        /// The data directory.
+        dir: PathBuf,
+        /// The scratch directory.
+        scratch: PathBuf,
+    },
     /// Something in it cannot be read, so acknowledged writes may be gone.
     #[error("the data directory {} is damaged: {what}. {}", .dir.display(), ways(.dir))]
     Damaged {
