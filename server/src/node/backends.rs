@@ -14,7 +14,7 @@ use crate::ops::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::memory::MemoryRegistry;
 use crate::store::Store;
-use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, OpenError};
+use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, OpenError, is_store};
 use crate::upkeep::OnDisk;
 
 /// Memory for blocks of a store that is opened for one command, in MiB.
@@ -59,7 +59,7 @@ pub(super) fn open(config: &Config, metrics: &Metrics, memory: &Memory) -> Resul
 
 /// Opens the store in a directory for one command; `None`: a running node holds it.
 pub(super) fn open_at(dir: &Path) -> Result<Option<Data>, OpenError> {
-    if !dir.join("store.json").exists() {
+    if !is_store(dir) {
         return Err(OpenError::Missing { dir: dir.into() });
     }
     let config = EmbeddedConfig {

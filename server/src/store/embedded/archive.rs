@@ -13,6 +13,8 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::failures::is_damage;
+
 const TRAILER_BYTES: u64 = 38;
 /// The list is looked for in so many bytes at the end: it has some hundred.
 const LIST_BYTES_MAX: u64 = 64 * 1024;
@@ -78,13 +80,15 @@ pub(super) struct Manifest {
 impl Manifest {
     /// Reads that of a tree; or says which file is wrong, and how. The database itself checks no sum.
     pub(super) fn read(tree: &Path) -> io::Result<Result<Self, String>> {
-        let Some(current) = read_if_there(&tree.join("current"))? else {
-            return Ok(Err("current is missing".into()));
+        let current = match read(&tree.join("current"))? {
+            Ok(current) => current,
+            Err(why) => return Ok(Err(format!("current {why}"))),
         };
         let Some(version) = version(&current) else { return Ok(Err("current cannot be read".into())) };
         let path = tree.join(format!("v{version}"));
-        let Some(bytes) = read_if_there(&path)? else {
-            return Ok(Err(format!("v{version}, which current names, is missing")));
+        let bytes = match read(&path)? {
+            Ok(bytes) => bytes,
+            Err(why) => return Ok(Err(format!("v{version}, which current names, {why}"))),
         };
         let Some(tables) = Self::check(&current, &bytes) else {
             return Ok(Err(format!("v{version} does not have the check sum that current names")));
@@ -111,10 +115,12 @@ fn version(current: &[u8]) -> Option<u64> {
     current.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
-fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// What is in a file, or why that cannot be told, in words.
+fn read(path: &Path) -> io::Result<Result<Vec<u8>, String>> {
     match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        other => other.map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err("is missing".into())),
+        Err(error) if is_damage(&error) => Ok(Err(format!("cannot be read: {error}"))),
+        other => other.map(Ok),
     }
 }
 

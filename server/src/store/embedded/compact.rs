@@ -4,7 +4,7 @@
 //! replaced once it is full: so it is filled up. And files of tables go when the last version that names them
 //! goes, which the database looks at when it writes a table: so one more is written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -55,12 +55,13 @@ impl EmbeddedStore {
         self.new_journal().await?;
         self.scan(&self.scans, |disk| disk.space.major_compact().map_err(read_failed)).await?;
         let held_files = self.clean_up().await?;
-        let manifests = self.manifests.clone();
-        self.scan(&self.scans, move |_| manifests.note().map_err(unusable)).await?;
-        let dir = self.dir.clone();
+        let (dir, manifests) = (self.dir.clone(), self.manifests.clone());
         let bytes_after = self
             .scan(&self.scans, move |_| {
-                remove_leftovers(&dir).and_then(|()| space::used(&dir)).map_err(unusable)
+                let copy = dir.join("manifest-copy");
+                manifests.note().map_err(|error| failed("writing", &copy, &error))?;
+                remove_leftovers(&dir)?;
+                space::used(&dir).map_err(|error| unusable(&dir, &error))
             })
             .await?;
         Ok(Compacted { bytes_before, bytes_needed, bytes_after, held_files })
@@ -100,7 +101,8 @@ impl EmbeddedStore {
 
     async fn last_journal(&self) -> Result<Option<PathBuf>, StoreError> {
         let db = self.dir.join("db");
-        self.scan(&self.scans, move |_| Ok(journals::paths(&db).map_err(unusable)?.pop())).await
+        let last = move |_: &Disk| Ok(journals::paths(&db).map_err(|error| unusable(&db, &error))?.pop());
+        self.scan(&self.scans, last).await
     }
 
     async fn fill(&self, bytes: Option<usize>) -> Result<(), StoreError> {
@@ -113,7 +115,7 @@ impl EmbeddedStore {
 /// message to be taken.
 fn room_for(dir: PathBuf, floor: u64) -> Result<(u64, u64), StoreError> {
     let look = || Ok((space::used(&dir)?, space::used(&dir.join("db/keyspaces"))?, space::free(&dir)?));
-    let (used, tables, free) = look().map_err(unusable)?;
+    let (used, tables, free) = look().map_err(|error| unusable(&dir, &error))?;
     let needed = tables + 2 * JOURNAL_BYTES as u64 + floor;
     if free < needed {
         let (needed, free, missing) = (mib(needed), mib(free), mib(needed - free));
@@ -138,20 +140,26 @@ fn flush(disk: &Disk) -> Result<(), StoreError> {
 
 /// Files of tables that the current version does not name.
 fn surplus(disk: &Disk) -> Result<usize, StoreError> {
-    let files = fs::read_dir(disk.space.path().join("tables")).map_err(unusable)?.count();
+    let tables = disk.space.path().join("tables");
+    let files = fs::read_dir(&tables).map_err(|error| unusable(&tables, &error))?.count();
     Ok(files.saturating_sub(disk.space.table_count()))
 }
 
 /// What commands that were cut short, or that kept evidence, have left: it has rows too.
-fn remove_leftovers(dir: &std::path::Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+fn remove_leftovers(dir: &Path) -> Result<(), StoreError> {
+    let io = |error| unusable(dir, &error);
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
         let is_leftover = |name: &str| {
-            ["verify", "journal-copy", "cut-tails"].contains(&name) || name.starts_with("lost-journals-")
+            ["journal-copy", "journal-copy.new", "cut-tails"].contains(&name)
+                || name.starts_with("lost-journals-")
         };
         if name.to_str().is_some_and(is_leftover) {
             tracing::info!(?name, "removing what an earlier command has left");
-            journals::remove_dir(&dir.join(name))?;
+            let path = dir.join(name);
+            journals::remove_dir(&path).map_err(|error| {
+                failed("the tables are merged, but removing what an earlier command left in", &path, &error)
+            })?;
         }
     }
     Ok(())
@@ -171,6 +179,11 @@ fn filling(length: usize) -> Bytes {
     bytes.into()
 }
 
-fn unusable(error: io::Error) -> StoreError {
-    StoreError::Unavailable(format!("the directory of the store cannot be looked at: {error}"))
+fn unusable(path: &Path, error: &io::Error) -> StoreError {
+    failed("looking at", path, error)
+}
+
+/// What could not be done with which file or directory.
+fn failed(what: &str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{what} {} failed: {error}", path.display()))
 }

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 
+use super::failures::is_damage;
 use super::files::replace;
 
 /// What the database writes into `db/version`.
@@ -24,7 +25,7 @@ pub(super) fn restore(db: &Path) -> io::Result<()> {
     let is_another = |bytes: &[u8]| bytes.len() == VERSION.len() && bytes.starts_with(&VERSION[..3]);
     match fs::read(&path) {
         Ok(bytes) if is_another(&bytes) => {}
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if !is_damage(&error) => return Err(error),
         _ => {
             tracing::warn!("db/version is missing or damaged; writing it anew: it is the same in each store");
             replace(&path, VERSION)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tern_protocol::StoreId;
 
+use super::failures::is_damage;
 use super::files::{create_private, replace, sync_dir};
 use super::identity::{FORMAT, Identity, Unreadable};
 use super::space::{free, mib};
@@ -87,6 +88,17 @@ pub enum OpenError {
         /// Where they end.
         why: String,
     },
+    /// It would be copied into itself.
+    #[error(
+        "the scratch directory {} lies in the data directory {}: choose one elsewhere, on another disk",
+        .scratch.display(), .dir.display()
+    )]
+    ScratchInside {
+        /// The data directory.
+        dir: PathBuf,
+        /// The scratch directory.
+        scratch: PathBuf,
+    },
     /// Something in it cannot be read, so acknowledged writes may be gone.
     #[error("the data directory {} is damaged: {what}. {}", .dir.display(), ways(.dir))]
     Damaged {
@@ -147,6 +159,11 @@ fn way_by_rows(dir: &Path) -> String {
     format!(
         "Restore a backup; or copy every row that can be read into a new store: tern store salvage {dir} --to NEW"
     )
+}
+
+/// Something of a store is in the directory, be it damaged.
+pub fn is_store(dir: &Path) -> bool {
+    ["store.json", "commit-count", "db"].iter().any(|name| dir.join(name).exists())
 }
 
 /// A data directory held by this process, until this is dropped.
@@ -232,15 +249,13 @@ impl Directory {
         self.path.join("new-db")
     }
 
-    /// Where a check of the store makes its copy.
-    pub(super) fn verify_copy(&self) -> PathBuf {
-        self.path.join("verify")
-    }
-
     /// Whose store it is, by `store.json`; `None` if there is no such file.
     pub(super) fn identity(&self) -> Result<Option<Identity>, OpenError> {
         let bytes = match fs::read(self.path.join("store.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_damage(&error) => {
+                return Err(self.damaged(format!("store.json cannot be read: {error}")));
+            }
             other => other.map_err(|source| self.io(source))?,
         };
         let dir = self.path.clone();
@@ -308,6 +323,7 @@ impl Directory {
         let dir = self.path.clone();
         match source.kind() {
             io::ErrorKind::StorageFull => OpenError::Full { dir, missing: missing(&self.path) },
+            _ if is_damage(&source) => OpenError::Unreadable { dir, what: source.to_string() },
             _ => OpenError::Io { dir, source },
         }
     }

@@ -21,8 +21,16 @@ pub(super) fn read_failed(error: fjall::Error) -> StoreError {
     }
 }
 
+/// The same error, with the name of the file if it is damaged.
+pub(super) fn in_file(file: &str, error: io::Error) -> io::Error {
+    match is_damage(&error) {
+        true => io::Error::new(io::ErrorKind::InvalidData, format!("{file} cannot be read: {error}")),
+        false => error,
+    }
+}
+
 /// A file is shorter than it must be, is not there, or its disk cannot read it: asking again does not help.
-fn is_damage(error: &io::Error) -> bool {
+pub(super) fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     /// A failed sector, on every Unix.
     const EIO: i32 = 5;

@@ -25,6 +25,13 @@ pub(super) fn is_absent(path: &Path) -> io::Result<bool> {
     path.try_exists().map(|exists| !exists)
 }
 
+/// A path lies in a directory, by whatever links, or would if it were made.
+pub(super) fn lies_in(path: &Path, dir: &Path) -> io::Result<bool> {
+    let (path, dir) = (std::path::absolute(path)?, dir.canonicalize()?);
+    let there = path.ancestors().find_map(|path| path.canonicalize().ok());
+    Ok(there.is_some_and(|there| there.starts_with(dir)))
+}
+
 /// Messages are nobody else's business: a new directory is for its owner only. It is durable when this
 /// returns, and so are the new ones above it.
 pub(super) fn create_private(path: &Path) -> io::Result<()> {

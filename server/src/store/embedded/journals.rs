@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::failures::in_file;
 use super::files::{create_private, is_absent, sync_dir};
 use super::identity::Salt;
 use super::records::{self, Order, Reader, Wrong};
@@ -87,17 +88,21 @@ pub(super) fn scan(journals: &[Journal], salt: Salt) -> io::Result<Findings> {
             findings.cut = Some(Cut { index, length: 0, end: 0, is_torn: false, what });
             break;
         }
-        let mut file = File::open(&journal.path)?;
-        let end = data_end(&mut file)?;
-        let (length, wrong) = read_commits(&file, end, &mut order)?;
+        let name = format!("db/{}.jnl", journal.id);
+        let io = |error| in_file(&name, error);
+        let mut file = File::open(&journal.path).map_err(io)?;
+        let end = data_end(&mut file).map_err(io)?;
+        let (length, wrong) = read_commits(&file, end, &mut order).map_err(io)?;
         findings.commits = order.last();
         let (is_torn, what) = match wrong {
             None => continue,
-            Some(Wrong::Io(error)) => return Err(error),
-            Some(wrong) if index + 1 == journals.len() => judge(&file, length..end, &wrong, &order)?,
+            Some(Wrong::Io(error)) => return Err(io(error)),
+            Some(wrong) if index + 1 == journals.len() => {
+                judge(&file, length..end, &wrong, &order).map_err(io)?
+            }
             Some(wrong) => (false, wrong.to_string()),
         };
-        let what = format!("db/{}.jnl cannot be used from byte {length} on, of {end}: {what}", journal.id);
+        let what = format!("{name} cannot be used from byte {length} on, of {end}: {what}");
         findings.cut = Some(Cut { index, length, end, is_torn, what });
         break;
     }
@@ -207,7 +212,10 @@ pub(super) fn keep(journals: &[Journal], to: &Path) -> io::Result<()> {
     remove_dir(&new)?;
     fs::create_dir(&new)?;
     for journal in journals {
-        copy(&journal.path, &new.join(format!("{}.jnl", journal.id)))?.sync_all()?;
+        let name = format!("{}.jnl", journal.id);
+        let copied =
+            copy(&journal.path, &new.join(&name)).map_err(|error| in_file(&format!("db/{name}"), error));
+        copied?.sync_all()?;
     }
     sync_dir(&new)?;
     fs::rename(&new, to)?;

@@ -15,9 +15,12 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::archive::{self, Manifest, Named};
+use super::failures::is_damage;
 use super::files::{replace, sync_dir};
 use super::identity::Salt;
+use super::keys;
 use super::table::{self, Table};
+use super::values::Commit;
 
 /// The directories of the database's own keyspace and of ours, in `db/keyspaces`.
 const META: &str = "0";
@@ -132,7 +135,7 @@ pub(super) fn names_ours(db: &Path) -> io::Result<bool> {
     let mut is_named = false;
     for named in named {
         let path = tree.join("tables").join(named.id.to_string());
-        if sum_of(&path)? != Some(named.sum) {
+        if !matches!(sum_of(&path)?, Sum::Of(sum) if sum == named.sum) {
             return Ok(false);
         }
         let mut table = Table::open(&path, named.base)?;
@@ -141,6 +144,26 @@ pub(super) fn names_ours(db: &Path) -> io::Result<bool> {
         }
     }
     Ok(is_named)
+}
+
+/// The salt of the first commit that can be read in the tables, whatever names them.
+pub(super) fn salt(db: &Path) -> io::Result<Option<Salt>> {
+    let entries = match fs::read_dir(db.join("keyspaces").join(ROWS).join("tables")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    let mut paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    paths.sort();
+    for path in paths {
+        let Ok(mut table) = Table::open(&path, 0) else { continue };
+        while let Some(row) = table.next() {
+            let value = row.value.filter(|_| row.key.starts_with(keys::COMMITS));
+            if let Some(commit) = value.and_then(|value| Commit::decode(&value).ok()) {
+                return Ok(Some(commit.salt));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Puts the own keyspace of another new database in the place of that of `db`: they are all the same.
@@ -158,18 +181,24 @@ pub(super) fn put_meta(db: &Path, other: &Path) -> io::Result<()> {
 /// notices each when it reads it.
 fn check_table(path: &Path, named: &Named, known: &Known) -> io::Result<Result<Option<KnownTable>, String>> {
     let Named { id, sum, .. } = *named;
-    let Some((length, tail)) = measure(path)? else { return Ok(Err("is missing".into())) };
+    let (length, tail) = match measure(path) {
+        Ok(Some(measured)) => measured,
+        Ok(None) => return Ok(Err("is missing".into())),
+        Err(error) if is_damage(&error) => return Ok(Err(format!("cannot be read: {error}"))),
+        Err(error) => return Err(error),
+    };
     let found = KnownTable { id, sum, length, tail };
     if let Some(known) = known.tables.iter().find(|table| (table.id, table.sum) == (id, sum)) {
         return Ok(if *known == found { Ok(Some(found)) } else { Err("is not as it was written".into()) });
     }
-    if sum_of(path)? == Some(sum) {
-        return Ok(Ok(Some(found)));
-    }
+    let is_read = match sum_of(path)? {
+        Sum::Of(other) if other == sum => return Ok(Ok(Some(found))),
+        other => matches!(other, Sum::Of(_)),
+    };
     if let Some(what) = table::index_damage(path)? {
         return Ok(Err(format!("is damaged: {what}")));
     }
-    if Table::open(path, named.base)?.gaps().is_empty() {
+    if is_read && Table::open(path, named.base)?.gaps().is_empty() {
         return Ok(Err("is whole, but not the table that its manifest names".into()));
     }
     tracing::error!(
@@ -179,10 +208,10 @@ fn check_table(path: &Path, named: &Named, known: &Known) -> io::Result<Result<O
     Ok(Ok(None))
 }
 
-/// It is a whole table, but not the one that a manifest names so.
+/// It is a whole table, but not the one that a manifest names so. One that cannot be read to its end is not.
 pub(super) fn is_foreign(path: &Path, named: &Named) -> io::Result<bool> {
-    let is_own = sum_of(path)?.is_none_or(|sum| sum == named.sum);
-    Ok(!is_own && table::index_damage(path)?.is_none() && Table::open(path, named.base)?.gaps().is_empty())
+    let is_other = matches!(sum_of(path)?, Sum::Of(sum) if sum != named.sum);
+    Ok(is_other && table::index_damage(path)?.is_none() && Table::open(path, named.base)?.gaps().is_empty())
 }
 
 /// Length and hash of the end; `None` if there is no such file.
@@ -198,17 +227,27 @@ fn measure(path: &Path) -> io::Result<Option<(u64, u64)>> {
     Ok(Some((length, xxh3_64(&tail))))
 }
 
-fn sum_of(path: &Path) -> io::Result<Option<u128>> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let (mut sum, mut chunk) = (Xxh3::new(), vec![0; CHUNK]);
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(Some(sum.digest128())),
-            read => sum.update(&chunk[..read]),
+/// The check sum of a file.
+enum Sum {
+    Of(u128),
+    /// It is not there, or its disk cannot read all of it.
+    Unknown,
+}
+
+fn sum_of(path: &Path) -> io::Result<Sum> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let (mut sum, mut chunk) = (Xxh3::new(), vec![0; CHUNK]);
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(Sum::Of(sum.digest128())),
+                read => sum.update(&chunk[..read]),
+            }
         }
+    };
+    match read() {
+        Err(error) if is_damage(&error) => Ok(Sum::Unknown),
+        sum => sum,
     }
 }
 
@@ -219,7 +258,11 @@ fn put_back(tree: &Path, known: &Known) -> io::Result<Option<Manifest>> {
         return Ok(None);
     };
     let mut there = Vec::new();
-    for entry in fs::read_dir(tree.join("tables"))? {
+    let entries = match fs::read_dir(tree.join("tables")) {
+        Err(error) if is_damage(&error) => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
         there.push(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
     }
     if there.len() != named.len() {
@@ -228,7 +271,10 @@ fn put_back(tree: &Path, known: &Known) -> io::Result<Option<Manifest>> {
     for named in &named {
         let (id, sum) = (named.id, named.sum);
         let known = tables.iter().find(|table| (table.id, table.sum) == (id, sum));
-        let found = measure(&tree.join("tables").join(id.to_string()))?;
+        let found = match measure(&tree.join("tables").join(id.to_string())) {
+            Err(error) if is_damage(&error) => None,
+            found => found?,
+        };
         if !there.contains(&Some(id)) || known.map(|known| (known.length, known.tail)) != found {
             return Ok(None);
         }
@@ -242,6 +288,7 @@ fn put_back(tree: &Path, known: &Known) -> io::Result<Option<Manifest>> {
 fn load(path: &Path, salt: Salt) -> io::Result<Option<Known>> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_damage(&error) => Vec::new(),
         other => other?,
     };
     let Some((body, sum)) = bytes.split_last_chunk::<8>() else { return Ok(None) };

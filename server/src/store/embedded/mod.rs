@@ -60,7 +60,7 @@ use tokio::sync::Semaphore;
 pub use backup::{Backup, BackupError, Manifest};
 pub use compact::Compacted;
 pub use config::EmbeddedConfig;
-pub use directory::OpenError;
+pub use directory::{OpenError, is_store};
 pub use recover::{Recovered, recover_accept_loss};
 pub use salvage::{Damage, Holes, RowCount, SalvageError, Salvaged, salvage, verify_store};
 pub use scratch::Scratch;

@@ -10,7 +10,7 @@ use fjall::{Database, KeyspaceCreateOptions};
 use super::constants;
 use super::directory::{Directory, OpenError};
 use super::disk::Disk;
-use super::failures::words;
+use super::failures::{is_damage, words};
 use super::files::is_absent;
 use super::identity::{Identity, Salt};
 use super::journals;
@@ -45,16 +45,14 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
 pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Opened, OpenError> {
     let io = |source| directory.io(source);
     directory.finished()?;
-    // A check that was killed leaves it.
-    journals::remove_dir(&directory.verify_copy()).map_err(io)?;
     let (identity, count_file, expected) = whose(&directory)?;
-    if expected > 0 {
-        constants::restore(&directory.db()).map_err(io)?;
-    }
     if expected > 0 && is_absent(&directory.db()).map_err(io)? {
         return Err(directory.lost(0, expected, "db is missing"));
     }
     let in_journals = check_journals(&directory, identity.salt, expected)?;
+    if expected > 0 || in_journals.is_some() {
+        constants::restore(&directory.db()).map_err(io)?;
+    }
     let manifests = check_tables(&directory, identity.salt, expected == 0 && in_journals.is_none())?;
     let (disk, commits) = open_database(&directory, identity.salt, cache_bytes)?;
     if commits < expected {
@@ -80,15 +78,14 @@ pub(super) fn open_claimed(directory: Directory, cache_bytes: u64) -> Result<Ope
 /// Whose store it is, by both places that say so, and how many commits were durable.
 fn whose(directory: &Directory) -> Result<(Identity, CountFile, u64), OpenError> {
     let told = match directory.identity() {
-        Ok(None) if is_absent(&directory.db()).map_err(|source| directory.io(source))? => {
-            Some(directory.create()?)
-        }
+        Ok(None) if is_new(directory)? => Some(directory.create()?),
         Ok(told) => told,
         Err(OpenError::Damaged { .. }) => None,
         Err(other) => return Err(other),
     };
     let opened = CountFile::open(&directory.count()).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => directory.damaged("commit-count is missing"),
+        _ if is_damage(&error) => directory.damaged(format!("commit-count cannot be read: {error}")),
         _ => directory.io(error),
     })?;
     let (count_file, counted) = opened.ok_or_else(|| directory.damaged("commit-count cannot be read"))?;
@@ -104,6 +101,19 @@ fn whose(directory: &Directory) -> Result<(Identity, CountFile, u64), OpenError>
         }
     }
     Ok((counted.identity, count_file, counted.count))
+}
+
+/// There is neither a database nor a count of commits that were in one.
+fn is_new(directory: &Directory) -> Result<bool, OpenError> {
+    let io = |source| directory.io(source);
+    if !is_absent(&directory.db()).map_err(io)? {
+        return Ok(false);
+    }
+    match CountFile::read(&directory.count()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if is_damage(&error) => Ok(false),
+        counted => Ok(counted.map_err(io)?.is_some_and(|counted| counted.count == 0)),
+    }
 }
 
 /// Sees to it that the journals can be replayed whole; number of the last commit in them. Nothing is changed
@@ -141,7 +151,11 @@ fn check_journals(directory: &Directory, salt: Salt, expected: u64) -> Result<Op
 /// Sees to it that the database takes its tables for what they are. Files that are the same in every database
 /// are written anew if they are damaged. `None` if there is no database yet; one in which nothing was ever
 /// written and that is not whole died while it was made, and is removed.
-fn check_tables(directory: &Directory, salt: Salt, is_new: bool) -> Result<Option<Manifests>, OpenError> {
+pub(super) fn check_tables(
+    directory: &Directory,
+    salt: Salt,
+    is_new: bool,
+) -> Result<Option<Manifests>, OpenError> {
     let io = |source| directory.io(source);
     let db = directory.db();
     if is_absent(&db).map_err(io)? {
@@ -174,24 +188,13 @@ fn has_tables(db: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens the database of the store with this salt; also the number of its last commit.
+/// Opens the database of the store with this salt; also the number of its last commit. What it does not know of
+/// its files the database removes: one that is not new must have been checked.
 pub(super) fn open_database(
     directory: &Directory,
     salt: Salt,
     cache_bytes: u64,
 ) -> Result<(Disk, u64), OpenError> {
-    let (disk, commits, found) = open_any_database(directory, cache_bytes)?;
-    if found.is_some_and(|found| found != salt) {
-        return Err(directory.unreadable("the tables in db/keyspaces are of another store"));
-    }
-    Ok((disk, commits))
-}
-
-/// Opens the database of whatever store it is; also the number and the salt of its last commit.
-pub(super) fn open_any_database(
-    directory: &Directory,
-    cache_bytes: u64,
-) -> Result<(Disk, u64, Option<Salt>), OpenError> {
     // The journals have been checked, the tables have not: a panic over damaged bytes is a refusal.
     let opened = catch_unwind(|| open_files(&directory.db(), cache_bytes));
     let mut disk = match opened {
@@ -202,8 +205,11 @@ pub(super) fn open_any_database(
         Err(_) => return Err(directory.unreadable("the database cannot make sense of its files")),
     };
     let loaded = disk.load().and_then(|()| numbers::commits(&disk));
-    let (commits, salt) = loaded.map_err(|error| directory.unreadable(error.to_string()))?;
-    Ok((disk, commits, salt))
+    let (commits, found) = loaded.map_err(|error| directory.unreadable(error.to_string()))?;
+    if found.is_some_and(|found| found != salt) {
+        return Err(directory.unreadable("the tables in db/keyspaces are of another store"));
+    }
+    Ok((disk, commits))
 }
 
 fn open_files(db: &Path, cache_bytes: u64) -> fjall::Result<Disk> {

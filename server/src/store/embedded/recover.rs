@@ -8,12 +8,12 @@ use std::time::Duration;
 use fjall::PersistMode;
 use tern_protocol::StoreId;
 
-use super::directory::{Directory, OpenError};
+use super::directory::{Directory, OpenError, is_store};
 use super::disk::Disk;
 use super::files::{is_absent, sync_dir};
 use super::identity::{Identity, Salt};
 use super::tripwire::{CountFile, Counted};
-use super::{journals, open};
+use super::{constants, journals, manifests, open};
 
 /// Between two looks at whether the tables are written.
 const FLUSH_POLL: Duration = Duration::from_millis(10);
@@ -39,9 +39,7 @@ pub struct Recovered {
 /// notice. It keeps everything up to the first loss and nothing after it: no log gets a hole. A store
 /// that opens is left as it is. When this returns, the store was opened as a node opens it.
 pub fn recover_accept_loss(dir: &Path) -> Result<Recovered, OpenError> {
-    let is_absent =
-        |name: &str| is_absent(&dir.join(name)).map_err(|source| OpenError::Io { dir: dir.into(), source });
-    if is_absent("store.json")? && is_absent("commit-count")? {
+    if !is_store(dir) {
         return Err(OpenError::Missing { dir: dir.into() });
     }
     let damage = match open::open(dir, 0) {
@@ -89,6 +87,9 @@ fn recover(directory: &Directory, damage: String) -> Result<Recovered, OpenError
     let journals = journals::list(&db).map_err(io)?;
     let salt = salt(directory, told, counted, journals::salt(&journals).map_err(io)?)?;
     let counted = counted.filter(|counted| counted.identity.salt == salt);
+    // Before anything is changed: of tables that are not named rightly the database would leave nothing.
+    constants::restore(&db).map_err(io)?;
+    open::check_tables(directory, salt, false)?;
     // After a recovery that was cut short, the count still has the id that clients know.
     let previous = counted.map(|counted| counted.identity).or(told.filter(|told| told.salt == salt));
     let previous_store_id = previous.map_or(StoreId::from_bytes([0; 16]), |previous| previous.store_id);
@@ -136,7 +137,7 @@ fn salt(
     }
     let in_data = match in_journals {
         Some(salt) => Some(salt),
-        None => open::open_any_database(directory, 0)?.2,
+        None => manifests::salt(&directory.db()).map_err(|source| directory.io(source))?,
     };
     let salt = in_data.or(told).or(counted);
     salt.ok_or_else(|| directory.damaged("no file says which store it is"))

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::directory::{Directory, OpenError};
-use super::files::create_private;
+use super::directory::{Directory, OpenError, is_store};
+use super::files::{create_private, lies_in};
 use super::journals;
 
 /// The stand-in. Dropping it removes it.
@@ -27,6 +27,12 @@ impl Drop for Scratch {
 impl Scratch {
     /// Makes it in `scratch` for the store in `dir`, which no process may hold.
     pub fn of(dir: &Path, scratch: &Path) -> Result<Self, OpenError> {
+        if !is_store(dir) {
+            return Err(OpenError::Missing { dir: dir.into() });
+        }
+        if lies_in(scratch, dir).map_err(|source| OpenError::Io { dir: dir.into(), source })? {
+            return Err(OpenError::ScratchInside { dir: dir.into(), scratch: scratch.into() });
+        }
         let held = Directory::hold(dir)?;
         let path = scratch.join(format!("tern-scratch-{:016x}", rand::random::<u64>()));
         let made = Self { path, _held: held };
@@ -49,9 +55,10 @@ fn mirror(from: &Path, to: &Path) -> io::Result<()> {
         let entry = entry?;
         let (path, target, kind) = (entry.path(), to.join(entry.file_name()), entry.file_type()?);
         if kind.is_dir() {
-            let is_left = entry.file_name().to_str().is_some_and(|name| {
-                name == "verify" || name == "cut-tails" || name.starts_with("lost-journals-")
-            });
+            let is_left = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name == "cut-tails" || name.starts_with("lost-journals-"));
             if !is_left {
                 fs::create_dir(&target)?;
                 mirror(&path, &target)?;

@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::archive;
 use super::block::{self, Version};
+use super::failures::is_damage;
 
 const MAGIC: [u8; 4] = *b"LSM\x03";
 const HEAD_BYTES: usize = 33;
@@ -23,6 +24,8 @@ const HEAD_BYTES: usize = 33;
 const BLOCK_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Bytes looked through at a time for the next block.
 const CHUNK: usize = 64 * 1024;
+/// A disk fails to read at least so many bytes at a time; the system reads no less.
+const SECTOR_BYTES: u64 = 4096;
 
 /// A stretch of keys of which rows are missing; the ends themselves were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub(super) struct Table {
     at: u64,
     /// Where its blocks of rows end.
     end: u64,
+    /// That is known: by the list of its parts, or since a part of another kind was read.
+    has_end: bool,
     read: VecDeque<Version>,
     last: Option<Bytes>,
     open: Option<Gap>,
@@ -71,16 +76,21 @@ impl Table {
     pub(super) fn open(path: &Path, base: u64) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        let end = archive::sections(path).and_then(|sections| sections.get("data").cloned());
-        let end = end.map_or(length, |data| data.end.min(length));
+        let listed = archive::sections(path).and_then(|sections| sections.get("data").cloned());
+        let has_end = listed.as_ref().is_some_and(|data| data.end <= length);
+        let end = listed.map_or(length, |data| data.end.min(length));
         let (read, gaps) = (VecDeque::new(), Vec::new());
-        Ok(Self { path: path.into(), file, base, at: 0, end, read, last: None, open: None, gaps })
+        Ok(Self { path: path.into(), file, base, at: 0, end, has_end, read, last: None, open: None, gaps })
     }
 
     /// The next version of a row, in the order of keys and of each key the newest first.
     pub(super) fn next(&mut self) -> Option<Version> {
         while self.read.is_empty() {
             if self.at >= self.end {
+                if !self.has_end && self.open.is_none() {
+                    self.lose(self.end);
+                }
+                self.has_end = true;
                 let open = self.open.take();
                 self.gaps.extend(open);
                 return None;
@@ -108,6 +118,7 @@ impl Table {
         };
         self.at = start + HEAD_BYTES as u64 + u64::from(head.stored);
         if !head.has_rows {
+            self.has_end = true;
             return;
         }
         match self.rows(start, &head) {
@@ -156,7 +167,8 @@ impl Table {
         while from < self.end {
             let length = CHUNK.min((self.end - from) as usize);
             // What cannot be read at all is passed over.
-            if self.file.read_exact_at(&mut chunk[..length], from).is_err() {
+            let read = |part: &mut [u8], at| self.file.read_exact_at(part, at);
+            if fill(&mut chunk[..length], from, read).is_err() {
                 from += length as u64;
                 continue;
             }
@@ -198,6 +210,31 @@ pub(super) fn unpack(stored: &[u8], length: u32) -> Option<Vec<u8>> {
     let mut unpacked = vec![0; length as usize];
     let written = lz4_flex::block::decompress_into(stored, &mut unpacked).ok()?;
     (written == unpacked.len()).then_some(unpacked)
+}
+
+/// Reads the bytes of a file from `at` on by `read`. In the place of each sector that its disk cannot read there
+/// is what neither rows nor commits are made of, so that it is told as missing.
+pub(super) fn fill(
+    bytes: &mut [u8],
+    at: u64,
+    read: impl Fn(&mut [u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
+    match read(bytes, at) {
+        Err(error) if is_damage(&error) => {}
+        other => return other,
+    }
+    let mut from = 0;
+    while from < bytes.len() {
+        let to_next = SECTOR_BYTES - (at + from as u64) % SECTOR_BYTES;
+        let length = (bytes.len() - from).min(to_next as usize);
+        let sector = &mut bytes[from..from + length];
+        match read(sector, at + from as u64) {
+            Err(error) if is_damage(&error) => sector.fill(0xff),
+            other => other?,
+        }
+        from += length;
+    }
+    Ok(())
 }
 
 /// What is damaged of a table besides its rows; `None` if nothing is. Without it the rows can be read, but not

@@ -73,7 +73,9 @@ mod compacting;
 mod damage;
 mod deciles;
 mod model;
+mod recovering;
 mod salvaging;
+mod sectors;
 mod speed;
 
 mod closed_in_order {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::source::Source;
 use super::survey::survey;
 use super::{Damage, Holes};
-use crate::store::embedded::directory::{Directory, OpenError};
+use crate::store::embedded::directory::{Directory, OpenError, is_store};
+use crate::store::embedded::failures::is_damage;
 use crate::store::embedded::identity::Identity;
 use crate::store::embedded::table::{self, Table};
 use crate::store::embedded::tripwire::{CountFile, Counted};
@@ -17,7 +18,7 @@ use crate::store::embedded::{archive, constants, journals};
 /// an error says that it could not be looked at.
 pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
     let io = |source| OpenError::Io { dir: dir.into(), source };
-    if !dir.join("db").is_dir() {
+    if !is_store(dir) {
         return Err(OpenError::Missing { dir: dir.into() });
     }
     let _held = Directory::hold(dir)?;
@@ -68,7 +69,7 @@ fn counted(dir: &Path, wrong: &mut Vec<String>) -> std::io::Result<Option<Counte
     }
     let counted = CountFile::read(&dir.join("commit-count"));
     let counted = match counted {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if is_damage(&error) => None,
         counted => counted?,
     };
     match (told, &counted) {
@@ -89,7 +90,14 @@ fn check_journals(
     wrong: &mut Vec<String>,
 ) -> std::io::Result<()> {
     let (Some(identity), list) = (identity, journals::list(db)?) else { return Ok(()) };
-    let Some(cut) = journals::scan(&list, identity.salt)?.cut else { return Ok(()) };
+    let cut = match journals::scan(&list, identity.salt) {
+        Err(error) if is_damage(&error) => {
+            wrong.push(error.to_string());
+            return Ok(());
+        }
+        findings => findings?.cut,
+    };
+    let Some(cut) = cut else { return Ok(()) };
     if cut.is_torn {
         let last = journals::paths(db)?.pop();
         source.damage.retain(|damage| Some(&damage.file) != last.as_ref());

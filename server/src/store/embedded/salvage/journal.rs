@@ -1,6 +1,8 @@
 //! The whole commits of one journal, also those behind something that is none.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::store::embedded::block::Version;
 use crate::store::embedded::identity::Salt;
 use crate::store::embedded::keys;
-use crate::store::embedded::table::unpack;
+use crate::store::embedded::table::{fill, unpack};
 use crate::store::embedded::values::Commit;
 
 /// The database's own keyspace: it says nothing of ours.
@@ -26,7 +28,9 @@ pub(super) struct Found {
 
 /// Reads it. The journals of a store are 64 MiB each, so they are read as a whole.
 pub(super) fn read(path: &Path, salt: Option<Salt>) -> io::Result<Found> {
-    let mut bytes = std::fs::read(path)?;
+    let file = File::open(path)?;
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    fill(&mut bytes, 0, |part, at| file.read_exact_at(part, at))?;
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(end);
     let (mut found, mut at, mut gap) = (Found::default(), 0, None);

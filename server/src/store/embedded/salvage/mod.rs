@@ -17,6 +17,7 @@ use self::source::Source;
 use self::survey::survey;
 use super::directory::{Directory, OpenError};
 use super::failures::read_failed;
+use super::files::lies_in;
 use super::open;
 use super::table::Gap;
 use super::verify::{Checker, Findings};
@@ -94,7 +95,10 @@ impl fmt::Display for Damage {
 
 impl Damage {
     fn of(gap: &Gap) -> Self {
-        let what = format!("{} bytes from byte {} on cannot be read", gap.bytes, gap.at);
+        let what = match gap.bytes {
+            0 => format!("it ends at byte {}, and does not say that it is its end", gap.at),
+            bytes => format!("{bytes} bytes from byte {} on cannot be read", gap.at),
+        };
         Self { file: gap.file.clone(), what }
     }
 }
@@ -117,6 +121,14 @@ pub enum SalvageError {
     /// Something is there already.
     #[error("{} is not empty: choose a directory that does not exist yet", .0.display())]
     Occupied(PathBuf),
+    /// Nothing is written to the old store.
+    #[error("{} lies in the store {}: choose a directory elsewhere", .to.display(), .from.display())]
+    Inside {
+        /// Of the new store.
+        to: PathBuf,
+        /// The old one.
+        from: PathBuf,
+    },
     /// The old store cannot be looked at.
     #[error("cannot read {}: {source}", .path.display())]
     Io {
@@ -149,6 +161,9 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     };
     if !from.join("db").is_dir() {
         return Err(SalvageError::Missing(from.into()));
+    }
+    if lies_in(to, from).map_err(io_in(from))? {
+        return Err(SalvageError::Inside { to: to.into(), from: from.into() });
     }
     let _held = Directory::hold(from)?;
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {

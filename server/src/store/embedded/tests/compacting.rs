@@ -70,7 +70,7 @@ async fn nothing_of_a_replaced_text_is_in_any_file_after_compacting() {
     }
     let dir = disk.dir.path();
     let lost = dir.join("store/lost-journals-1");
-    for left in [dir.join("store/verify"), lost] {
+    for left in [dir.join("store/cut-tails"), lost] {
         fs::create_dir(&left).unwrap();
         fs::write(left.join("0.jnl"), "CANARY").unwrap();
     }
@@ -185,4 +185,25 @@ async fn a_node_that_starts_on_a_full_disk_is_not_ready() {
     let store = EmbeddedStore::open(config, Metrics::none()).unwrap();
     let why = store.health().await.unwrap_err().to_string();
     assert!(why.contains("free ") && why.contains(" MiB"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_compacting_could_not_do_is_told_with_the_file() {
+    let disk = OnDisk::new(true);
+    let store = disk.store.clone().unwrap();
+    let dir = disk.dir.path().join("store");
+    let failed = async || match store.compact().await {
+        Err(StoreError::Unavailable(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    // A file where a directory is expected, and a directory in the place of a file.
+    fs::write(dir.join("cut-tails"), "").unwrap();
+    let why = failed().await;
+    assert!(why.contains("removing") && why.contains("store/cut-tails failed: "), "{why}");
+    fs::remove_file(dir.join("cut-tails")).unwrap();
+    fs::create_dir(dir.join("manifest-copy.new")).unwrap();
+    let why = failed().await;
+    assert!(why.contains("writing") && why.contains("store/manifest-copy failed: "), "{why}");
+    fs::remove_dir(dir.join("manifest-copy.new")).unwrap();
+    store.compact().await.unwrap();
 }

@@ -15,13 +15,13 @@ use crate::store::embedded::tripwire::CountFile;
 const ALL: PageLimit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
 
 /// A directory as a process leaves it that was killed.
-struct Image {
-    dir: TempDir,
-    talk: ConversationId,
-    log: Vec<Entry>,
-    store_id: StoreId,
+pub(super) struct Image {
+    pub(super) dir: TempDir,
+    pub(super) talk: ConversationId,
+    pub(super) log: Vec<Entry>,
+    pub(super) store_id: StoreId,
     /// Length of the journal after each commit.
-    ends: Vec<u64>,
+    pub(super) ends: Vec<u64>,
 }
 
 pub(super) fn copy_dir(from: &Path, to: &Path) {
@@ -46,7 +46,7 @@ pub(super) fn data_end(path: &Path) -> u64 {
 }
 
 /// `commits` messages, each acknowledged; if asked, the first half of them moved to a table.
-async fn image(commits: usize, has_table: bool) -> Image {
+pub(super) async fn image(commits: usize, has_table: bool) -> Image {
     let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = Arc::new(EmbeddedStore::open(config(source.path()), Metrics::none()).unwrap());
     let shared: Arc<dyn Store> = store.clone();
@@ -83,14 +83,14 @@ fn counted(dir: &Path) -> u64 {
 }
 
 impl Image {
-    fn copy(&self) -> TempDir {
+    pub(super) fn copy(&self) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         copy_dir(self.dir.path(), dir.path());
         dir
     }
 
     /// Every acknowledged entry with its marker, at its seq, or an error; never less.
-    async fn is_intact(&self, store: &EmbeddedStore) -> Result<(), StoreError> {
+    pub(super) async fn is_intact(&self, store: &EmbeddedStore) -> Result<(), StoreError> {
         let log = store.entries(self.talk, 1..=u64::MAX, Order::Ascending, ALL).await?;
         assert_eq!(log, self.log);
         for entry in &self.log {
@@ -413,15 +413,6 @@ fn what_was_begun_and_not_finished_is_no_store_and_says_so() {
     open::open(dir.path(), 0).unwrap();
 }
 
-#[test]
-fn what_a_killed_check_left_is_cleared_away() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
-    fs::create_dir_all(dir.path().join("store/verify/db")).unwrap();
-    drop(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
-    assert!(!dir.path().join("store/verify").exists());
-}
-
 /// An image whose count is behind by the last `uncounted` commits, as after a kill under load.
 async fn behind(commits: usize, uncounted: u64) -> Image {
     let image = image(commits, false).await;
@@ -556,6 +547,13 @@ async fn a_recovery_after_which_the_store_does_not_open_says_so() {
     let text = error.to_string();
     assert!(text.contains("db/keyspaces/1/tables/0 is not as it was written"), "{text}");
     assert!(text.contains("tern store salvage"), "{text}");
+    // Only the start of a node writes there.
+    let image = self::image(20, true).await;
+    flip(&journal(image.dir.path()), image.ends[15] + 40, 0x04);
+    let copy = image.dir.path().join("store/manifest-copy");
+    fs::remove_file(&copy).unwrap();
+    fs::create_dir(copy.with_extension("new")).unwrap();
+    recover_accept_loss(&image.dir.path().join("store")).unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

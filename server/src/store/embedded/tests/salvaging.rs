@@ -258,6 +258,10 @@ async fn what_cannot_be_salvaged_is_refused_with_the_reason() {
     let (from, new) = (image.dir.path().join("store"), to.path().join("store"));
     let missing = salvage(&from.join("nowhere"), &new).unwrap_err();
     assert!(matches!(missing, SalvageError::Missing(_)), "{missing}");
+    let before = contents(image.dir.path());
+    let inside = salvage(&from, &from.join("new/store")).unwrap_err();
+    assert!(matches!(inside, SalvageError::Inside { .. }), "{inside}");
+    assert_eq!(contents(image.dir.path()), before);
     let node = EmbeddedStore::open(config(image.dir.path()), Metrics::none()).unwrap();
     let held = salvage(&from, &new).unwrap_err();
     assert!(matches!(held, SalvageError::Open(OpenError::Locked { .. })), "{held}");
@@ -407,6 +411,28 @@ async fn a_store_that_must_not_be_written_is_read_through_a_scratch_directory() 
     drop(copy);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "only the backup is left");
     assert_eq!(Backup::open(&scratch.path().join("backup")).unwrap().verify().unwrap().fault_count, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scratch_directory_in_the_store_is_refused() {
+    let image = image(3).await;
+    let store = image.dir.path().join("store");
+    let link = image.dir.path().join("link");
+    std::os::unix::fs::symlink(&store, &link).unwrap();
+    let before = contents(&store);
+    for scratch in [store.clone(), store.join("db/new/scratch"), link.join("scratch"), store.join("../store")]
+    {
+        for dir in [&store, &link] {
+            let refused = Scratch::of(dir, &scratch).err().unwrap();
+            assert!(matches!(refused, OpenError::ScratchInside { .. }), "{refused}");
+        }
+        assert_eq!(contents(&store), before, "{}", scratch.display());
+    }
+    // Beside it, it is none of its files.
+    let beside = image.dir.path().join("store-scratch");
+    drop(Scratch::of(&store, &beside).unwrap());
+    let missing = Scratch::of(&beside, &store).err().unwrap();
+    assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
