@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts as Head;
@@ -21,8 +21,6 @@ use crate::transport::websocket::token_in_query;
 
 /// An answer to a read has about so many bytes.
 const ANSWER_BYTES: usize = 16 * 1024;
-/// When to ask again if there is no memory for it.
-const MEMORY_RETRY: Duration = Duration::from_secs(1);
 
 /// What who asks is known by. Cheap to clone.
 #[derive(Clone)]
@@ -99,7 +97,7 @@ impl FromRequestParts<Api> for Reader {
         let Caller(claims) = Caller::from_request_parts(head, api).await?;
         // Before it is done: changes are taken while memory is short, reads wait.
         if api.0.door.answers.try_charge(ANSWER_BYTES).is_none() {
-            return Err(Refused::short_of_memory(MEMORY_RETRY).into());
+            return Err(Refused::short_of_memory().into());
         }
         match api.0.door.quota.fetch(&claims.user, Instant::now()) {
             Allowance::Allowed => Ok(Self(claims.user)),

@@ -36,10 +36,10 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Most request headers.
 const HEADERS_MAX: usize = 100;
 /// Most requests at a time on one HTTP/2 connection.
-const H2_STREAMS_MAX: u32 = 32;
+const H2_STREAMS_MAX: u32 = 16;
 /// Most bytes of one body that an HTTP/2 client may have under way, and of all on a connection.
 const H2_STREAM_WINDOW: u32 = 64 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 128 * 1024;
 /// Bytes of an answer that the HTTP/2 library takes before the client has room for them.
 const H2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Requests of one HTTP/2 connection that may be malformed before it is closed.

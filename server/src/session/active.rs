@@ -39,7 +39,8 @@ pub(super) struct Active {
     deadlines: Deadlines,
     strikes: Strikes,
     _guard: SeatGuard,
-    _memory: Charge,
+    /// What the session takes, with the cursors of a sync that is not whole yet.
+    pub(super) memory: Charge,
 }
 
 impl Active {
@@ -63,7 +64,7 @@ impl Active {
             renewal: None,
             strikes: Strikes::default(),
             _guard: guard,
-            _memory: memory,
+            memory,
         }
     }
 

@@ -24,7 +24,7 @@ pub const ERASED: &str = "the user was erased; a token issued after that opens a
 
 /// About how much an idle session takes, in bytes, besides its connection: its task, its seat, and what it may
 /// have unsent before that is counted.
-const SESSION_BYTES: usize = 12 * 1024;
+pub(super) const SESSION_BYTES: usize = 12 * 1024;
 /// What a client waits that comes while memory is short.
 const MEMORY_RETRY: Duration = Duration::from_secs(5);
 

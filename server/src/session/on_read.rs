@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use tern_protocol::{
-    Code, Fetch, ListConversations, ListMembers, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX, SYNC_CURSORS_MAX,
-    SYNC_CURSORS_TOTAL_MAX, Sync,
+    Code, Fetch, ListConversations, ListMembers, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX, Position,
+    SYNC_CURSORS_MAX, SYNC_CURSORS_TOTAL_MAX, Sync,
 };
 
 use super::active::Active;
+use super::hello::SESSION_BYTES;
 use super::quota::Allowance;
 use super::reads::Job;
 use super::refused::Refused;
@@ -30,11 +31,17 @@ impl Active {
             );
             return Err(Refused::new(Code::LIMIT_EXCEEDED, detail));
         }
+        if !self.memory.try_resize(SESSION_BYTES + total * size_of::<Position>()) {
+            self.cursors = Vec::new();
+            self.memory.try_resize(SESSION_BYTES);
+            return Err(Refused::short_of_memory());
+        }
         self.cursors.extend(sync.cursors);
         if sync.more {
             return Ok(Handled::Silent);
         }
         let cursors = std::mem::take(&mut self.cursors);
+        self.memory.try_resize(SESSION_BYTES);
         self.allow_fetch(now)?;
         self.ask_store(Job::Sync { request, cursors })
     }

@@ -7,6 +7,9 @@ use tern_protocol::{Code, ConversationId, Error, TempId};
 use crate::conversation::Refusal;
 use crate::store::StoreError;
 
+/// When to ask again for what there is no memory for.
+const MEMORY_RETRY: Duration = Duration::from_secs(1);
+
 /// Why a request was refused; the session goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -39,9 +42,9 @@ impl Refused {
     }
 
     /// There is no memory for one more question of anybody.
-    pub fn short_of_memory(retry_after: Duration) -> Self {
+    pub fn short_of_memory() -> Self {
         Self {
-            retry_after: Some(retry_after),
+            retry_after: Some(MEMORY_RETRY),
             ..Self::new(Code::OVER_CAPACITY, "this node is short of memory")
         }
     }

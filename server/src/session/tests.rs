@@ -706,9 +706,15 @@ async fn while_memory_is_short_newcomers_hear_when_to_come_again_and_who_is_here
 async fn what_a_session_is_counted_for_is_given_back_with_its_end() {
     let mut bench = Bench::new();
     let memory = bench.gateway.inner.memory.clone();
-    let session = bench.open("alice").await;
+    let mut session = bench.open("alice").await;
     let one = memory.part(MemoryPart::Sessions).used();
     let second = bench.open("bob").await;
+    assert_eq!(memory.part(MemoryPart::Sessions).used(), 2 * one);
+    // So are the cursors of a sync, for as long as it is not whole.
+    let cursor = Position { conversation: pair("alice", "bob"), seq: 0 };
+    session.say(tern_protocol::Sync { cursors: vec![cursor; 400], more: true });
+    assert!(memory.part(MemoryPart::Sessions).used() > 2 * one + 400 * 16);
+    session.say(tern_protocol::Sync { cursors: Vec::new(), more: false });
     assert_eq!(memory.part(MemoryPart::Sessions).used(), 2 * one);
     drop((session, second));
     assert_eq!(memory.whole().used(), 0);

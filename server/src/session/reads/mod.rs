@@ -162,7 +162,7 @@ impl Reads {
             .memory
             .part(MemoryPart::Reads)
             .try_charge(job.bytes())
-            .ok_or_else(|| Refused::short_of_memory(RETRY))?;
+            .ok_or_else(Refused::short_of_memory)?;
         let about = job.conversation();
         let queued = self.slot.push(Waiting { job, memory }, || {
             let (gateway, seat) = (Arc::clone(&self.gateway), Arc::clone(&self.seat));
