@@ -49,21 +49,39 @@ impl Disk {
     }
 
     /// The first conversation behind a block that cannot be read and comes after `after`: ids are spread evenly,
-    /// so steps that double find one soon.
+    /// so steps that double get behind it soon, and halves of the last of them to where it ends.
     fn behind_damage(&self, after: Option<ConversationId>) -> Result<Option<ConversationId>, StoreError> {
-        let last = keys::head(ConversationId::from_bytes([255; 16]));
-        let from = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
-        for shift in FIRST_STEP_BITS..u128::BITS {
-            let Some(from) = from.checked_add(1 << shift) else { return Ok(None) };
-            let from = keys::head(ConversationId::from_bytes(from.to_be_bytes()));
-            match self.space.range(from..=last.clone()).next().map(|item| item.key().map_err(read_failed)) {
-                None => return Ok(None),
-                Some(Ok(key)) => return keys::conversation(&key).map(Some),
-                Some(Err(StoreError::Corrupt(_))) => {}
-                Some(Err(error)) => return Err(error),
+        let mut damaged = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
+        let mut landed = None;
+        for step in (FIRST_STEP_BITS..u128::BITS).map(|shift| 1 << shift).chain([u128::MAX]) {
+            let from = damaged.saturating_add(step);
+            if let Some(first) = self.first_from(from)? {
+                landed = Some((from, first));
+                break;
+            }
+            damaged = from;
+        }
+        let Some((mut behind, mut first)) = landed else { return Ok(None) };
+        while behind - damaged > 1 {
+            let middle = damaged + (behind - damaged) / 2;
+            match self.first_from(middle)? {
+                Some(found) => (behind, first) = (middle, found),
+                None => damaged = middle,
             }
         }
-        Ok(None)
+        Ok(first)
+    }
+
+    /// The first conversation from this id on, if there is one; `None` if what is there cannot be read.
+    fn first_from(&self, id: u128) -> Result<Option<Option<ConversationId>>, StoreError> {
+        let last = keys::head(ConversationId::from_bytes([255; 16]));
+        let from = keys::head(ConversationId::from_bytes(id.to_be_bytes()));
+        match self.space.range(from..=last).next().map(|item| item.key().map_err(read_failed)) {
+            None => Ok(Some(None)),
+            Some(Ok(key)) => keys::conversation(&key).map(|id| Some(Some(id))),
+            Some(Err(StoreError::Corrupt(_))) => Ok(None),
+            Some(Err(error)) => Err(error),
+        }
     }
 
     /// What is old enough in a log, `None` if nothing is.
