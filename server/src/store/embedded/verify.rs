@@ -109,6 +109,11 @@ impl Checker {
 
     fn check(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         match keys::kind(key) {
+    /// Whose rows they are, once a commit was among them.
+    pub(super) fn salt(&self) -> Option<Salt> {
+        self.salt
+    }
+
             keys::Kind::Kept => self.log(key)?.kept = values::decode("the start of a log", value)?,
             keys::Kind::Shape => self.shape(key, value)?,
             keys::Kind::Entry => self.entry(key, value)?,
