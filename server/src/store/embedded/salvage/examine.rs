@@ -46,7 +46,7 @@ pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
     if !source.damage.is_empty() {
         // What does not fit together follows from what is missing: that is told instead.
         findings.clear();
-        let logs = survey(&source).map_err(io)?;
+        let logs = survey(&source).map_err(io)?.logs;
         for holes in logs.iter().filter_map(|(id, log)| Holes::of(*id, log)) {
             findings.add(holes.to_string());
         }

@@ -33,8 +33,6 @@ pub(super) struct Facts {
     messages_max: u64,
     /// Members by their inboxes, while there is no members' list.
     members: Vec<(UserId, u64)>,
-    /// Of a pair: who of the two blocks the other, by the rows of blocks.
-    blocked_by: Vec<UserId>,
     rows: u128,
     story: Story,
     expected_markers: Fingerprint,
@@ -131,13 +129,6 @@ impl Facts {
             (_, Some(until)) => self.speaks_of(until.seq, until.messages),
             (None, None) => self.members.push((user, row.first_seq)),
             (Some(_), None) => {}
-        }
-    }
-
-    /// One of the pair blocks the other. Found in two rows.
-    pub(super) fn blocked(&mut self, by: UserId) {
-        if !self.blocked_by.contains(&by) {
-            self.blocked_by.push(by);
         }
     }
 
@@ -249,8 +240,7 @@ impl Facts {
             members[first].role = Role::Owner;
         }
         let kind = if is_pair { ConversationKind::Pair } else { ConversationKind::Group };
-        let blocked_by = std::mem::take(&mut self.blocked_by);
-        Shape { kind, name: self.story.name.take(), members, blocked_by }
+        Shape { kind, name: self.story.name.take(), members, blocked_by: Vec::new() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! All rows of a damaged store, looked through once: what is left of each log.
+//! All rows of a damaged store, looked through once: what is left of each log, and of what is known of people.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,18 +6,28 @@ use std::io;
 use tern_protocol::{ConversationId, Entry, EntryBody, UserId};
 
 use super::log::{Facts, Mended};
+use super::people::{People, PeopleRows};
 use super::source::Source;
 use crate::store::embedded::{keys, values};
 use crate::store::{Erasure, Intent, ReadPosition, StoreError};
 
-/// Reads all rows and makes each log valid.
-pub(super) fn survey(source: &Source) -> io::Result<BTreeMap<ConversationId, Mended>> {
-    let mut logs: BTreeMap<ConversationId, Facts> = BTreeMap::new();
+/// What all rows together tell.
+pub(super) struct Survey {
+    pub(super) logs: BTreeMap<ConversationId, Mended>,
+    pub(super) people: PeopleRows,
+}
+
+/// Reads all rows, makes each log valid, and lets all rows about people say the same.
+pub(super) fn survey(source: &Source) -> io::Result<Survey> {
+    let (mut logs, mut people) = (BTreeMap::new(), People::default());
     for (key, value) in source.rows()? {
         // What cannot be decoded is left out when the rows are written.
-        let _ = note(&mut logs, source, &key, &value);
+        let _ = note(&mut logs, &mut people, source, &key, &value);
     }
-    Ok(logs.into_iter().filter_map(|(id, facts)| Some((id, facts.mend(id)?))).collect())
+    let mut logs: BTreeMap<_, _> =
+        logs.into_iter().filter_map(|(id, facts)| Some((id, facts.mend(id)?))).collect();
+    let people = people.mend(&mut logs);
+    Ok(Survey { logs, people })
 }
 
 fn of(logs: &mut BTreeMap<ConversationId, Facts>, id: ConversationId) -> &mut Facts {
@@ -26,6 +36,7 @@ fn of(logs: &mut BTreeMap<ConversationId, Facts>, id: ConversationId) -> &mut Fa
 
 fn note(
     logs: &mut BTreeMap<ConversationId, Facts>,
+    people: &mut People,
     source: &Source,
     key: &[u8],
     value: &[u8],
@@ -62,11 +73,10 @@ fn note(
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
         keys::Kind::Block => {
-            let (by, user) = keys::block_sides(key)?;
-            of(logs, ConversationId::pair(&by, &user)).blocked(by);
+            people.block(key, values::decode("a block", value)?)?;
         }
+        keys::Kind::Tally => people.tally(key, values::decode("a tally", value)?)?,
         keys::Kind::Commit
-        | keys::Kind::Tally
         | keys::Kind::User
         | keys::Kind::Erasure
         | keys::Kind::Revocation
