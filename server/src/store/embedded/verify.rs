@@ -319,7 +319,8 @@ impl Checker {
             self.fault(format!("the {} blocks by users are not the {} blocks of users", by.count, of.count));
         }
         for (user, left) in std::mem::take(&mut self.counted) {
-            let what = [(left.blocks, "users whom they block"), (left.added, "groups that they wait to accept")];
+            let what =
+                [(left.blocks, "users whom they block"), (left.added, "groups that they wait to accept")];
             for (left, what) in what.into_iter().filter(|(left, _)| *left != 0) {
                 self.fault(format!("the count of {user}'s {what} is off by {left}"));
             }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
+use super::Holes;
 use super::source::Source;
 use super::survey::survey;
-use super::Holes;
 use crate::store::embedded::directory::{Directory, OpenError};
 use crate::store::embedded::identity::Identity;
 use crate::store::embedded::table;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tern_protocol::{ConversationId, ConversationKind, UserId};
 
 use super::log::Mended;
+use crate::store::Tally;
 use crate::store::embedded::{keys, values};
-use crate::store::{StoreError, Tally};
 
 /// All that was read of it.
 #[derive(Default)]
@@ -28,16 +28,14 @@ pub(super) struct PeopleRows {
 
 impl People {
     /// One of the two rows of a block.
-    pub(super) fn block(&mut self, key: &[u8], since_ms: u64) -> Result<(), StoreError> {
-        let known = self.blocks.entry(keys::block_sides(key)?).or_default();
+    pub(super) fn block(&mut self, by: UserId, user: UserId, since_ms: u64) {
+        let known = self.blocks.entry((by, user)).or_default();
         *known = since_ms.max(*known);
-        Ok(())
     }
 
     /// What was counted of a user.
-    pub(super) fn tally(&mut self, key: &[u8], tally: Tally) -> Result<(), StoreError> {
-        self.tallies.insert(keys::named_user(key)?, tally);
-        Ok(())
+    pub(super) fn tally(&mut self, user: UserId, tally: Tally) {
+        self.tallies.insert(user, tally);
     }
 
     /// Makes it one: the pairs of `logs` say what the rows do.

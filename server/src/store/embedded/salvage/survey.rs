@@ -8,8 +8,9 @@ use tern_protocol::{ConversationId, Entry, EntryBody, UserId};
 use super::log::{Facts, Mended};
 use super::people::{People, PeopleRows};
 use super::source::Source;
+use crate::store::embedded::values::Shape;
 use crate::store::embedded::{keys, values};
-use crate::store::{Erasure, Intent, ReadPosition, StoreError};
+use crate::store::{Intent, ReadPosition, StoreError};
 
 /// What all rows together tell.
 pub(super) struct Survey {
@@ -46,19 +47,30 @@ fn note(
             of(logs, keys::conversation(key)?).kept = Some(values::decode("the start of a log", value)?);
         }
         keys::Kind::Shape => {
-            of(logs, keys::conversation(key)?).shape = Some(values::decode("a conversation", value)?);
+            let shape: Shape = values::decode("a conversation", value)?;
+            let log = of(logs, keys::conversation(key)?);
+            let users = shape.members.iter().flat_map(|member| member.added_by.iter().chain([&member.user]));
+            users.filter(|user| source.erased_ms(user).is_some()).for_each(|user| log.erased(user));
+            log.shape = Some(shape);
         }
         keys::Kind::Head => of(logs, keys::conversation(key)?).head = Some(values::decode("a head", value)?),
         keys::Kind::Entry => {
             if let Some(entry) = readable(source, key, value) {
                 let id = keys::conversation(key)?;
                 let marker = entry.temp_id.map(|temp_id| keys::marker(id, &entry.sender, temp_id));
-                of(logs, id).entry(&entry, marker.as_deref());
+                let log = of(logs, id);
+                // It is of after the erasure, or it would not be readable.
+                users(&entry).filter(|user| source.erased_ms(user).is_some()).for_each(|user| log.back(user));
+                log.entry(&entry, marker.as_deref());
             }
         }
         keys::Kind::Row => {
-            let row = values::decode("an inbox row", value)?;
-            of(logs, keys::row_conversation(key)?).row(keys::row_user(key)?, row);
+            let (row, user) = (values::decode("an inbox row", value)?, keys::row_user(key)?);
+            let log = of(logs, keys::row_conversation(key)?);
+            if source.erased_ms(&user).is_some() {
+                log.erased(&user);
+            }
+            log.row(user, row);
         }
         keys::Kind::Marker => {
             let marker = values::decode_marker(value)?;
@@ -73,9 +85,17 @@ fn note(
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
         keys::Kind::Block => {
-            people.block(key, values::decode("a block", value)?)?;
+            let (since_ms, (by, user)) = (values::decode("a block", value)?, keys::block_sides(key)?);
+            if ![&by, &user].into_iter().any(|user| source.is_erased(user, since_ms)) {
+                people.block(by, user, since_ms);
+            }
         }
-        keys::Kind::Tally => people.tally(key, values::decode("a tally", value)?)?,
+        keys::Kind::Tally => {
+            let user = keys::named_user(key)?;
+            if source.erased_ms(&user).is_none() {
+                people.tally(user, values::decode("a tally", value)?);
+            }
+        }
         keys::Kind::Commit
         | keys::Kind::User
         | keys::Kind::Erasure
@@ -91,14 +111,13 @@ fn note(
 pub(super) fn readable(source: &Source, key: &[u8], value: &[u8]) -> Option<Entry> {
     let (entry, _) = values::decode_entry(value).ok()?;
     let is_own = keys::entry_seq(key).ok() == Some(entry.seq);
-    let was_erased = |user: &UserId| {
-        let erasure = source.erasures.get(&keys::hashed(user));
-        erasure.is_some_and(|erasure: &Erasure| erasure.open.is_none() && entry.time_ms <= erasure.at_ms)
-    };
-    let names_erased = !source.damage.is_empty()
-        && !source.erasures.is_empty()
-        && (was_erased(&entry.sender) || named(&entry.body).iter().any(was_erased));
+    let names_erased = users(&entry).any(|user| source.is_erased(user, entry.time_ms));
     (is_own && !names_erased).then_some(entry)
+}
+
+/// Who wrote it, and whom it names.
+fn users(entry: &Entry) -> impl Iterator<Item = &UserId> {
+    std::iter::once(&entry.sender).chain(named(&entry.body))
 }
 
 fn named(body: &EntryBody) -> &[UserId] {

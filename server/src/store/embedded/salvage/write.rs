@@ -22,11 +22,7 @@ const COMMIT: u64 = 1;
 type Tallies = BTreeMap<&'static str, RowCount>;
 
 /// Makes a store of what the survey of `source` found and of its other rows; its id, and what became of the rows.
-pub(super) fn write(
-    to: &Path,
-    survey: &Survey,
-    source: &Source,
-) -> Result<(StoreId, Tallies), SalvageError> {
+pub(super) fn write(to: &Path, survey: &Survey, source: &Source) -> Result<(StoreId, Tallies), SalvageError> {
     let mut writing = Writing { survey, source, rows: Tallies::new() };
     let store_id = writing.write(to)?;
     Ok((store_id, writing.rows))
@@ -153,7 +149,9 @@ fn keep(
             let Some(log) = log else { return Ok(None) };
             match log.shape.members.iter().find(|member| member.user == user) {
                 Some(member) => Some(values::member_row(member.first_seq)),
-                None => as_it_is(row.until.is_some_and(|until| until.seq <= log.head.seq)),
+                None => as_it_is(row.until.is_some_and(|until| {
+                    until.seq <= log.head.seq && !source.is_erased(&user, until.time_ms)
+                })),
             }
         }
         keys::Kind::Marker => {
@@ -164,17 +162,15 @@ fn keep(
             let intent = values::decode_intent(key, value)?;
             let log = logs.get(&intent.conversation);
             let fits = intent.from_seq <= intent.to_seq && keys::intent_shard(key)? == intent.shard();
-            as_it_is(fits && log.is_some_and(|log| intent.to_seq <= log.head.seq))
+            let is_erased =
+                intent.sender.as_ref().is_some_and(|sender| source.is_erased(sender, intent.time_ms));
+            as_it_is(fits && !is_erased && log.is_some_and(|log| intent.to_seq <= log.head.seq))
         }
-        keys::Kind::Read => {
-            let read: ReadPosition = values::decode("a read position", value)?;
-            let Some(log) = logs.get(&keys::row_conversation(key)?) else { return Ok(None) };
-            let (seq, messages) = (read.seq.min(log.head.seq), read.messages.min(log.head.messages));
-            let fits = (seq, messages) == (read.seq, read.messages);
-            let mended = || values::encode(&ReadPosition { seq, messages });
-            Some(if fits { value.clone() } else { mended() })
+        keys::Kind::Read => read(survey, source, key, value)?,
+        keys::Kind::User => {
+            let user: User = values::decode("a user", value)?;
+            as_it_is(!source.is_erased(&keys::named_user(key)?, user.last_seen_ms))
         }
-        keys::Kind::User => values::decode::<User>("a user", value).map(|_| as_it_is(true))?,
         keys::Kind::Erasure => {
             values::decode::<Erasure>("an erasure", value)?;
             as_it_is(true)
@@ -191,6 +187,20 @@ fn keep(
         | keys::Kind::Filling
         | keys::Kind::Unknown => None,
     })
+}
+
+/// A read position, not beyond the head.
+fn read(survey: &Survey, source: &Source, key: &[u8], value: &Bytes) -> Result<Option<Bytes>, StoreError> {
+    let (user, id) = (keys::row_user(key)?, keys::row_conversation(key)?);
+    let read: ReadPosition = values::decode("a read position", value)?;
+    let Some(log) = survey.logs.get(&id) else { return Ok(None) };
+    // It tells no time, but who came back is a member again.
+    if source.erased_ms(&user).is_some() && log.shape.members.iter().all(|member| member.user != user) {
+        return Ok(None);
+    }
+    let (seq, messages) = (read.seq.min(log.head.seq), read.messages.min(log.head.messages));
+    let fits = (seq, messages) == (read.seq, read.messages);
+    Ok(Some(if fits { value.clone() } else { values::encode(&ReadPosition { seq, messages }) }))
 }
 
 /// The rows that follow from what was found out about each log and about people, in the order of their keys.
