@@ -80,9 +80,8 @@ struct Log {
     expected_markers: Fingerprint,
     markers: Fingerprint,
     rows: usize,
-    /// Who of a pair blocks the other, as it says itself and as the rows of blocks do.
-    blocked_by: Fingerprint,
-    blocks: Fingerprint,
+    /// Who of a pair blocks the other as it says itself, until the row of the block is met.
+    blocked_by: Vec<UserId>,
 }
 
 /// What is counted of a user less what was found of it: nothing is left where that is the same.
@@ -203,10 +202,7 @@ impl Checker {
             }
         }
         let log = self.log(key)?;
-        for by in &shape.blocked_by {
-            log.blocked_by.add(by.as_str().as_bytes(), 0);
-        }
-        log.members = Some(shape.members);
+        (log.members, log.blocked_by) = (Some(shape.members), shape.blocked_by);
         Ok(())
     }
 
@@ -219,7 +215,7 @@ impl Checker {
         }
         self.blocks_by.add(&own, since_ms);
         if let Some(log) = self.logs.get_mut(&ConversationId::pair(&by, &user)) {
-            log.blocks.add(by.as_str().as_bytes(), 0);
+            log.blocked_by.retain(|other| *other != by);
         }
         self.counted.entry(by).or_default().blocks -= 1;
         Ok(())
@@ -347,9 +343,8 @@ impl Log {
         if self.rows != members.len() {
             faults.push(format!("{} of its {} members have an inbox row", self.rows, members.len()));
         }
-        if self.blocked_by != self.blocks {
-            let (told, found) = (self.blocked_by.count, self.blocks.count);
-            faults.push(format!("it is blocked by {told} of the two, {found} of them have a block"));
+        for by in &self.blocked_by {
+            faults.push(format!("it says that {by} blocks the other, and there is no such block"));
         }
         faults
     }

@@ -84,6 +84,8 @@ pub(super) struct Mended {
     /// Members' list and head had to be made anew.
     pub(super) is_shape_new: bool,
     pub(super) is_head_new: bool,
+    /// Who was erased and came back after it.
+    pub(super) back: HashSet<UserId>,
     runs: Vec<(u64, u64)>,
     rows: u128,
 }
@@ -199,6 +201,7 @@ impl Facts {
             lost_before,
             is_shape_new,
             is_head_new,
+            back: self.back,
             runs,
             rows,
         })

@@ -194,8 +194,8 @@ fn read(survey: &Survey, source: &Source, key: &[u8], value: &Bytes) -> Result<O
     let (user, id) = (keys::row_user(key)?, keys::row_conversation(key)?);
     let read: ReadPosition = values::decode("a read position", value)?;
     let Some(log) = survey.logs.get(&id) else { return Ok(None) };
-    // It tells no time, but who came back is a member again.
-    if source.erased_ms(&user).is_some() && log.shape.members.iter().all(|member| member.user != user) {
+    // It tells no time.
+    if source.erased_ms(&user).is_some() && !log.back.contains(&user) {
         return Ok(None);
     }
     let (seq, messages) = (read.seq.min(log.head.seq), read.messages.min(log.head.messages));

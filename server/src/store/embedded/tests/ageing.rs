@@ -61,7 +61,10 @@ async fn a_damaged_block_of_heads_keeps_no_readable_conversation_from_ageing() {
         let readable: BTreeSet<_> = ids.iter().copied().filter(|id| !is_lost(&keys::head(*id))).collect();
         // Some damage is found at once: salvage is the way out of that.
         let Ok(store) = EmbeddedStore::open(config(dir.path()), Metrics::none()) else { continue };
-        assert_eq!(listed(&store).await, readable, "damaged at {place} of {length}");
+        let listed = listed(&store).await;
+        let skipped: Vec<_> = readable.difference(&listed).collect();
+        assert!(skipped.is_empty(), "damaged at {place} of {length}: {skipped:?}");
+        assert!(listed.is_subset(&ids));
         damaged += usize::from(readable.len() < ids.len());
     }
     assert!(damaged > 3, "{damaged} places were in a block of heads");
