@@ -201,6 +201,12 @@ pub(super) fn tally(user: &UserId) -> Bytes {
     join(&[&[TALLY], text(user)])
 }
 
+/// The user in the key of a user or of what is counted of one.
+pub(super) fn named_user(key: &[u8]) -> Result<UserId, StoreError> {
+    let user = key.get(1..).and_then(|text| UserId::new(std::str::from_utf8(text).ok()?).ok());
+    user.ok_or_else(|| damaged("user"))
+}
+
 /// That one user blocks another; its value says since when.
 pub(super) fn block(by: &UserId, user: &UserId) -> Bytes {
     join(&[&[BLOCK, BY, length(by)], text(by), text(user)])

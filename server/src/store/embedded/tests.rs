@@ -67,12 +67,14 @@ impl Fixture for OnDisk {
     }
 }
 
+mod ageing;
 mod backups;
 mod commits;
 mod compacting;
 mod damage;
 mod deciles;
 mod model;
+mod people;
 mod recovering;
 mod salvaging;
 mod sectors;

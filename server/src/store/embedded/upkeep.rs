@@ -38,7 +38,7 @@ impl Disk {
                     self.seen.note(&error);
                     // Those of the block are passed over; the next call begins behind it.
                     if found.is_empty() {
-                        found.extend(self.behind_damage(after)?);
+                        found = self.around_damaged_heads(after)?;
                     }
                     break;
                 }
@@ -48,22 +48,83 @@ impl Disk {
         Ok(found)
     }
 
-    /// The first conversation behind a block that cannot be read and comes after `after`: ids are spread evenly,
-    /// so steps that double find one soon.
-    fn behind_damage(&self, after: Option<ConversationId>) -> Result<Option<ConversationId>, StoreError> {
-        let last = keys::head(ConversationId::from_bytes([255; 16]));
-        let from = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
-        for shift in FIRST_STEP_BITS..u128::BITS {
-            let Some(from) = from.checked_add(1 << shift) else { return Ok(None) };
-            let from = keys::head(ConversationId::from_bytes(from.to_be_bytes()));
-            match self.space.range(from..=last.clone()).next().map(|item| item.key().map_err(read_failed)) {
-                None => return Ok(None),
-                Some(Ok(key)) => return keys::conversation(&key).map(Some),
-                Some(Err(StoreError::Corrupt(_))) => {}
-                Some(Err(error)) => return Err(error),
+    /// The next conversations after `after` where a block cannot be read: the last before it, which the database
+    /// does not give since it reads ahead, and the first behind it.
+    fn around_damaged_heads(&self, after: Option<ConversationId>) -> Result<Vec<ConversationId>, StoreError> {
+        let start = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
+        let (damaged, first) = self.behind_damage(start)?;
+        let mut found = self.before_damage(after, damaged)?;
+        found.extend(first);
+        Ok(found)
+    }
+
+    /// The end of a block that cannot be read and comes after `start`, and the first conversation behind it: ids are
+    /// spread evenly, so steps that double get behind it soon, and halves of the last of them to where it ends.
+    fn behind_damage(&self, start: u128) -> Result<(u128, Option<ConversationId>), StoreError> {
+        let (mut damaged, mut landed) = (start, None);
+        for step in (FIRST_STEP_BITS..u128::BITS).map(|shift| 1 << shift).chain([u128::MAX]) {
+            let from = damaged.saturating_add(step);
+            if let Some(first) = self.first_from(from)? {
+                landed = Some((from, first));
+                break;
+            }
+            damaged = from;
+        }
+        let Some((mut behind, mut first)) = landed else { return Ok((damaged, None)) };
+        while behind - damaged > 1 {
+            let middle = damaged + (behind - damaged) / 2;
+            match self.first_from(middle)? {
+                Some(found) => (behind, first) = (middle, found),
+                None => damaged = middle,
             }
         }
-        Ok(None)
+        Ok((damaged, first))
+    }
+
+    /// Conversations between `after` and the block that `damaged` is in, met from behind.
+    fn before_damage(
+        &self,
+        after: Option<ConversationId>,
+        mut damaged: u128,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        use std::ops::Bound::{Excluded, Included};
+        let start = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
+        let until = |last: u128| {
+            let first = after.map_or(Included(keys::HEADS.into()), |after| Excluded(keys::head(after)));
+            let last = keys::head(ConversationId::from_bytes(last.to_be_bytes()));
+            let heads = self.space.range::<Bytes, _>((first, Included(last))).rev();
+            heads.map(|item| item.key().map_err(read_failed))
+        };
+        let mut readable = start;
+        while damaged - readable > 1 {
+            let middle = readable + (damaged - readable) / 2;
+            match until(middle).next() {
+                Some(Err(StoreError::Corrupt(_))) => damaged = middle,
+                Some(Err(error)) => return Err(error),
+                Some(Ok(_)) | None => readable = middle,
+            }
+        }
+        if readable == start {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for key in until(readable).map_while(|key| self.unless_damaged(key).transpose()) {
+            found.push(keys::conversation(&key?)?);
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// The first conversation from this id on, if there is one; `None` if what is there cannot be read.
+    fn first_from(&self, id: u128) -> Result<Option<Option<ConversationId>>, StoreError> {
+        let last = keys::head(ConversationId::from_bytes([255; 16]));
+        let from = keys::head(ConversationId::from_bytes(id.to_be_bytes()));
+        match self.space.range(from..=last).next().map(|item| item.key().map_err(read_failed)) {
+            None => Ok(Some(None)),
+            Some(Ok(key)) => keys::conversation(&key).map(|id| Some(Some(id))),
+            Some(Err(StoreError::Corrupt(_))) => Ok(None),
+            Some(Err(error)) => Err(error),
+        }
     }
 
     /// What is old enough in a log, `None` if nothing is.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tern_protocol::{ConversationId, Entry, EntryBody, GROUP_MEMBERS_MAX, UserId};
+use tern_protocol::{ConversationId, ConversationKind, Entry, EntryBody, GROUP_MEMBERS_MAX, UserId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::identity::Salt;
@@ -80,6 +80,15 @@ struct Log {
     expected_markers: Fingerprint,
     markers: Fingerprint,
     rows: usize,
+    /// Who of a pair blocks the other as it says itself, until the row of the block is met.
+    blocked_by: Vec<UserId>,
+}
+
+/// What is counted of a user less what was found of it: nothing is left where that is the same.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Counted {
+    blocks: i64,
+    added: i64,
 }
 
 /// Takes rows and remembers what later ones must agree with.
@@ -92,9 +101,18 @@ pub(super) struct Checker {
     salt: Option<Salt>,
     /// Rows of users who are no members, and not said to be gone.
     stray: Vec<(UserId, ConversationId)>,
+    /// Each block is found by who blocks and by who is blocked.
+    blocks_by: Fingerprint,
+    blocks_of: Fingerprint,
+    counted: BTreeMap<UserId, Counted>,
 }
 
 impl Checker {
+    /// Whose rows they are, once a commit was among them.
+    pub(super) fn salt(&self) -> Option<Salt> {
+        self.salt
+    }
+
     pub(super) fn fault(&mut self, what: String) {
         self.findings.add(what);
     }
@@ -141,11 +159,12 @@ impl Checker {
                 values::decode::<User>("a user", value)?;
                 self.findings.users += 1;
             }
-            keys::Kind::Block => {
-                keys::block_users(key)?;
-                values::decode::<u64>("a block", value)?;
+            keys::Kind::Block => self.block(key, values::decode("a block", value)?)?,
+            keys::Kind::Tally => {
+                let Tally { blocks, added, .. } = values::decode("a tally", value)?;
+                let counted = Counted { blocks: blocks.into(), added: added.into() };
+                self.counted.insert(keys::named_user(key)?, counted);
             }
-            keys::Kind::Tally => drop(values::decode::<Tally>("a tally", value)?),
             keys::Kind::Erasure => {
                 let erasure: Erasure = values::decode("an erasure", value)?;
                 self.findings.open_erasures.extend(erasure.open.map(|open| open.user));
@@ -177,7 +196,28 @@ impl Checker {
         if distinct.len() != shape.members.len() || distinct.len() > GROUP_MEMBERS_MAX {
             return wrong(format!("{} members, {} of them distinct", shape.members.len(), distinct.len()));
         }
-        self.log(key)?.members = Some(shape.members);
+        if shape.kind == ConversationKind::Group {
+            for member in shape.members.iter().filter(|member| member.added_by.is_some()) {
+                self.counted.entry(member.user.clone()).or_default().added -= 1;
+            }
+        }
+        let log = self.log(key)?;
+        (log.members, log.blocked_by) = (Some(shape.members), shape.blocked_by);
+        Ok(())
+    }
+
+    fn block(&mut self, key: &[u8], since_ms: u64) -> Result<(), StoreError> {
+        let (by, user) = keys::block_sides(key)?;
+        let own = keys::block(&by, &user);
+        if key != &own[..] {
+            self.blocks_of.add(&own, since_ms);
+            return Ok(());
+        }
+        self.blocks_by.add(&own, since_ms);
+        if let Some(log) = self.logs.get_mut(&ConversationId::pair(&by, &user)) {
+            log.blocked_by.retain(|other| *other != by);
+        }
+        self.counted.entry(by).or_default().blocks -= 1;
         Ok(())
     }
 
@@ -257,12 +297,30 @@ impl Checker {
                 self.fault(format!("{id}: {what}"));
             }
         }
+        self.people();
         for (user, id) in std::mem::take(&mut self.stray) {
             if !self.findings.open_erasures.contains(&user) {
                 self.fault(format!("{user} has a row for {id} and is no member of it"));
             }
         }
         self.findings
+    }
+}
+
+impl Checker {
+    /// All rows about people were given.
+    fn people(&mut self) {
+        let (by, of) = (self.blocks_by, self.blocks_of);
+        if by != of {
+            self.fault(format!("the {} blocks by users are not the {} blocks of users", by.count, of.count));
+        }
+        for (user, left) in std::mem::take(&mut self.counted) {
+            let what =
+                [(left.blocks, "users whom they block"), (left.added, "groups that they wait to accept")];
+            for (left, what) in what.into_iter().filter(|(left, _)| *left != 0) {
+                self.fault(format!("the count of {user}'s {what} is off by {left}"));
+            }
+        }
     }
 }
 
@@ -284,6 +342,9 @@ impl Log {
         }
         if self.rows != members.len() {
             faults.push(format!("{} of its {} members have an inbox row", self.rows, members.len()));
+        }
+        for by in &self.blocked_by {
+            faults.push(format!("it says that {by} blocks the other, and there is no such block"));
         }
         faults
     }

@@ -132,7 +132,8 @@ impl Batch<'_> {
 
     pub(super) fn forget_blocks(&mut self, blocks: &[(UserId, UserId)]) -> Result<(), StoreError> {
         for (by, user) in blocks {
-            if self.get(&keys::block(by, user))?.is_some() {
+            // Damage may have left the row of one side.
+            if self.get(&keys::block(by, user))?.is_some() || self.get(&keys::block_of(user, by))?.is_some() {
                 self.write_block(by, user, None)?;
             }
         }

@@ -1,18 +1,18 @@
 //! Checking a store without opening it: every file is read as salvage reads it, and what is wrong is told by
 //! file. Nothing is written, so that it works on a full disk and on one that takes no writes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::Holes;
 use super::source::Source;
 use super::survey::survey;
-use super::{Damage, Holes};
 use crate::store::embedded::directory::{Directory, OpenError, is_store};
 use crate::store::embedded::failures::is_damage;
 use crate::store::embedded::identity::Identity;
-use crate::store::embedded::table::{self, Table};
+use crate::store::embedded::table;
 use crate::store::embedded::tripwire::{CountFile, Counted};
 use crate::store::embedded::verify::{Checker, Findings};
-use crate::store::embedded::{archive, constants, journals};
+use crate::store::embedded::{constants, journals, manifests};
 
 /// Checks the store in `dir`, which no process may hold, from end to end. Damage is told whole, and what it costs;
 /// an error says that it could not be looked at.
@@ -38,11 +38,16 @@ pub fn verify_store(dir: &Path) -> Result<Findings, OpenError> {
     for (key, value) in source.rows().map_err(io)? {
         checker.row(&key, &value);
     }
+    if let (Some(identity), Some(found)) = (identity, checker.salt())
+        && found != identity.salt
+    {
+        wrong.push("the tables in db/keyspaces are of another store".into());
+    }
     let mut findings = checker.finish(None);
     if !source.damage.is_empty() {
         // What does not fit together follows from what is missing: that is told instead.
         findings.clear();
-        let logs = survey(&source).map_err(io)?;
+        let logs = survey(&source).map_err(io)?.logs;
         for holes in logs.iter().filter_map(|(id, log)| Holes::of(*id, log)) {
             findings.add(holes.to_string());
         }
@@ -107,22 +112,14 @@ fn check_journals(
     Ok(())
 }
 
-/// What a node needs of the tables besides their rows: lists and indexes, also of the database's own keyspace.
+/// What a node needs of the tables besides their rows: their indexes, and that the database's own keyspace names
+/// ours.
 fn check_tables(db: &Path, source: &Source, wrong: &mut Vec<String>) -> std::io::Result<()> {
-    let mut files: Vec<PathBuf> = source.files().map(Path::to_owned).collect();
-    let own = db.join("keyspaces/0");
-    match archive::tables(&own) {
-        Ok(Some(named)) => {
-            for path in named.iter().map(|table| own.join("tables").join(table.id.to_string())) {
-                let gaps = Table::open(&path, 0).map(Table::gaps).unwrap_or_default();
-                wrong.extend(gaps.iter().map(Damage::of).map(|damage| damage.to_string()));
-                files.push(path);
-            }
-        }
-        _ => wrong.push(format!("{}: the list of its tables cannot be read", own.display())),
+    if !manifests::names_ours(db)? {
+        wrong.push("db/keyspaces/0 is missing or damaged; a node writes it anew".into());
     }
-    for path in files {
-        if let Some(what) = table::index_damage(&path)? {
+    for path in source.files() {
+        if let Some(what) = table::index_damage(path)? {
             wrong.push(format!("{}: {what}", path.display()));
         }
     }

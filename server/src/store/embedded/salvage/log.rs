@@ -4,7 +4,7 @@
 //! log stays dense and nothing is given a seq that another entry had; a hole before the first of them is left
 //! out: the log starts there. Who is a member is what the members' list says, else what the inboxes say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tern_protocol::{
     ConversationId, ConversationKind, Entry, EntryBody, EntryId, GROUP_MEMBERS_MAX, KIND_LOST, Role, UserId,
@@ -33,9 +33,10 @@ pub(super) struct Facts {
     messages_max: u64,
     /// Members by their inboxes, while there is no members' list.
     members: Vec<(UserId, u64)>,
-    /// Of a pair: who of the two blocks the other, by the rows of blocks.
-    blocked_by: Vec<UserId>,
     rows: u128,
+    /// Members, perhaps of before their erasure, and of those whom an entry of after it names.
+    erased: HashSet<UserId>,
+    back: HashSet<UserId>,
     story: Story,
     expected_markers: Fingerprint,
     markers: Fingerprint,
@@ -83,6 +84,8 @@ pub(super) struct Mended {
     /// Members' list and head had to be made anew.
     pub(super) is_shape_new: bool,
     pub(super) is_head_new: bool,
+    /// Who was erased and came back after it.
+    pub(super) back: HashSet<UserId>,
     runs: Vec<(u64, u64)>,
     rows: u128,
 }
@@ -134,11 +137,14 @@ impl Facts {
         }
     }
 
-    /// One of the pair blocks the other. Found in two rows.
-    pub(super) fn blocked(&mut self, by: UserId) {
-        if !self.blocked_by.contains(&by) {
-            self.blocked_by.push(by);
-        }
+    /// The user, who was erased, is or was a member by a row that may be older than the erasure.
+    pub(super) fn erased(&mut self, user: &UserId) {
+        self.erased.insert(user.clone());
+    }
+
+    /// The user came back after the erasure.
+    pub(super) fn back(&mut self, user: &UserId) {
+        self.back.insert(user.clone());
     }
 
     pub(super) fn marker(&mut self, key: &[u8], seq: u64) {
@@ -157,12 +163,16 @@ impl Facts {
         if self.runs.is_empty() && self.head.is_none() && self.shape.is_none() {
             return None;
         }
-        let is_shape_new = self.shape.is_none();
-        let shape = match self.shape.take() {
+        let mut is_shape_new = self.shape.is_none();
+        let mut shape = match self.shape.take() {
             Some(shape) => shape,
             None => self.shape_of(id),
         };
-        let rows = if is_shape_new { u128::MAX } else { self.rows };
+        let mut rows = if is_shape_new { u128::MAX } else { self.rows };
+        self.erased.retain(|user| !self.back.contains(user));
+        if !self.erased.is_empty() {
+            is_shape_new |= self.without_erased(&mut shape, &mut rows);
+        }
         let kept = self.kept.unwrap_or_default();
         let joined = shape.members.iter().map(|member| member.first_seq).max().unwrap_or(0);
         let last = self.runs.last().copied();
@@ -191,6 +201,7 @@ impl Facts {
             lost_before,
             is_shape_new,
             is_head_new,
+            back: self.back,
             runs,
             rows,
         })
@@ -225,6 +236,27 @@ impl Facts {
         ((first.from, first.before), holes, Head { seq, messages, time_ms })
     }
 
+    /// Takes out who was erased and did not come back, with the bits of their rows; whether there was anybody.
+    fn without_erased(&self, shape: &mut Shape, rows: &mut u128) -> bool {
+        let (before, mut kept, mut changed) = (std::mem::take(&mut shape.members), 0, false);
+        for (place, mut member) in before.into_iter().enumerate() {
+            if self.erased.contains(&member.user) {
+                changed = true;
+                continue;
+            }
+            if member.added_by.as_ref().is_some_and(|by| self.erased.contains(by)) {
+                (member.added_by, changed) = (Some(UserId::erased(NOBODY)), true);
+            }
+            kept |= (*rows >> place & 1) << shape.members.len();
+            shape.members.push(member);
+        }
+        *rows = kept;
+        if changed && shape.kind == ConversationKind::Group {
+            give_owner(&mut shape.members);
+        }
+        changed
+    }
+
     /// The members' list as the inboxes and the entries tell it.
     fn shape_of(&mut self, id: ConversationId) -> Shape {
         let mut users = std::mem::take(&mut self.members);
@@ -243,14 +275,18 @@ impl Facts {
         let member =
             |(user, first_seq): (UserId, u64)| Member { role: role(&user), user, first_seq, added_by: None };
         let mut members: Vec<Member> = users.into_iter().map(member).collect();
-        if let Some(first) = members.first().map(|_| 0)
-            && members.iter().all(|member| member.role != Role::Owner)
-        {
-            members[first].role = Role::Owner;
-        }
+        give_owner(&mut members);
         let kind = if is_pair { ConversationKind::Pair } else { ConversationKind::Group };
-        let blocked_by = std::mem::take(&mut self.blocked_by);
-        Shape { kind, name: self.story.name.take(), members, blocked_by }
+        Shape { kind, name: self.story.name.take(), members, blocked_by: Vec::new() }
+    }
+}
+
+/// A group has an owner: the first, if there is none.
+fn give_owner(members: &mut [Member]) {
+    if members.iter().all(|member| member.role != Role::Owner)
+        && let Some(first) = members.first_mut()
+    {
+        first.role = Role::Owner;
     }
 }
 

@@ -26,6 +26,7 @@ use crate::store::StoreError;
 mod examine;
 mod journal;
 mod log;
+mod people;
 mod source;
 mod survey;
 mod write;
@@ -178,9 +179,9 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, SalvageError> {
     let source = Source::open(&from.join("db"), salt).map_err(io_in(from))?;
     let previous_store_id = identities.iter().flatten().next().map(|identity| identity.store_id);
     let mut salvaged = Salvaged { previous_store_id, damage: source.damage.clone(), ..Salvaged::default() };
-    let logs = survey(&source).map_err(io_in(from))?;
-    salvaged.conversations = logs.iter().filter_map(|(id, log)| Holes::of(*id, log)).collect();
-    let (store_id, rows) = write::write(to, &logs, &source)?;
+    let survey = survey(&source).map_err(io_in(from))?;
+    salvaged.conversations = survey.logs.iter().filter_map(|(id, log)| Holes::of(*id, log)).collect();
+    let (store_id, rows) = write::write(to, &survey, &source)?;
     (salvaged.store_id, salvaged.rows) = (Some(store_id), rows);
     salvaged.findings = check(to)?;
     Ok(salvaged)

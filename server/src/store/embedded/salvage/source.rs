@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use bytes::Bytes;
+use tern_protocol::UserId;
 
 use super::{Damage, journal};
 use crate::store::Erasure;
@@ -31,7 +32,7 @@ pub(super) struct Source {
     tables: Vec<Listed>,
     journals: Newest,
     /// Finished and open erasures by the hash of the user.
-    pub(super) erasures: HashMap<[u8; 16], Erasure>,
+    erasures: HashMap<[u8; 16], Erasure>,
     pub(super) damage: Vec<Damage>,
 }
 
@@ -72,6 +73,21 @@ impl Source {
             known.extend(values::decode("an erasure", &value).ok().map(|erasure| (hash, erasure)));
         }
         Ok(Self { tables, journals: in_journals, erasures: known, damage })
+    }
+
+    /// When a user was erased of whom something from before may have come back: where parts of a store are missing,
+    /// an old version of a row counts.
+    pub(super) fn erased_ms(&self, user: &UserId) -> Option<u64> {
+        if self.damage.is_empty() || self.erasures.is_empty() {
+            return None;
+        }
+        let erasure = self.erasures.get(&keys::hashed(user))?;
+        erasure.open.is_none().then_some(erasure.at_ms)
+    }
+
+    /// What is of this time and of this user is of somebody who was erased after it.
+    pub(super) fn is_erased(&self, user: &UserId, time_ms: u64) -> bool {
+        self.erased_ms(user).is_some_and(|erased_ms| time_ms <= erased_ms)
     }
 
     /// The files of its tables.

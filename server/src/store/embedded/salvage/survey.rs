@@ -1,4 +1,4 @@
-//! All rows of a damaged store, looked through once: what is left of each log.
+//! All rows of a damaged store, looked through once: what is left of each log, and of what is known of people.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,18 +6,29 @@ use std::io;
 use tern_protocol::{ConversationId, Entry, EntryBody, UserId};
 
 use super::log::{Facts, Mended};
+use super::people::{People, PeopleRows};
 use super::source::Source;
+use crate::store::embedded::values::Shape;
 use crate::store::embedded::{keys, values};
-use crate::store::{Erasure, Intent, ReadPosition, StoreError};
+use crate::store::{Intent, ReadPosition, StoreError};
 
-/// Reads all rows and makes each log valid.
-pub(super) fn survey(source: &Source) -> io::Result<BTreeMap<ConversationId, Mended>> {
-    let mut logs: BTreeMap<ConversationId, Facts> = BTreeMap::new();
+/// What all rows together tell.
+pub(super) struct Survey {
+    pub(super) logs: BTreeMap<ConversationId, Mended>,
+    pub(super) people: PeopleRows,
+}
+
+/// Reads all rows, makes each log valid, and lets all rows about people say the same.
+pub(super) fn survey(source: &Source) -> io::Result<Survey> {
+    let (mut logs, mut people) = (BTreeMap::new(), People::default());
     for (key, value) in source.rows()? {
         // What cannot be decoded is left out when the rows are written.
-        let _ = note(&mut logs, source, &key, &value);
+        let _ = note(&mut logs, &mut people, source, &key, &value);
     }
-    Ok(logs.into_iter().filter_map(|(id, facts)| Some((id, facts.mend(id)?))).collect())
+    let mut logs: BTreeMap<_, _> =
+        logs.into_iter().filter_map(|(id, facts)| Some((id, facts.mend(id)?))).collect();
+    let people = people.mend(&mut logs);
+    Ok(Survey { logs, people })
 }
 
 fn of(logs: &mut BTreeMap<ConversationId, Facts>, id: ConversationId) -> &mut Facts {
@@ -26,6 +37,7 @@ fn of(logs: &mut BTreeMap<ConversationId, Facts>, id: ConversationId) -> &mut Fa
 
 fn note(
     logs: &mut BTreeMap<ConversationId, Facts>,
+    people: &mut People,
     source: &Source,
     key: &[u8],
     value: &[u8],
@@ -35,19 +47,30 @@ fn note(
             of(logs, keys::conversation(key)?).kept = Some(values::decode("the start of a log", value)?);
         }
         keys::Kind::Shape => {
-            of(logs, keys::conversation(key)?).shape = Some(values::decode("a conversation", value)?);
+            let shape: Shape = values::decode("a conversation", value)?;
+            let log = of(logs, keys::conversation(key)?);
+            let users = shape.members.iter().flat_map(|member| member.added_by.iter().chain([&member.user]));
+            users.filter(|user| source.erased_ms(user).is_some()).for_each(|user| log.erased(user));
+            log.shape = Some(shape);
         }
         keys::Kind::Head => of(logs, keys::conversation(key)?).head = Some(values::decode("a head", value)?),
         keys::Kind::Entry => {
             if let Some(entry) = readable(source, key, value) {
                 let id = keys::conversation(key)?;
                 let marker = entry.temp_id.map(|temp_id| keys::marker(id, &entry.sender, temp_id));
-                of(logs, id).entry(&entry, marker.as_deref());
+                let log = of(logs, id);
+                // It is of after the erasure, or it would not be readable.
+                users(&entry).filter(|user| source.erased_ms(user).is_some()).for_each(|user| log.back(user));
+                log.entry(&entry, marker.as_deref());
             }
         }
         keys::Kind::Row => {
-            let row = values::decode("an inbox row", value)?;
-            of(logs, keys::row_conversation(key)?).row(keys::row_user(key)?, row);
+            let (row, user) = (values::decode("an inbox row", value)?, keys::row_user(key)?);
+            let log = of(logs, keys::row_conversation(key)?);
+            if source.erased_ms(&user).is_some() {
+                log.erased(&user);
+            }
+            log.row(user, row);
         }
         keys::Kind::Marker => {
             let marker = values::decode_marker(value)?;
@@ -62,11 +85,18 @@ fn note(
             of(logs, keys::row_conversation(key)?).speaks_of(read.seq, read.messages);
         }
         keys::Kind::Block => {
-            let (by, user) = keys::block_sides(key)?;
-            of(logs, ConversationId::pair(&by, &user)).blocked(by);
+            let (since_ms, (by, user)) = (values::decode("a block", value)?, keys::block_sides(key)?);
+            if ![&by, &user].into_iter().any(|user| source.is_erased(user, since_ms)) {
+                people.block(by, user, since_ms);
+            }
+        }
+        keys::Kind::Tally => {
+            let user = keys::named_user(key)?;
+            if source.erased_ms(&user).is_none() {
+                people.tally(user, values::decode("a tally", value)?);
+            }
         }
         keys::Kind::Commit
-        | keys::Kind::Tally
         | keys::Kind::User
         | keys::Kind::Erasure
         | keys::Kind::Revocation
@@ -81,14 +111,13 @@ fn note(
 pub(super) fn readable(source: &Source, key: &[u8], value: &[u8]) -> Option<Entry> {
     let (entry, _) = values::decode_entry(value).ok()?;
     let is_own = keys::entry_seq(key).ok() == Some(entry.seq);
-    let was_erased = |user: &UserId| {
-        let erasure = source.erasures.get(&keys::hashed(user));
-        erasure.is_some_and(|erasure: &Erasure| erasure.open.is_none() && entry.time_ms <= erasure.at_ms)
-    };
-    let names_erased = !source.damage.is_empty()
-        && !source.erasures.is_empty()
-        && (was_erased(&entry.sender) || named(&entry.body).iter().any(was_erased));
+    let names_erased = users(&entry).any(|user| source.is_erased(user, entry.time_ms));
     (is_own && !names_erased).then_some(entry)
+}
+
+/// Who wrote it, and whom it names.
+fn users(entry: &Entry) -> impl Iterator<Item = &UserId> {
+    std::iter::once(&entry.sender).chain(named(&entry.body))
 }
 
 fn named(body: &EntryBody) -> &[UserId] {

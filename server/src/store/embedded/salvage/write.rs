@@ -4,35 +4,33 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use tern_protocol::{ConversationId, StoreId};
+use tern_protocol::StoreId;
 
-use super::log::Mended;
 use super::source::{Rows, Source};
-use super::survey::readable;
+use super::survey::{Survey, readable};
 use super::{RowCount, SalvageError};
 use crate::store::embedded::directory::Directory;
 use crate::store::embedded::failures::read_failed;
 use crate::store::embedded::identity::{Identity, Salt};
 use crate::store::embedded::tripwire::CountFile;
 use crate::store::embedded::{keys, open, values};
-use crate::store::{Erasure, Kept, ReadPosition, StoreError, Tally, User};
+use crate::store::{Erasure, Kept, ReadPosition, StoreError, User};
 
 /// Number of the one commit of a salvaged store.
 const COMMIT: u64 = 1;
 
-type Logs = BTreeMap<ConversationId, Mended>;
 type Tallies = BTreeMap<&'static str, RowCount>;
 
-/// Makes a store of these logs and of the other rows of `source`; its id, and what became of the rows.
-pub(super) fn write(to: &Path, logs: &Logs, source: &Source) -> Result<(StoreId, Tallies), SalvageError> {
-    let mut writing = Writing { logs, source, rows: Tallies::new() };
+/// Makes a store of what the survey of `source` found and of its other rows; its id, and what became of the rows.
+pub(super) fn write(to: &Path, survey: &Survey, source: &Source) -> Result<(StoreId, Tallies), SalvageError> {
+    let mut writing = Writing { survey, source, rows: Tallies::new() };
     let store_id = writing.write(to)?;
     Ok((store_id, writing.rows))
 }
 
 /// The rows of the new store.
 struct Writing<'a> {
-    logs: &'a Logs,
+    survey: &'a Survey,
     source: &'a Source,
     rows: Tallies,
 }
@@ -47,8 +45,8 @@ impl Writing<'_> {
         CountFile::create(&directory.count(), identity, COMMIT).map_err(from)?;
         let (disk, _) = open::open_database(&directory, identity.salt, 0)?;
         let mut rows = disk.space.start_ingestion().map_err(|error| failed(read_failed(error)))?;
-        let (logs, source) = (self.logs, self.source);
-        let mut made = made(logs, identity.salt).peekable();
+        let (survey, source) = (self.survey, self.source);
+        let mut made = made(survey, identity.salt).peekable();
         let mut read = source.rows().map_err(from)?;
         let mut next = self.kept(&mut read);
         loop {
@@ -61,6 +59,8 @@ impl Writing<'_> {
             let (key, value) = if is_made { made.next() } else { next.take() }.expect("it was looked at");
             if !is_made || next.as_ref().is_some_and(|(other, _)| *other == key) {
                 next = self.kept(&mut read);
+            } else if !self::is_made(keys::kind(&key)) {
+                self.rows.entry(name(keys::kind(&key))).or_default().made += 1;
             }
             rows.write(key, value).map_err(|error| failed(read_failed(error)))?;
         }
@@ -77,7 +77,7 @@ impl Writing<'_> {
             let (key, value) = read.next()?;
             let kind = keys::kind(&key);
             let tally = self.rows.entry(name(kind)).or_default();
-            match keep(self.logs, self.source, kind, &key, &value) {
+            match keep(self.survey, self.source, kind, &key, &value) {
                 Ok(Some(kept)) if kept == value => tally.copied += 1,
                 Ok(Some(mended)) => {
                     tally.made += 1;
@@ -128,12 +128,13 @@ fn name(kind: keys::Kind) -> &'static str {
 
 /// The row as it goes into the new store; `None`: it does not.
 fn keep(
-    logs: &Logs,
+    survey: &Survey,
     source: &Source,
     kind: keys::Kind,
     key: &[u8],
     value: &Bytes,
 ) -> Result<Option<Bytes>, StoreError> {
+    let logs = &survey.logs;
     let as_it_is = |stays: bool| stays.then(|| value.clone());
     Ok(match kind {
         kind if is_made(kind) => None,
@@ -148,7 +149,9 @@ fn keep(
             let Some(log) = log else { return Ok(None) };
             match log.shape.members.iter().find(|member| member.user == user) {
                 Some(member) => Some(values::member_row(member.first_seq)),
-                None => as_it_is(row.until.is_some_and(|until| until.seq <= log.head.seq)),
+                None => as_it_is(row.until.is_some_and(|until| {
+                    until.seq <= log.head.seq && !source.is_erased(&user, until.time_ms)
+                })),
             }
         }
         keys::Kind::Marker => {
@@ -159,17 +162,15 @@ fn keep(
             let intent = values::decode_intent(key, value)?;
             let log = logs.get(&intent.conversation);
             let fits = intent.from_seq <= intent.to_seq && keys::intent_shard(key)? == intent.shard();
-            as_it_is(fits && log.is_some_and(|log| intent.to_seq <= log.head.seq))
+            let is_erased =
+                intent.sender.as_ref().is_some_and(|sender| source.is_erased(sender, intent.time_ms));
+            as_it_is(fits && !is_erased && log.is_some_and(|log| intent.to_seq <= log.head.seq))
         }
-        keys::Kind::Read => {
-            let read: ReadPosition = values::decode("a read position", value)?;
-            let Some(log) = logs.get(&keys::row_conversation(key)?) else { return Ok(None) };
-            let (seq, messages) = (read.seq.min(log.head.seq), read.messages.min(log.head.messages));
-            let fits = (seq, messages) == (read.seq, read.messages);
-            let mended = || values::encode(&ReadPosition { seq, messages });
-            Some(if fits { value.clone() } else { mended() })
+        keys::Kind::Read => read(survey, source, key, value)?,
+        keys::Kind::User => {
+            let user: User = values::decode("a user", value)?;
+            as_it_is(!source.is_erased(&keys::named_user(key)?, user.last_seen_ms))
         }
-        keys::Kind::User => values::decode::<User>("a user", value).map(|_| as_it_is(true))?,
         keys::Kind::Erasure => {
             values::decode::<Erasure>("an erasure", value)?;
             as_it_is(true)
@@ -178,15 +179,7 @@ fn keep(
             values::decode::<u64>("a revocation", value)?;
             as_it_is(true)
         }
-        keys::Kind::Block => {
-            keys::block_users(key)?;
-            values::decode::<u64>("a block", value)?;
-            as_it_is(true)
-        }
-        keys::Kind::Tally => {
-            values::decode::<Tally>("a tally", value)?;
-            as_it_is(true)
-        }
+        keys::Kind::Block | keys::Kind::Tally => survey.people.get(key),
         keys::Kind::Kept
         | keys::Kind::Shape
         | keys::Kind::Head
@@ -196,8 +189,25 @@ fn keep(
     })
 }
 
-/// The rows that follow from what was found out about each log, in the order of their keys.
-fn made(logs: &Logs, salt: Salt) -> impl Iterator<Item = (Bytes, Bytes)> {
+/// A read position, not beyond the head.
+fn read(survey: &Survey, source: &Source, key: &[u8], value: &Bytes) -> Result<Option<Bytes>, StoreError> {
+    let (user, id) = (keys::row_user(key)?, keys::row_conversation(key)?);
+    let read: ReadPosition = values::decode("a read position", value)?;
+    let Some(log) = survey.logs.get(&id) else { return Ok(None) };
+    // It tells no time.
+    if source.erased_ms(&user).is_some() && !log.back.contains(&user) {
+        return Ok(None);
+    }
+    let (seq, messages) = (read.seq.min(log.head.seq), read.messages.min(log.head.messages));
+    let fits = (seq, messages) == (read.seq, read.messages);
+    Ok(Some(if fits { value.clone() } else { values::encode(&ReadPosition { seq, messages }) }))
+}
+
+/// The rows that follow from what was found out about each log and about people, in the order of their keys.
+fn made<'a>(survey: &'a Survey, salt: Salt) -> impl Iterator<Item = (Bytes, Bytes)> + use<'a> {
+    let Survey { logs, people } = survey;
+    let of = |rows: &'a BTreeMap<Bytes, Bytes>| rows.iter().map(|(key, value)| (key.clone(), value.clone()));
+    let (tallies, blocks) = (of(&people.tallies), of(&people.blocks));
     let kept = logs.iter().filter(|(_, log)| log.kept != Kept::default());
     let kept = kept.map(|(id, log)| (keys::kept(*id), values::encode(&log.kept)));
     let shapes = logs.iter().map(|(id, log)| (keys::shape(*id), values::encode(&log.shape)));
@@ -215,5 +225,5 @@ fn made(logs: &Logs, salt: Salt) -> impl Iterator<Item = (Bytes, Bytes)> {
     }
     let commit = values::Commit { number: COMMIT, salt };
     let commit = std::iter::once((keys::commit(COMMIT), values::encode(&commit)));
-    kept.chain(shapes).chain(tombstones).chain(heads).chain(rows).chain(commit)
+    tallies.chain(kept).chain(shapes).chain(tombstones).chain(heads).chain(rows).chain(blocks).chain(commit)
 }

@@ -348,6 +348,32 @@ async fn what_a_check_finds_in_order_opens_and_is_read_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_tells_what_a_node_finds_of_whose_tables_they_are() {
+    let (image, other) = (image_of(5, false).await, image_of(5, false).await);
+    // In order, but it names another keyspace than ours.
+    let (dir, foreign) = (image.copy(), tempfile::tempdir().unwrap());
+    let db = fjall::Database::builder(foreign.path()).open().unwrap();
+    db.keyspace("other", fjall::KeyspaceCreateOptions::default).unwrap();
+    drop(db);
+    let (store, own) = (dir.path().join("store"), dir.path().join("store/db/keyspaces/0"));
+    fs::remove_dir_all(&own).unwrap();
+    copy_dir(&foreign.path().join("keyspaces/0"), &own);
+    assert!(archive::tables(&own).unwrap().is_some_and(|tables| !tables.is_empty()));
+    let findings = verify_store(&store).unwrap();
+    assert_eq!(findings.faults, ["db/keyspaces/0 is missing or damaged; a node writes it anew"]);
+    drop(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
+    assert_eq!(verify_store(&store).unwrap().faults, [""; 0], "and did");
+    // All rows are in order, but another store's.
+    let (dir, spaces) = (image.copy(), "store/db/keyspaces");
+    fs::remove_dir_all(dir.path().join(spaces)).unwrap();
+    copy_dir(&other.dir.path().join(spaces), &dir.path().join(spaces));
+    let findings = verify_store(&dir.path().join("store")).unwrap();
+    assert_eq!(findings.faults, ["the tables in db/keyspaces are of another store"]);
+    let refused = EmbeddedStore::open(config(dir.path()), Metrics::none()).err().unwrap().to_string();
+    assert!(refused.contains("the tables in db/keyspaces are of another store"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_store_with_a_damaged_block_serves_the_rest() {
     const PLACES: usize = 64;
     let image = image_of(60, false).await;
