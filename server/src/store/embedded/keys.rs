@@ -149,9 +149,6 @@ pub(super) fn kept(conversation: ConversationId) -> Bytes {
     join(&[&[KEPT], conversation.as_bytes()])
 }
 
-/// What the keys of all heads start with.
-pub(super) const HEADS: &[u8] = &[HEAD];
-
 /// The conversation that a key begins with, after its letter.
 pub(super) fn conversation(key: &[u8]) -> Result<ConversationId, StoreError> {
     let id = key.get(1..17).and_then(|id| id.first_chunk());

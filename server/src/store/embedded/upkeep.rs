@@ -23,45 +23,47 @@ impl Disk {
         after: Option<ConversationId>,
         limit: usize,
     ) -> Result<Vec<ConversationId>, StoreError> {
-        use std::ops::Bound::{Excluded, Included};
-        let last = keys::head(ConversationId::from_bytes([255; 16]));
-        let heads = match after.map(keys::head) {
-            Some(after) if after == last => return Ok(Vec::new()),
-            Some(after) => self.space.range((Excluded(after), Included(last))),
-            None => self.space.range::<Bytes, _>((Included(keys::HEADS.into()), Included(last))),
-        };
-        let mut found = Vec::new();
-        for item in heads.take(limit) {
-            match item.key().map_err(read_failed) {
-                Ok(key) => found.push(keys::conversation(&key)?),
-                Err(error @ StoreError::Corrupt(_)) => {
-                    self.seen.note(&error);
-                    // Those of the block are passed over; the next call begins behind it.
-                    if found.is_empty() {
-                        found = self.around_damaged_heads(after)?;
-                    }
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
+        let (mut found, is_damaged) = self.ids(keys::head, after, limit)?;
+        if is_damaged && found.is_empty() {
+            // Each has a members' list too, and it can be aged without its head.
+            (found, _) = self.ids(keys::shape, after, limit)?;
+        }
+        if is_damaged && found.is_empty() {
+            found.extend(self.behind_damage(after)?);
         }
         Ok(found)
     }
 
-    /// The next conversations after `after` where a block cannot be read: the last before it, which the database
-    /// does not give since it reads ahead, and the first behind it.
-    fn around_damaged_heads(&self, after: Option<ConversationId>) -> Result<Vec<ConversationId>, StoreError> {
-        let start = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
-        let (damaged, first) = self.behind_damage(start)?;
-        let mut found = self.before_damage(after, damaged)?;
-        found.extend(first);
-        Ok(found)
+    /// Conversations after `after` by the rows with these keys, up to one that cannot be read, if there is one. The
+    /// database reads ahead: it may also not give the last two before that.
+    fn ids(
+        &self,
+        key_of: fn(ConversationId) -> Bytes,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<(Vec<ConversationId>, bool), StoreError> {
+        use std::ops::Bound::{Excluded, Included};
+        let [first, last] = [[0; 16], [255; 16]].map(|id| key_of(ConversationId::from_bytes(id)));
+        let rows = match after.map(key_of) {
+            Some(after) if after == last => return Ok((Vec::new(), false)),
+            Some(after) => self.space.range((Excluded(after), Included(last))),
+            None => self.space.range((Included(first), Included(last))),
+        };
+        let mut found = Vec::new();
+        for item in rows.take(limit) {
+            match self.unless_damaged(item.key().map_err(read_failed))? {
+                Some(key) => found.push(keys::conversation(&key)?),
+                None => return Ok((found, true)),
+            }
+        }
+        Ok((found, false))
     }
 
-    /// The end of a block that cannot be read and comes after `start`, and the first conversation behind it: ids are
-    /// spread evenly, so steps that double get behind it soon, and halves of the last of them to where it ends.
-    fn behind_damage(&self, start: u128) -> Result<(u128, Option<ConversationId>), StoreError> {
-        let (mut damaged, mut landed) = (start, None);
+    /// The first conversation behind a block of heads that cannot be read and comes after `after`: ids are spread
+    /// evenly, so steps that double get behind it soon, and halves of the last of them to where it ends.
+    fn behind_damage(&self, after: Option<ConversationId>) -> Result<Option<ConversationId>, StoreError> {
+        let mut damaged = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
+        let mut landed = None;
         for step in (FIRST_STEP_BITS..u128::BITS).map(|shift| 1 << shift).chain([u128::MAX]) {
             let from = damaged.saturating_add(step);
             if let Some(first) = self.first_from(from)? {
@@ -70,7 +72,7 @@ impl Disk {
             }
             damaged = from;
         }
-        let Some((mut behind, mut first)) = landed else { return Ok((damaged, None)) };
+        let Some((mut behind, mut first)) = landed else { return Ok(None) };
         while behind - damaged > 1 {
             let middle = damaged + (behind - damaged) / 2;
             match self.first_from(middle)? {
@@ -78,41 +80,7 @@ impl Disk {
                 None => damaged = middle,
             }
         }
-        Ok((damaged, first))
-    }
-
-    /// Conversations between `after` and the block that `damaged` is in, met from behind.
-    fn before_damage(
-        &self,
-        after: Option<ConversationId>,
-        mut damaged: u128,
-    ) -> Result<Vec<ConversationId>, StoreError> {
-        use std::ops::Bound::{Excluded, Included};
-        let start = after.map_or(0, |after| u128::from_be_bytes(*after.as_bytes()));
-        let until = |last: u128| {
-            let first = after.map_or(Included(keys::HEADS.into()), |after| Excluded(keys::head(after)));
-            let last = keys::head(ConversationId::from_bytes(last.to_be_bytes()));
-            let heads = self.space.range::<Bytes, _>((first, Included(last))).rev();
-            heads.map(|item| item.key().map_err(read_failed))
-        };
-        let mut readable = start;
-        while damaged - readable > 1 {
-            let middle = readable + (damaged - readable) / 2;
-            match until(middle).next() {
-                Some(Err(StoreError::Corrupt(_))) => damaged = middle,
-                Some(Err(error)) => return Err(error),
-                Some(Ok(_)) | None => readable = middle,
-            }
-        }
-        if readable == start {
-            return Ok(Vec::new());
-        }
-        let mut found = Vec::new();
-        for key in until(readable).map_while(|key| self.unless_damaged(key).transpose()) {
-            found.push(keys::conversation(&key?)?);
-        }
-        found.reverse();
-        Ok(found)
+        Ok(first)
     }
 
     /// The first conversation from this id on, if there is one; `None` if what is there cannot be read.
