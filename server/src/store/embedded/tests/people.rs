@@ -151,7 +151,7 @@ async fn who_is_erased_leaves_no_row_of_a_block_though_its_other_one_is_lost() {
     rows.remove(&keys::block(&alice, &bob));
     let damaged = store_of(&rows, &dir);
     let store = EmbeddedStore::open(config(damaged.path()), Metrics::none()).unwrap();
-    while store.forget_blocks(&bob, 1).await.unwrap() {}
+    assert!(!store.forget_blocks(&bob, 9).await.unwrap());
     let state = store.conversation(ConversationId::pair(&alice, &bob)).await.unwrap().unwrap();
     assert_eq!(state.blocked_by, [] as [UserId; 0]);
     let left = self::rows(&store);
