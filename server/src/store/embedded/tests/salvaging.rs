@@ -404,7 +404,8 @@ async fn a_running_store_with_a_damaged_block_serves_the_rest() {
         let left = image.entries() as usize - intents.len();
         assert!(left <= image.entries() as usize / 2, "place {place}: {left} intents");
         noticed += u32::from(lost > 0 || left > 0);
-        assert_eq!(store.damage().is_some(), lost > 0 || left > 0, "place {place}");
+        // Also where another row said the same, and nothing was missing.
+        assert!(store.damage().is_some() || lost == 0 && left == 0, "place {place}");
         store.health().await.expect("it goes on");
         if let Some(words) = store.damage() {
             assert!(words.contains("tern store salvage"), "{words}");
