@@ -18,8 +18,6 @@ use crate::transport::tls::{Certificate, Identity};
 
 /// What the check of the certificate is called.
 const CERTIFICATE: &str = "certificate";
-/// A certificate with less than this left is worth a warning.
-const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The warning is repeated this often.
 const EXPIRY_WARNING_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -182,7 +180,7 @@ impl Reloader {
                 "the certificate is not valid now, so that clients refuse it: put a renewed one in its place, or \
                  set the clock"
             );
-        } else if due && left_s < EXPIRY_WARNING.as_secs() as i64 {
+        } else if due && facts.ends_soon(now) {
             state.warned = Some(now);
             tracing::warn!(left_s, "the certificate ends soon; put a renewed one in its place");
         }

@@ -7,6 +7,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+/// A certificate with less than two weeks left should have been renewed.
+const SOON_S: i64 = 14 * 24 * 3600;
+
 /// The facts of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
@@ -43,6 +46,13 @@ impl CertificateFacts {
         self.not_after_s - unix_s(now)
     }
 
+    /// It should have been renewed by now: less than two weeks are left, or less than a seventh of a life that is
+    /// short from the start.
+    pub fn ends_soon(&self, now: SystemTime) -> bool {
+        let life_s = self.not_after_s - self.not_before_s;
+        self.left_s(now) < SOON_S.min(life_s / 7)
+    }
+
     /// Why it is not valid now.
     pub fn invalid(&self, now: SystemTime) -> Option<String> {
         let now_s = unix_s(now);
@@ -69,5 +79,28 @@ fn text(name: &GeneralName<'_>) -> Option<String> {
             Some(address.to_string())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_ends_soon_by_what_it_has_left_of_its_life() {
+        const DAY_S: i64 = 24 * 3600;
+        let left = |life_days: i64, left_days: i64| {
+            let facts = CertificateFacts {
+                not_before_s: 0,
+                not_after_s: life_days * DAY_S,
+                names: Vec::new(),
+                subject: String::new(),
+                issuer: String::new(),
+            };
+            facts.ends_soon(UNIX_EPOCH + Duration::from_secs(((life_days - left_days) * DAY_S) as u64))
+        };
+        assert_eq!([left(365, 15), left(365, 13), left(90, 14), left(90, 12)], [false, true, false, true]);
+        // One of thirteen days is renewed when two are left.
+        assert_eq!([left(13, 13), left(13, 2), left(13, 1)], [false, false, true]);
     }
 }
