@@ -227,7 +227,7 @@ class Tests:
         """The output of a test program and whether it ended well, with a bug."""
         environment = {
             **os.environ, switches.VARIABLE: str(bug), "TERN_WIRE": os.environ.get("TERN_WIRE") or "quic",
-            "CARGO_MANIFEST_DIR": str(home),
+            "CARGO_MANIFEST_DIR": str(home), "CARGO_TARGET_DIR": str(self.room.target),
         }
         bound = lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
         return self.room.processes.run(

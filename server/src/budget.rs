@@ -311,8 +311,9 @@ mod tests {
         assert!(!memory.is_short());
         for part in MemoryPart::ALL {
             let found = memory.part(part).try_charge(20);
-            assert_eq!(found.is_none(), part.is_new_work(), "{}", part.label());
-            assert_eq!(memory.part(part).refused(), u64::from(part.is_new_work()), "{}", part.label());
+            let is_new = matches!(part, MemoryPart::Sessions | MemoryPart::Reads | MemoryPart::Answers);
+            assert_eq!(found.is_none(), is_new, "{}", part.label());
+            assert_eq!(memory.part(part).refused(), u64::from(is_new), "{}", part.label());
         }
         let _more = memory.part(MemoryPart::Conversations).try_charge(110).unwrap();
         assert!(memory.is_short());

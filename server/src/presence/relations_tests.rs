@@ -148,15 +148,16 @@ async fn a_block_hides_the_two_from_each_other_whatever_they_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_hides_also_where_it_cannot_be_read_who_sees_whom() {
+async fn where_it_cannot_be_read_who_sees_whom_nobody_is_seen() {
     let mut bench = Bench::new();
     let (alice, _bob) = (bench.begin("alice"), bench.begin("bob"));
-    let mut talk = pair(&bench, "alice", "bob").await;
-    answer(&bench, &mut talk, "bob").await;
+    let mut crew = Talk::new(&[&user("alice"), &user("bob")]);
+    let group = crew.group(&user("alice"), &[(fresh_temp_id(), "hi")]);
+    crew.apply(&bench.store, group).await;
     let mut of_alice = bench.watch(&alice, &["bob"]).await;
     assert_eq!(of_alice.next().await, "bob=online");
     bench.shaky.damage_list(user("alice"));
-    bench.block("bob", "alice", true).await;
+    bench.moved(&["alice", "bob"], &["bob"]);
     assert_eq!(of_alice.next().await, "bob=unknown");
 }
 

@@ -418,7 +418,7 @@ async fn no_watch_outlives_its_session_however_the_two_meet() {
             }
         }
     });
-    for _ in 0..5_000 {
+    for _ in 0..30_000 {
         let alice = bench.begin("alice");
         let seat = Arc::clone(alice.seat());
         send.send(alice).unwrap();
