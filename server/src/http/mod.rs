@@ -162,9 +162,8 @@ fn api(services: Services, document: Document) -> Api {
     let Services { gateway, shutdown, auth, quota, router, delivery, history, store, .. } = services;
     let Services { presence, accounts, transport, bootstrap, dev_tokens, answers, .. } = services;
     let proxies = Arc::new(transport.proxies());
-    let (quota_of, store_of) = (quota.clone(), store.clone());
-    let door = Door { auth, quota: quota_of, store: store_of, proxies: proxies.clone(), answers };
-    let desk = Desk { store, quota, router, delivery };
+    let desk = Desk { store: store.clone(), quota: quota.clone(), router, delivery };
+    let door = Door { auth, quota, store, proxies: proxies.clone(), answers };
     let entrance = Entrance { gateway, shutdown, transport: Arc::new(transport), proxies };
     Api(Arc::new(Served {
         door,

@@ -1,6 +1,6 @@
 //! Who sees whom, while they watch: judged again with every change, over a real store.
 
-use tern_protocol::{ConversationId, ConversationKind, EntryBody, PresenceState, Role};
+use tern_protocol::{EntryBody, PresenceState, Role};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -91,11 +91,8 @@ impl Notices {
 /// A pair in which the first has written.
 async fn pair(bench: &Bench, from: &str, to: &str) -> Talk {
     let (from, to) = (user(from), user(to));
-    let mut talk = Talk::new(&[&from, &to]);
-    talk.id = ConversationId::pair(&from, &to);
-    let state = Arc::make_mut(&mut talk.state);
-    state.kind = ConversationKind::Pair;
-    state.members[1].added_by = Some(from.clone());
+    let mut talk = Talk::pair(&from, &to);
+    Arc::make_mut(&mut talk.state).members[1].added_by = Some(from.clone());
     let group = talk.group(&from, &[(fresh_temp_id(), "hi")]);
     talk.apply(&bench.store, group).await;
     talk

@@ -52,6 +52,12 @@ pub async fn users_apart(store: &dyn Users, users: &[UserId]) -> Result<Apart<Op
     Ok(halves.apart)
 }
 
+/// Whether there is a row of the user; one that cannot be read is one.
+pub async fn has_profile(store: &dyn Users, user: &UserId) -> Result<bool, StoreError> {
+    let Apart { found, damaged } = users_apart(store, std::slice::from_ref(user)).await?;
+    Ok(!damaged.is_empty() || found.iter().any(Option::is_some))
+}
+
 /// [`Glances::runs`]: answers for the first of the ranges. A range that cannot be read has no entries and ends
 /// the answer.
 pub async fn runs_apart(

@@ -165,6 +165,15 @@ impl Talk {
         Self { id: ConversationId::from_bytes(*Uuid::new_v4().as_bytes()), state }
     }
 
+    /// The pair of two users, not made yet.
+    pub(crate) fn pair(a: &UserId, b: &UserId) -> Self {
+        let mut talk = Self::new(&[a, b]);
+        talk.id = ConversationId::pair(a, b);
+        let state = Arc::make_mut(&mut talk.state);
+        (state.kind, state.name) = (ConversationKind::Pair, None);
+        talk
+    }
+
     /// A group of messages on top of what is remembered; `time_ms` of entry n is 1000 n.
     pub(crate) fn group(&self, sender: &UserId, messages: &[(TempId, &str)]) -> AppendGroup {
         let entries = messages.iter().zip(self.state.head + 1..).map(|((temp_id, text), seq)| {

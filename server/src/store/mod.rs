@@ -30,7 +30,7 @@ mod upkeep;
 mod users;
 
 pub use answers::{Answers, AppendAnswers, Owed};
-pub use apart::{Apart, glance_apart, last_entries_apart, runs_apart, users_apart};
+pub use apart::{Apart, glance_apart, has_profile, last_entries_apart, runs_apart, users_apart};
 pub use barred::Barred;
 pub use grounds::Grounds;
 pub use inbox::{Inbox, InboxCursor, InboxRow, ReadPosition};

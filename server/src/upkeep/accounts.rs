@@ -11,7 +11,7 @@ use crate::clock::unix_ms;
 use crate::delivery::{Class, Delivery, Except, Parcel, Which};
 use crate::ops::metrics::Metrics;
 use crate::roster::{Outgoing, SessionInfo};
-use crate::store::{Standing, Store, StoreError, users_apart};
+use crate::store::{Standing, Store, StoreError, has_profile};
 
 /// Tokens say when they were issued in whole seconds, so that one of the second of a revocation cannot be told
 /// from one before it: it is refused, and whoever has it is to wait until the second is over.
@@ -174,9 +174,7 @@ impl Accounts {
     }
 
     async fn known(&self, user: &UserId) -> Result<(), AccountError> {
-        // Who cannot be read is there.
-        let profile = users_apart(&*self.store, std::slice::from_ref(user)).await?;
-        let is_known = !profile.damaged.is_empty() || profile.found.iter().any(Option::is_some);
+        let is_known = has_profile(&*self.store, user).await?;
         if is_known { Ok(()) } else { Err(AccountError::UnknownUser(user.clone())) }
     }
 

@@ -13,7 +13,7 @@ use crate::clock::unix_ms;
 use crate::conversation::{Ask, Change, Committed, Refusal, Reply, Submission};
 use crate::delivery::{Class, Except, Parcel, Which};
 use crate::roster::Outgoing;
-use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError, users_apart};
+use crate::store::{GROUP_ENTRIES_MAX, Order, PageLimit, StoreError, has_profile};
 
 /// Entries read at a time; their tombstones fit in one write.
 const PAGE: PageLimit = PageLimit { entries: GROUP_ENTRIES_MAX, bytes: 512 * 1024 };
@@ -106,9 +106,7 @@ pub async fn erase(parts: &Parts, user: &UserId) -> Result<Erased, EraseError> {
 
 /// Something is kept of the user, or was until they were erased.
 async fn is_known(parts: &Parts, user: &UserId) -> Result<bool, StoreError> {
-    let profile = users_apart(&*parts.store, std::slice::from_ref(user)).await?;
-    let is_user = !profile.damaged.is_empty() || profile.found.iter().any(Option::is_some);
-    Ok(is_user
+    Ok(has_profile(&*parts.store, user).await?
         || parts.store.standing(user).await?.erasure.is_some()
         || !parts.store.inbox(user, None, 1).await?.is_empty())
 }

@@ -26,15 +26,6 @@ async fn block(store: &Arc<dyn Store>, by: &UserId, user: &UserId, blocked: bool
     }
 }
 
-/// The pair of two users, not made yet.
-fn pair(a: &UserId, b: &UserId) -> Talk {
-    let mut talk = Talk::new(&[a, b]);
-    talk.id = ConversationId::pair(a, b);
-    let state = Arc::make_mut(&mut talk.state);
-    (state.kind, state.name) = (ConversationKind::Pair, None);
-    talk
-}
-
 fn message(talk: &Talk, from: &UserId) -> AppendGroup {
     let mut group = talk.group(from, &[(fresh_temp_id(), "hi")]);
     group.entries[0].right = Some(Right::own(95));
@@ -69,10 +60,10 @@ async fn barred(store: &Arc<dyn Store>, group: AppendGroup) -> Barred {
 
 pub(crate) async fn no_message_passes_where_one_of_two_blocks_the_other(fixture: &mut impl Fixture) {
     let (alice, bob, carol) = (fresh_user("alice"), fresh_user("bob"), fresh_user("carol"));
-    let mut old = pair(&alice, &bob);
+    let mut old = Talk::pair(&alice, &bob);
     let group = message(&old, &bob);
     old.apply(&fixture.store(), group).await;
-    let never = pair(&alice, &carol);
+    let never = Talk::pair(&alice, &carol);
     // What was asked for before and comes after is refused too.
     let under_way = message(&old, &bob);
     for other in [&bob, &carol] {
@@ -244,7 +235,7 @@ pub(crate) async fn blocks_are_listed_page_by_page_up_to_their_limit(fixture: &m
 
 pub(crate) async fn blocks_go_with_who_is_erased(fixture: &mut impl Fixture) {
     let (alice, bob, carol) = (fresh_user("alice"), fresh_user("bob"), fresh_user("carol"));
-    let mut talk = pair(&alice, &bob);
+    let mut talk = Talk::pair(&alice, &bob);
     let group = message(&talk, &bob);
     talk.apply(&fixture.store(), group).await;
     let store = fixture.store();

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use futures_util::future::join_all;
-use tern_protocol::{ConversationKind, TempId};
+use tern_protocol::TempId;
 use uuid::Uuid;
 
 use super::*;
@@ -211,9 +211,8 @@ async fn a_block_that_meets_what_cannot_be_read_is_made_whole_later_or_not_at_al
     let (alice, bob) = (user("alice"), user("bob"));
     let id = ConversationId::pair(&alice, &bob);
     let store: Arc<dyn Store> = Arc::new(open());
-    let mut talk = Talk { id, ..Talk::new(&[&alice, &bob]) };
-    let mut group = talk.group(&alice, &[(temp_id(), "hi")]);
-    Arc::make_mut(&mut group.state).kind = ConversationKind::Pair;
+    let mut talk = Talk::pair(&alice, &bob);
+    let group = talk.group(&alice, &[(temp_id(), "hi")]);
     talk.apply(&store, group).await;
     drop(store);
     let store = open();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use bytes::Bytes;
-use tern_protocol::{ConversationId, ConversationKind, TempId};
+use tern_protocol::{ConversationId, TempId};
 use uuid::Uuid;
 
 use super::*;
@@ -63,14 +63,6 @@ async fn say(store: &Arc<dyn Store>, talk: &mut Talk, sender: &UserId) {
     talk.apply(store, group).await;
 }
 
-fn pair(a: &UserId, b: &UserId) -> Talk {
-    let mut talk = Talk::new(&[a, b]);
-    talk.id = ConversationId::pair(a, b);
-    let state = Arc::make_mut(&mut talk.state);
-    (state.kind, state.name) = (ConversationKind::Pair, None);
-    talk
-}
-
 async fn block(store: &dyn Store, by: &UserId, of: &UserId, at_ms: u64) -> BlockOutcome {
     let (by, user, blocked) = (by.clone(), of.clone(), at_ms > 0);
     store.set_block(BlockChange { by, user, blocked, at_ms, right: None }).await.unwrap()
@@ -82,7 +74,7 @@ async fn blocking() -> (TempDir, Rows) {
     let store = Arc::new(EmbeddedStore::open(config(dir.path()), Metrics::none()).unwrap());
     let shared: Arc<dyn Store> = store.clone();
     let (alice, bob, carol, dave) = (user("alice"), user("bob"), user("carol"), user("dave"));
-    say(&shared, &mut pair(&alice, &bob), &alice).await;
+    say(&shared, &mut Talk::pair(&alice, &bob), &alice).await;
     let mut group = Talk::new(&[&alice, &dave]);
     Arc::make_mut(&mut group.state).members[1].added_by = Some(alice.clone());
     say(&shared, &mut group, &alice).await;
@@ -170,7 +162,7 @@ async fn everything_of(store: &Arc<dyn Store>, who: &UserId, seen_ms: u64) -> Co
     store.set_read(who, group.id, ReadPosition { seq: 2, messages: 2 }).await.unwrap();
     Arc::make_mut(&mut theirs.state).members[1].added_by = Some(who.clone());
     say(store, &mut theirs, who).await;
-    say(store, &mut pair(&alice, who), who).await;
+    say(store, &mut Talk::pair(&alice, who), who).await;
     assert_eq!(block(&**store, who, &bob, 1000).await, BlockOutcome::Changed);
     assert_eq!(block(&**store, &alice, who, 1000).await, BlockOutcome::Changed);
     for change in [UserChange::Name(Some(format!("name of {who}"))), UserChange::LastSeen(seen_ms)] {
